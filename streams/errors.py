@@ -1,0 +1,108 @@
+"""The exception tree. Bad data is never here: it is a reject value that becomes a dead letter.
+
+FraudstreamError                 everything this package raises on purpose
+|- ConfigError                   a setting, file or flag is wrong; the user can fix it (exit 2)
+|- ServiceError                  a local Kafka or Redis could not be started, reached or stopped
+|- BrokerError                   Kafka refused or lost something; carries topic, partition, offset
+|- StoreError                    the state store cannot be used
+|  |- StoreUnready               a check at start failed; the message says the remedy
+|  `- PartitionError             about one partition; carries partition and offset
+|     |- Fenced                  a newer owner holds the partition: give it up
+|     |- Conflict                the stored offset is not the one last seen: reload and seek
+|     |- StoreFull               Redis is out of memory (`noeviction`): pause and retry
+|     `- RecordCorrupt           an account record fails its checksum or version
+|- BundleError                   a model bundle is damaged, foreign or does not fit the features
+|- RecordingError                a recording is damaged, foreign or incomplete
+`- FormatError                   an input file is not in the format named
+
+Messages name topic, partition, offset and a reason code, never an account's data.
+"""
+
+from __future__ import annotations
+
+
+class FraudstreamError(Exception):
+    """Base of every deliberate error; `remedy` says what the user can do."""
+
+    def __init__(self, message: str, *, remedy: str | None = None) -> None:
+        super().__init__(message if remedy is None else f"{message}. {remedy}")
+        self.remedy = remedy
+
+
+class ConfigError(FraudstreamError):
+    """A setting, flag or configuration file is wrong."""
+
+
+class ServiceError(FraudstreamError):
+    """A local service could not be started, reached or stopped."""
+
+
+class BrokerError(FraudstreamError):
+    """Kafka refused or lost something."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        topic: str | None = None,
+        partition: int | None = None,
+        offset: int | None = None,
+        remedy: str | None = None,
+    ) -> None:
+        where = [
+            f"{name}={value}"
+            for name, value in (("topic", topic), ("partition", partition), ("offset", offset))
+            if value is not None
+        ]
+        super().__init__(f"{message} [{' '.join(where)}]" if where else message, remedy=remedy)
+        self.topic = topic
+        self.partition = partition
+        self.offset = offset
+
+
+class StoreError(FraudstreamError):
+    """The state store cannot be used."""
+
+
+class StoreUnready(StoreError):
+    """A check at start failed; the message says the remedy."""
+
+
+class PartitionError(StoreError):
+    """A store error about one partition."""
+
+    def __init__(
+        self, message: str, *, partition: int, offset: int | None = None, remedy: str | None = None
+    ) -> None:
+        at = f"partition={partition}" + ("" if offset is None else f" offset={offset}")
+        super().__init__(f"{message} [{at}]", remedy=remedy)
+        self.partition = partition
+        self.offset = offset
+
+
+class Fenced(PartitionError):
+    """A newer owner holds the partition: give it up, do not retry."""
+
+
+class Conflict(PartitionError):
+    """The stored offset or erasure count is not the one last seen: drop, reload, seek."""
+
+
+class StoreFull(PartitionError):
+    """Redis is out of memory under `noeviction`: nothing was written; pause and retry."""
+
+
+class RecordCorrupt(PartitionError):
+    """An account record fails its checksum, length or version."""
+
+
+class BundleError(FraudstreamError):
+    """A model bundle is damaged, foreign or does not fit the features."""
+
+
+class RecordingError(FraudstreamError):
+    """A recording is damaged, foreign or incomplete."""
+
+
+class FormatError(FraudstreamError):
+    """An input file is not in the format named."""

@@ -1,0 +1,259 @@
+"""One frozen Settings object: `fraudstream.toml`, then environment, then flags.
+
+In: a TOML file, `FRAUDSTREAM_<SECTION>__<NAME>` variables, `section.name=value` flags.
+Out: `Settings`, validated as a whole; `ConfigError` names every problem at once.
+Does not know what any setting is used for; secrets are masked wherever it is printed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from streams.errors import ConfigError
+
+DEFAULT_FILE = "fraudstream.toml"
+PREFIX = "FRAUDSTREAM_"
+
+
+class Section(BaseModel):
+    """A section: frozen, and an unknown name in it is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class KafkaSettings(Section):
+    """How to reach Kafka, and how the service reads from it."""
+
+    bootstrap: str = "localhost:9092"
+    group: str = "fraudstream"
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
+    sasl_username: str | None = None
+    sasl_password: SecretStr | None = None
+    ssl_ca: Path | None = None
+    ssl_cert: Path | None = None
+    ssl_key: Path | None = None
+    ssl_key_password: SecretStr | None = None
+    fetch_max_wait_ms: int = Field(20, ge=1, le=5_000)
+    session_timeout_ms: int = Field(10_000, ge=6_000, le=300_000)
+    topic_prefix: str = Field("", max_length=32, pattern=r"^[A-Za-z0-9._-]*$")
+
+    @model_validator(mode="after")
+    def _credentials(self) -> KafkaSettings:
+        if self.security_protocol.startswith("SASL") and not (
+            self.sasl_username and self.sasl_password
+        ):
+            raise ValueError("sasl_username and sasl_password are needed with SASL")
+        return self
+
+
+class TopicsSettings(Section):
+    """What `topics create` makes."""
+
+    partitions: int = Field(6, ge=1, le=1_024)
+    replication: int = Field(1, ge=1, le=9)
+
+
+class RedisSettings(Section):
+    """How to reach Redis. A rediss:// URL means TLS."""
+
+    url: SecretStr = SecretStr("redis://localhost:6379/0")
+    username: str | None = None
+    password: SecretStr | None = None
+    ssl_ca: Path | None = None
+    ssl_cert: Path | None = None
+    ssl_key: Path | None = None
+    timeout_s: float = Field(5.0, gt=0, le=120)
+    namespace: str = Field("fs", min_length=1, max_length=16, pattern=r"^[a-z0-9]+$")
+    require_durable: bool = True
+    """Refuse to start unless appendonly, appendfsync always and noeviction are set."""
+
+
+class WorkerSettings(Section):
+    """One worker process."""
+
+    batch_events: int = Field(4_096, ge=1, le=8_192)
+    buffer_batches: int = Field(16, ge=1, le=64)
+    score_batch: int = Field(64, ge=1, le=1_024)
+    threads: int = Field(1, ge=1, le=64)
+    arena_mb: int = Field(512, ge=16, le=1_048_576)
+    watchdog_s: float = Field(30.0, ge=1, le=3_600)
+    retry_s: float = Field(60.0, ge=0, le=3_600)
+    max_future_s: int = Field(86_400, ge=0, le=31_536_000)
+    """How far event_time may be ahead of the broker's append time before it is a dead letter."""
+    quarantine_after: int = Field(3, ge=2, le=100)
+    data_dir: Path = Path(".fraudstream")
+    failpoint: str | None = None
+    """Test aid: `step:n` ends the process at the n-th passage of a named step."""
+
+
+class RiskSettings(Section):
+    """Merchant and terminal risk snapshots."""
+
+    enabled: bool = True
+    delay_days: int = Field(7, ge=0, le=60)
+    wait_s: float = Field(30.0, ge=0, le=600)
+
+
+class ModelSettings(Section):
+    """Which model, on what."""
+
+    bundle: str = "default"
+    """A path, a name in the registry, `default` (the one shipped), `stub`, or `none`."""
+    registry: Path = Path(".fraudstream/models")
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+class DecideSettings(Section):
+    """Thresholds on the calibrated score."""
+
+    review: float = Field(0.3, ge=0, le=1)
+    block: float = Field(0.8, ge=0, le=1)
+    rules: Path | None = None
+    """A TOML file of rules; rules from the `rules` topic come on top."""
+    explain: bool = True
+
+    @model_validator(mode="after")
+    def _ordered(self) -> DecideSettings:
+        if self.review > self.block:
+            raise ValueError("review must not be above block")
+        return self
+
+
+class MetricsSettings(Section):
+    """The Prometheus endpoint; port 0 means off."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(0, ge=0, le=65_535)
+
+
+class LogSettings(Section):
+    """Logging."""
+
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    json_lines: bool = False
+
+
+class Settings(BaseSettings):
+    """All settings. Use `load`, which gathers every problem into one ConfigError."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        env_prefix=PREFIX,
+        env_nested_delimiter="__",
+        nested_model_default_partial_update=True,
+    )
+
+    kafka: KafkaSettings = KafkaSettings()
+    topics: TopicsSettings = TopicsSettings()
+    redis: RedisSettings = RedisSettings()
+    worker: WorkerSettings = WorkerSettings()
+    risk: RiskSettings = RiskSettings()
+    model: ModelSettings = ModelSettings()
+    decide: DecideSettings = DecideSettings()
+    metrics: MetricsSettings = MetricsSettings()
+    log: LogSettings = LogSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags beat the environment, which beats the file (passed in `_file`)."""
+        assert isinstance(init_settings, InitSettingsSource)
+        given = dict(init_settings.init_kwargs)
+        document = given.pop("_file", {})
+        return (
+            InitSettingsSource(settings_cls, given),
+            env_settings,
+            InitSettingsSource(settings_cls, document),
+        )
+
+    def topic(self, name: str) -> str:
+        """The topic's name on the broker: the prefix, then the schema's name."""
+        return f"{self.kafka.topic_prefix}{name}"
+
+
+def parse_flags(pairs: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """`section.name=value` strings to nested mappings; values are JSON where they parse as it.
+
+    Raises ConfigError for a pair of another form.
+    """
+    nested: dict[str, dict[str, Any]] = {}
+    for pair in pairs:
+        path, sign, text = pair.partition("=")
+        section, dot, name = path.partition(".")
+        if not (sign and dot and section and name):
+            raise ConfigError(
+                f"cannot read setting {path!r}", remedy="write it as section.name=value"
+            )
+        try:
+            value = json.loads(text)
+        except json.JSONDecodeError:
+            value = text
+        nested.setdefault(section, {})[name] = value
+    return nested
+
+
+def _environment_problems(environ: Mapping[str, str]) -> list[str]:
+    """Variables with our prefix that name no setting: pydantic would pass over them."""
+    problems = []
+    for variable in sorted(environ):
+        if not variable.startswith(PREFIX) or variable == f"{PREFIX}CONFIG":
+            continue
+        section, _, name = variable.removeprefix(PREFIX).lower().partition("__")
+        field = Settings.model_fields.get(section)
+        known = field is not None and name in getattr(field.annotation, "model_fields", {})
+        if not known:
+            problems.append(f"environment variable {variable}: no such setting")
+    return problems
+
+
+def load(file: Path | None = None, flags: Sequence[str] = ()) -> Settings:
+    """Read the settings. `file` defaults to $FRAUDSTREAM_CONFIG, then ./fraudstream.toml if there.
+
+    Raises ConfigError that lists every problem found in file, environment and flags.
+    """
+    named = file or (Path(os.environ[f"{PREFIX}CONFIG"]) if f"{PREFIX}CONFIG" in os.environ else None)
+    path = named or Path(DEFAULT_FILE)
+    document: dict[str, Any] = {}
+    if named is not None or path.exists():
+        try:
+            document = tomllib.loads(path.read_text("utf-8"))
+        except FileNotFoundError:
+            raise ConfigError(f"no configuration file at {path}") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path} is not TOML: {error}") from None
+    problems = _environment_problems(os.environ)
+    try:
+        settings = Settings(_file=document, **parse_flags(flags))  # type: ignore[call-arg]
+    except ValidationError as error:
+        for fault in error.errors():
+            where = ".".join(str(part) for part in fault["loc"]) or "settings"
+            problems.append(f"{where}: {fault['msg']}")
+        settings = None
+    if problems or settings is None:
+        raise ConfigError(
+            "configuration has {} problem{}:\n  {}".format(
+                len(problems), "" if len(problems) == 1 else "s", "\n  ".join(problems)
+            )
+        )
+    return settings
