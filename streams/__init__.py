@@ -1,0 +1,1 @@
+"""fraudstream: transactions in, alerts with reasons out."""
