@@ -51,7 +51,7 @@ DIRECTIONS = ("debit", "credit")
 CHANNELS = ("card_present", "ecommerce", "atm", "transfer", "direct_debit", "wallet", "other")
 ENTRY_MODES = ("chip", "contactless", "magstripe", "manual", "ecommerce", "credential_on_file")
 AUTH_RESPONSES = ("approved", "declined", "referred", "partial", "timeout")
-"""Code of a value is its index + 1; values outside a tuple are code 7 where the field is free text."""
+"""The code of a value is its index + 1; other values of a free-text field get OTHER_CODE."""
 
 OTHER_CODE = 7
 

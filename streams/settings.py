@@ -232,7 +232,8 @@ def load(file: Path | None = None, flags: Sequence[str] = ()) -> Settings:
 
     Raises ConfigError that lists every problem found in file, environment and flags.
     """
-    named = file or (Path(os.environ[f"{PREFIX}CONFIG"]) if f"{PREFIX}CONFIG" in os.environ else None)
+    from_environment = os.environ.get(f"{PREFIX}CONFIG")
+    named = file or (Path(from_environment) if from_environment else None)
     path = named or Path(DEFAULT_FILE)
     document: dict[str, Any] = {}
     if named is not None or path.exists():
@@ -244,7 +245,8 @@ def load(file: Path | None = None, flags: Sequence[str] = ()) -> Settings:
             raise ConfigError(f"{path} is not TOML: {error}") from None
     problems = _environment_problems(os.environ)
     try:
-        settings = Settings(_file=document, **parse_flags(flags))  # type: ignore[call-arg]
+        given: dict[str, Any] = {"_file": document, **parse_flags(flags)}
+        settings: Settings | None = Settings(**given)
     except ValidationError as error:
         for fault in error.errors():
             where = ".".join(str(part) for part in fault["loc"]) or "settings"
