@@ -1,0 +1,97 @@
+"""Settings: precedence, every problem at once, secrets never shown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from streams.errors import ConfigError
+from streams.settings import load
+
+
+@pytest.fixture(autouse=True)
+def _empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_flag_beats_environment_beats_file_and_sections_merge(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "fraudstream.toml"
+    file.write_text('[decide]\nreview = 0.1\nblock = 0.6\n[kafka]\ngroup = "from-file"\n')
+    monkeypatch.setenv("FRAUDSTREAM_DECIDE__BLOCK", "0.7")
+    monkeypatch.setenv("FRAUDSTREAM_KAFKA__GROUP", "from-environment")
+    settings = load(flags=["kafka.group=from-flag"])
+    assert settings.decide.review == 0.1
+    assert settings.decide.block == 0.7
+    assert settings.kafka.group == "from-flag"
+
+
+def test_every_problem_is_named_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "other.toml"
+    file.write_text("[worker]\nbatch_events = 0\n[no_such_section]\nx = 1\n")
+    monkeypatch.setenv("FRAUDSTREAM_RISK__DELAY_DAYS", "many")
+    monkeypatch.setenv("FRAUDSTREAM_KAFKA__BOOTSTRAPP", "typo:9092")
+    with pytest.raises(ConfigError) as caught:
+        load(file, flags=["decide.block=2"])
+    message = str(caught.value)
+    for named in (
+        "worker.batch_events",
+        "no_such_section",
+        "risk.delay_days",
+        "FRAUDSTREAM_KAFKA__BOOTSTRAPP",
+        "decide.block",
+    ):
+        assert named in message
+
+
+def test_thresholds_in_the_wrong_order_are_refused() -> None:
+    with pytest.raises(ConfigError, match="review must not be above block"):
+        load(flags=["decide.review=0.9", "decide.block=0.5"])
+
+
+def test_sasl_without_credentials_is_refused() -> None:
+    with pytest.raises(ConfigError, match="sasl_username and sasl_password"):
+        load(flags=["kafka.security_protocol=SASL_SSL"])
+
+
+@pytest.mark.parametrize("pair", ["decide.block", "block=1", "=1", "decide.=1"])
+def test_a_flag_of_another_form_is_refused(pair: str) -> None:
+    with pytest.raises(ConfigError, match=r"section\.name=value"):
+        load(flags=[pair])
+
+
+def test_secrets_are_masked_wherever_settings_are_printed() -> None:
+    settings = load(
+        flags=[
+            "redis.url=redis://u:hunter2@localhost:6379/0",
+            "redis.password=hunter2",
+            "kafka.sasl_password=hunter2",
+        ]
+    )
+    assert settings.redis.password == SecretStr("hunter2")
+    shown = f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
+    assert "hunter2" not in shown
+
+
+def test_a_secret_in_a_bad_value_is_not_echoed() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(flags=["redis.password=[1]", 'kafka.sasl_password={"p":"hunter2"}'])
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_missing_or_broken_file_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no configuration file"):
+        load(tmp_path / "absent.toml")
+    broken = tmp_path / "broken.toml"
+    broken.write_text("[kafka\n")
+    with pytest.raises(ConfigError, match="is not TOML"):
+        load(broken)
+
+
+def test_settings_are_frozen() -> None:
+    settings = load()
+    with pytest.raises(ValueError, match="frozen"):
+        settings.decide.block = 0.1  # type: ignore[misc]
