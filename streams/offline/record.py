@@ -1,0 +1,241 @@
+"""Record a range of topics from Kafka: resumable, nothing lost or repeated, whatever ends it.
+
+In: a confluent-kafka configuration and what to record. Out: a recording (`recording.py`).
+Does not know what a transaction means. Progress is reported through a callback.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Any
+
+import numpy as np
+from confluent_kafka import (
+    OFFSET_END,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicPartition,
+)
+
+from streams.batch import Batch
+from streams.errors import BrokerError, RecordingError
+from streams.offline.columns import with_schema_columns
+from streams.offline.recording import Manifest, Recording, to_table
+
+FILE_ROWS = 131_072
+"""Messages a file: a recorder that dies repeats at most this many of a partition."""
+FLUSH_S = 10.0
+"""With `--follow`, a quiet partition is written at least this often."""
+POLL_MESSAGES = 5_000
+STALL_S = 60.0
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to record. Times are broker append times in ms UTC; None means from the log's start,
+    or to its end as of now. `follow` goes on until `stop` says so."""
+
+    topics: dict[str, str]
+    """Schema name of a topic to its name on the broker."""
+    from_ms: int | None = None
+    to_ms: int | None = None
+    follow: bool = False
+    file_rows: int = FILE_ROWS
+
+
+@dataclass(slots=True)
+class _Open:
+    """Messages of one partition not yet in a file."""
+
+    topic: str
+    partition: int
+    end: int | None
+    position: int
+    since: float
+    messages: list[Message] = field(default_factory=list)
+
+    @property
+    def finished(self) -> bool:
+        return self.end is not None and self.position >= self.end
+
+
+def _place(message: Message) -> tuple[str, int, int]:
+    """Topic, partition and offset of a message that came from a broker."""
+    topic, partition, offset = message.topic(), message.partition(), message.offset()
+    assert topic is not None and partition is not None and offset is not None
+    return topic, partition, offset
+
+
+def _headers(message: Message) -> list[tuple[str, bytes]]:
+    pairs: Any = message.headers() or []
+    return [(name, value or b"") for name, value in pairs]
+
+
+class Recorder:
+    """One run of a recorder. Call `run`; call it again on the same path to resume."""
+
+    def __init__(self, config: dict[str, Any], request: Request, recording: Recording) -> None:
+        self._request = request
+        self._recording = recording
+        self._names = {actual: name for name, actual in request.topics.items()}
+        self._consumer = Consumer(
+            config
+            | {
+                "group.id": "fraudstream-record",
+                "enable.auto.commit": False,
+                "enable.partition.eof": True,
+                "auto.offset.reset": "error",
+                "fetch.wait.max.ms": 50,
+                "fetch.queue.backoff.ms": 20,
+                "queued.min.messages": 100_000,
+            }
+        )
+
+    def run(
+        self,
+        progress: Progress = lambda done, total: None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> Manifest:
+        """Record until everything asked for is there. Raises BrokerError, RecordingError."""
+        try:
+            manifest = self._open_manifest()
+            return self._record(manifest, progress, stop)
+        except KafkaException as error:
+            raise BrokerError(f"cannot record: {error.args[0].str()}") from error
+        finally:
+            self._consumer.close()
+
+    def _open_manifest(self) -> Manifest:
+        if self._recording.exists():
+            manifest = self._recording.manifest()
+            asked = {f"{topic}" for topic in self._request.topics}
+            held = {key.rpartition(":")[0] for key in manifest.start}
+            if asked != held:
+                raise RecordingError(
+                    f"{self._recording.path} records {sorted(held)}, not {sorted(asked)}",
+                    remedy="name another directory, or ask for the same topics to resume",
+                )
+            self._recording.sweep(manifest)
+            if self._request.follow:
+                manifest.end, manifest.complete = {}, False
+            return manifest
+        manifest = Manifest()
+        for name, actual in self._request.topics.items():
+            for partition in self._partitions(actual):
+                low, high = self._consumer.get_watermark_offsets(
+                    TopicPartition(actual, partition), timeout=30
+                )
+                key = f"{name}:{partition}"
+                manifest.start[key] = self._offset(actual, partition, self._request.from_ms, low)
+                if not self._request.follow:
+                    manifest.end[key] = self._offset(actual, partition, self._request.to_ms, high)
+        self._recording.save(manifest)
+        return manifest
+
+    def _partitions(self, actual: str) -> list[int]:
+        metadata = self._consumer.list_topics(actual, timeout=30).topics[actual]
+        if metadata.error is not None:
+            raise BrokerError(
+                f"cannot record: {metadata.error.str()}",
+                topic=actual,
+                remedy="make the topics with `fraudstream topics create`",
+            )
+        return sorted(metadata.partitions)
+
+    def _offset(self, actual: str, partition: int, time_ms: int | None, default: int) -> int:
+        if time_ms is None:
+            return default
+        found = self._consumer.offsets_for_times(
+            [TopicPartition(actual, partition, time_ms)], timeout=30
+        )[0].offset
+        if found in (-1, OFFSET_END):
+            return int(
+                self._consumer.get_watermark_offsets(TopicPartition(actual, partition), timeout=30)[
+                    1
+                ]
+            )
+        return int(found)
+
+    def _record(self, manifest: Manifest, progress: Progress, stop: Callable[[], bool]) -> Manifest:
+        parts: dict[tuple[str, int], _Open] = {}
+        for key, start in manifest.start.items():
+            name, _, number = key.rpartition(":")
+            resume = manifest.resume_at(name, int(number))
+            position = start if resume is None else resume
+            actual = self._request.topics[name]
+            part = _Open(name, int(number), manifest.end.get(key), position, monotonic())
+            parts[actual, int(number)] = part
+        self._consumer.assign(
+            [TopicPartition(t, p, o.position) for (t, p), o in parts.items() if not o.finished]
+        )
+        total = sum(o.end - o.position for o in parts.values() if o.end is not None)
+        done, heard = 0, monotonic()
+        while not all(o.finished for o in parts.values()) and not stop():
+            messages = self._consumer.consume(POLL_MESSAGES, timeout=0.2)
+            for message in messages:
+                done += self._take(parts[_place(message)[:2]], message)
+            now = monotonic()
+            heard = now if messages else heard
+            if not self._request.follow and now - heard > STALL_S:
+                raise BrokerError(
+                    f"no message for {STALL_S:.0f} s", remedy="run it again to resume"
+                )
+            for part in parts.values():
+                waited = self._request.follow and now - part.since > FLUSH_S
+                if len(part.messages) >= self._request.file_rows or part.finished or waited:
+                    self._flush(manifest, part)
+            progress(done, total)
+        for part in parts.values():
+            self._flush(manifest, part)
+        manifest.complete = all(o.finished for o in parts.values())
+        self._recording.save(manifest)
+        return manifest
+
+    def _take(self, part: _Open, message: Message) -> int:
+        """Add one message; past the end asked for, only the position moves."""
+        topic, partition, offset = _place(message)
+        error = message.error()
+        if error is not None:
+            if error.code() == KafkaError._PARTITION_EOF:
+                part.position = max(part.position, offset)
+                return 0
+            raise BrokerError(
+                f"cannot record: {error.str()}", topic=topic, partition=partition, offset=offset
+            )
+        part.position = offset + 1
+        if part.end is not None and offset >= part.end:
+            return 0
+        part.messages.append(message)
+        return 1
+
+    def _flush(self, manifest: Manifest, part: _Open) -> None:
+        part.since = monotonic()
+        if not part.messages:
+            return
+        messages, part.messages = part.messages, []
+        batch = Batch(
+            topic=part.topic,
+            partition=part.partition,
+            offsets=np.array([_place(m)[2] for m in messages], np.int64),
+            timestamps=np.array([m.timestamp()[1] for m in messages], np.int64),
+            keys=[m.key() for m in messages],
+            values=[m.value() for m in messages],
+            headers=[_headers(m) for m in messages],
+            next_offset=_place(messages[-1])[2] + 1,
+        )
+        table = with_schema_columns(part.topic, to_table(batch))
+        try:
+            entry = self._recording.write(part.topic, part.partition, table, batch.next_offset)
+            manifest.files.append(entry)
+            self._recording.save(manifest)
+        except OSError as error:
+            raise RecordingError(
+                f"cannot write to {self._recording.path}: {error.strerror}",
+                remedy="make room and run the same command again: it resumes",
+            ) from error
