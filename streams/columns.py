@@ -1,0 +1,81 @@
+"""The validated columns of one micro-batch: what `decode` makes and every later step reads.
+
+In: nothing. Out: the types. Does not know JSON, Kafka, or what the columns are used for.
+
+Every message of the batch is in exactly one of three places: an accepted row (arrays and lists
+below, all of one length n, in offset order), a reject, or a tombstone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.inputs import EVENT_WORDS
+from streams.batch import Batch
+from streams.schema import Reject
+
+NO_POSITION: Final = np.iinfo(np.int32).min
+"""In `latitude` and `longitude`: the message gave no position."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A message that goes to the dead letters. `detail` names fields and limits, never a value."""
+
+    row: int
+    reason: Reject
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """n accepted transactions of one batch.
+
+    row:             int32 [n], index in `batch`, ascending
+    words:           uint64 [n, 4], the event rows of `model/inputs.py`
+    merchant, terminal: uint64 [n], xxh3-64 of merchant_id and terminal_id, 0 = not given
+    billing_country, ip_country: uint16 [n], 26*a+b+1 of the two letters, 0 = not given
+                     (merchant_country is in the words)
+    latitude, longitude: int32 [n], microdegrees, NO_POSITION = not given
+    docs:            the parsed JSON objects, for rules and reasons; read only
+    rejects:         ascending by row
+    tombstones:      (row, account_id): a null value with a key asks for the account's erasure
+    """
+
+    batch: Batch
+    row: NDArray[np.int32]
+    account_id: list[str]
+    transaction_id: list[str]
+    tenant_id: list[str | None]
+    words: NDArray[np.uint64]
+    event_time: NDArray[np.int64]
+    amount: NDArray[np.int64]
+    currency: list[str]
+    merchant: NDArray[np.uint64]
+    terminal: NDArray[np.uint64]
+    billing_country: NDArray[np.uint16]
+    ip_country: NDArray[np.uint16]
+    latitude: NDArray[np.int32]
+    longitude: NDArray[np.int32]
+    docs: list[dict[str, Any]]
+    rejects: list[Rejected]
+    tombstones: list[tuple[int, str]]
+
+    def __post_init__(self) -> None:
+        n = len(self.row)
+        assert n + len(self.rejects) + len(self.tombstones) == len(self.batch)
+        assert self.words.shape == (n, EVENT_WORDS) and self.words.dtype == np.uint64
+        for array in (self.event_time, self.amount, self.merchant, self.terminal):
+            assert array.shape == (n,)
+        for array in (self.billing_country, self.ip_country, self.latitude, self.longitude):
+            assert array.shape == (n,)
+        for column in (self.account_id, self.transaction_id, self.tenant_id, self.currency):
+            assert len(column) == n
+        assert len(self.docs) == n
+
+    def __len__(self) -> int:
+        return len(self.row)
