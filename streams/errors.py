@@ -12,6 +12,7 @@ FraudstreamError                 everything this package raises on purpose
 |     |- StoreFull               Redis is out of memory (`noeviction`): pause and retry
 |     `- RecordCorrupt           an account record fails its checksum or version
 |- BundleError                   a model bundle is damaged, foreign or does not fit the features
+|- DatasetError                  a training set is damaged, foreign or too small (both: model)
 |- RecordingError                a recording is damaged, foreign or incomplete
 `- FormatError                   an input file is not in the format named
 
@@ -20,13 +21,9 @@ Messages name topic, partition, offset and a reason code, never an account's dat
 
 from __future__ import annotations
 
-
-class FraudstreamError(Exception):
-    """Base of every deliberate error; `remedy` says what the user can do."""
-
-    def __init__(self, message: str, *, remedy: str | None = None) -> None:
-        super().__init__(message if remedy is None else f"{message}. {remedy}")
-        self.remedy = remedy
+from model.errors import BundleError as BundleError
+from model.errors import DatasetError as DatasetError
+from model.errors import FraudstreamError as FraudstreamError
 
 
 class ConfigError(FraudstreamError):
@@ -94,10 +91,6 @@ class StoreFull(PartitionError):
 
 class RecordCorrupt(PartitionError):
     """An account record fails its checksum, length or version."""
-
-
-class BundleError(FraudstreamError):
-    """A model bundle is damaged, foreign or does not fit the features."""
 
 
 class RecordingError(FraudstreamError):
