@@ -1,0 +1,183 @@
+"""Child processes that may outlive the command that started them.
+
+In: a command line and a log file. Out: a `Child` (pid and identity) that can be stored in a file,
+found again by another process, and stopped.
+Does not know what the processes do.
+
+A pid alone says nothing: the system gives it to somebody else after the process ended. The identity
+holds the boot and the start time beside it, so a stale file never makes us stop a stranger.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from streams.errors import ServiceError
+
+TAIL_BYTES = 4_096
+TAIL_LINES = 12
+MIN_FREE_BYTES = 256 * 1024 * 1024
+"""Less free disk than this and Kafka dies in the middle of something."""
+
+_PR_SET_PDEATHSIG = 1
+_OURS: dict[int, subprocess.Popen[bytes]] = {}
+"""Children of this very process: they must be reaped, or they stay as zombies."""
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A process that was started here or by an earlier command."""
+
+    pid: int
+    identity: str
+
+
+def identity(pid: int) -> str | None:
+    """What tells this process from every other that ever has the same pid; None when it is gone."""
+    stat = Path(f"/proc/{pid}/stat")
+    if Path("/proc/self/stat").exists():
+        try:
+            # The command in parentheses may itself hold spaces and parentheses.
+            fields = stat.read_text("utf-8", "replace").rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            return None
+        state, start_ticks = fields[0], fields[19]
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+        return None if state in "ZX" else f"{boot}:{start_ticks}"
+    shown = subprocess.run(
+        ["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False
+    )
+    return shown.stdout.strip() or None
+
+
+def alive(child: Child) -> bool:
+    """Whether this very process still runs."""
+    ours = _OURS.get(child.pid)
+    if ours is not None and ours.poll() is not None:
+        del _OURS[child.pid]
+    return identity(child.pid) == child.identity
+
+
+def _die_with_parent() -> Callable[[], None] | None:
+    """For tests: the kernel ends the child when the process that started it ends, however."""
+    if sys.platform != "linux":
+        return None
+    prctl = ctypes.CDLL(None).prctl
+    return lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def start(
+    command: Sequence[str],
+    log: Path,
+    *,
+    environment: Mapping[str, str] | None = None,
+    die_with_parent: bool = False,
+) -> Child:
+    """Start a process with its output added to `log`, in a session of its own.
+
+    The session keeps Ctrl-C in the terminal from reaching it. Raises ServiceError.
+    """
+    with explained(f"starting {Path(command[0]).name}"), log.open("ab") as output:
+        process = subprocess.Popen(
+            list(command),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env={**os.environ, **(environment or {})},
+            preexec_fn=_die_with_parent() if die_with_parent else None,
+        )
+    _OURS[process.pid] = process
+    return Child(process.pid, identity(process.pid) or "ended")
+
+
+def stop(child: Child, patience_s: float) -> None:
+    """End the process: politely, then by force, and wait until it is gone."""
+    for send, wait_s in ((signal.SIGTERM, patience_s), (signal.SIGKILL, 10.0)):
+        if not alive(child):
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child.pid, send)
+        deadline = time.monotonic() + wait_s
+        while alive(child):
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.02)
+    if alive(child):
+        raise ServiceError(f"process {child.pid} does not end", remedy="Look for a hung disk.")
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def claim_port(wanted: int | None, what: str) -> int:
+    """The wanted port if nobody has it, or any free one. Raises ServiceError when it is taken."""
+    if wanted is None:
+        return free_port()
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", wanted))
+        except OSError as error:
+            raise ServiceError(
+                f"port {wanted} for {what} cannot be used: {error.strerror}",
+                remedy="Stop what listens there, name another port, or name none to get a free one",
+            ) from None
+    return wanted
+
+
+def tail(*logs: Path) -> str:
+    """The last lines of the logs, to show why a process ended."""
+    shown: list[str] = []
+    for log in logs:
+        with contextlib.suppress(OSError), log.open("rb") as lines:
+            lines.seek(max(0, log.stat().st_size - TAIL_BYTES))
+            shown += lines.read().decode("utf-8", "replace").splitlines()[-TAIL_LINES:]
+    return "\n".join(f"  {line}" for line in shown)
+
+
+def need_space(place: Path, needed: int = MIN_FREE_BYTES) -> None:
+    """Raise ServiceError when the disk that holds `place` is nearly full."""
+    free = shutil.disk_usage(place).free
+    if free < needed:
+        raise ServiceError(
+            f"{place} has {free >> 20} MiB free; {needed >> 20} MiB are needed",
+            remedy="Free some space, or choose another place with --dir",
+        )
+
+
+@contextlib.contextmanager
+def explained(doing: str) -> Iterator[None]:
+    """Turn an OSError into a ServiceError that says what to do about it."""
+    try:
+        yield
+    except OSError as error:
+        remedies = {
+            errno.ENOSPC: "The disk is full: free some space, or choose another place with --dir",
+            errno.EDQUOT: "The disk quota is used up: free some space, or use --dir",
+            errno.EACCES: "Not permitted: choose a directory of your own with --dir",
+            errno.EROFS: "The disk is read-only: choose another place with --dir",
+            errno.ENOENT: "It is not there: install it, or check PATH",
+        }
+        where = f" ({error.filename})" if error.filename else ""
+        raise ServiceError(
+            f"{doing} failed: {error.strerror or error}{where}",
+            remedy=remedies.get(error.errno or 0),
+        ) from error

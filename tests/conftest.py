@@ -1,0 +1,62 @@
+"""Real services for the tests: one Kafka and one Redis for the whole session.
+
+A missing part (Java, Maven, a Redis server) fails the tests that ask for it; nothing is skipped.
+The servers die with the test process, however it ends.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+
+import pytest
+
+# Two cores are shared by the servers and the tests; and results must not depend on thread counts.
+for _name in ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
+
+from streams.dev import kafka as kafka_server  # noqa: E402
+from streams.dev import process  # noqa: E402
+from streams.dev import redis as redis_server  # noqa: E402
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[kafka_server.Broker]:
+    """The session's Apache Kafka."""
+    running = kafka_server.start(tmp_path_factory.mktemp("kafka"), die_with_parent=True)
+    yield running
+    process.stop(running.child, 0)
+
+
+@pytest.fixture(scope="session")
+def kafka(broker: kafka_server.Broker) -> str:
+    """The bootstrap address of the session's Kafka. Use `topic_prefix` to stay apart."""
+    return broker.bootstrap
+
+
+@pytest.fixture
+def topic_prefix() -> str:
+    """A prefix (also good as a group name) that no other test of this session has."""
+    return f"t{next(_numbers)}-"
+
+
+@pytest.fixture(scope="session")
+def redis_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[redis_server.Server]:
+    """The session's Redis."""
+    running = redis_server.start(tmp_path_factory.mktemp("redis"), die_with_parent=True)
+    yield running
+    process.stop(running.child, 0)
+
+
+@pytest.fixture
+def redis_url(redis_process: redis_server.Server) -> str:
+    """The URL of the session's Redis, emptied."""
+    import redis
+
+    with redis.Redis.from_url(redis_process.url) as client:
+        client.flushall()
+        client.config_resetstat()
+    return redis_process.url
