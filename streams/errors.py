@@ -6,6 +6,7 @@ FraudstreamError                 everything this package raises on purpose
 |- BrokerError                   Kafka refused or lost something; carries topic, partition, offset
 |- StoreError                    the state store cannot be used
 |  |- StoreUnready               a check at start failed; the message says the remedy
+|  |- StoreLost                  no answer came; the same call may be repeated as it was
 |  `- PartitionError             about one partition; carries partition and offset
 |     |- Fenced                  a newer owner holds the partition: give it up
 |     |- Conflict                the stored offset is not the one last seen: reload and seek
@@ -63,6 +64,10 @@ class StoreError(FraudstreamError):
 
 class StoreUnready(StoreError):
     """A check at start failed; the message says the remedy."""
+
+
+class StoreLost(StoreError):
+    """No answer came: the call may or may not have had effect. Repeat it as it was; that is safe."""
 
 
 class PartitionError(StoreError):
