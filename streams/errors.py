@@ -67,7 +67,7 @@ class StoreUnready(StoreError):
 
 
 class StoreLost(StoreError):
-    """No answer came: the call may or may not have had effect. Repeat it as it was; that is safe."""
+    """No answer came; the call may have had effect. Repeat it as it was: that is safe."""
 
 
 class PartitionError(StoreError):

@@ -10,7 +10,7 @@ The promise every store keeps (`tests/contract/test_store.py` runs one list over
 2. `commit` does everything or nothing: records, erasures, outbox entry and offset together, and
    only if the claim is the newest, the stored offset is `expected`, and nobody was erased since.
 3. A commit repeated after a lost answer has no second effect and answers like the first.
-4. The outbox loses an entry by `trim` alone, by sequence and under the newest claim, never by count.
+4. The outbox loses an entry by `trim` alone: by sequence, under the newest claim, never by count.
 
 Errors: `Fenced` (give the partition up), `Conflict` (drop what you know, acquire again),
 `StoreFull` (nothing was written: wait, then repeat the same call), `StoreLost` (no answer came:
