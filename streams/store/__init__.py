@@ -10,7 +10,7 @@ The promise every store keeps (`tests/contract/test_store.py` runs one list over
 2. `commit` does everything or nothing: records, erasures, outbox entry and offset together, and
    only if the claim is the newest, the stored offset is `expected`, and nobody was erased since.
 3. A commit repeated after a lost answer has no second effect and answers like the first.
-4. The outbox loses an entry by `trim` alone: by sequence, under the newest claim, never by count.
+4. The outbox loses an entry by `trim` alone: by name, under the newest claim, never by count.
 
 Errors: `Fenced` (give the partition up), `Conflict` (drop what you know, acquire again),
 `StoreFull` (nothing was written: wait, then repeat the same call), `StoreLost` (no answer came:
@@ -124,8 +124,8 @@ class Store(Protocol):
     def pending(self, claim: Claim) -> list[tuple[int, bytes]]:
         """The outbox, by ascending sequence: what may not have reached Kafka."""
 
-    def trim(self, claim: Claim, seq: int) -> None:
-        """Drop outbox entries up to and with `seq`. Raises Fenced, Conflict."""
+    def trim(self, claim: Claim, seqs: Sequence[int]) -> None:
+        """Drop the outbox entries with these sequence numbers. Raises Fenced, Conflict."""
 
     def forget(self, partition: int, account: str, cut_offset: int, scrub: Scrub) -> None:
         """Erase an account from outside: record, outbox rows; leave a marker, count the erasure.
