@@ -79,3 +79,31 @@ class Columns:
 
     def __len__(self) -> int:
         return len(self.row)
+
+
+def select(columns: Columns, keep: NDArray[np.bool_], reason: Reject, detail: str) -> Columns:
+    """The columns with only the rows in `keep` (bool [n]); the others become rejects."""
+    if keep.all():
+        return columns
+    chosen = np.flatnonzero(keep).tolist()
+    dropped = [Rejected(int(row), reason, detail) for row in columns.row[~keep]]
+    return Columns(
+        batch=columns.batch,
+        row=columns.row[keep],
+        account_id=[columns.account_id[i] for i in chosen],
+        transaction_id=[columns.transaction_id[i] for i in chosen],
+        tenant_id=[columns.tenant_id[i] for i in chosen],
+        words=columns.words[keep],
+        event_time=columns.event_time[keep],
+        amount=columns.amount[keep],
+        currency=[columns.currency[i] for i in chosen],
+        merchant=columns.merchant[keep],
+        terminal=columns.terminal[keep],
+        billing_country=columns.billing_country[keep],
+        ip_country=columns.ip_country[keep],
+        latitude=columns.latitude[keep],
+        longitude=columns.longitude[keep],
+        docs=[columns.docs[i] for i in chosen],
+        rejects=sorted([*columns.rejects, *dropped], key=lambda each: each.row),
+        tombstones=columns.tombstones,
+    )
