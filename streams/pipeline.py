@@ -68,9 +68,7 @@ def read(batch: Batch, forgotten: Mapping[str, int], max_future_ms: int) -> Colu
     return select(columns, keep, Reject.FORGOTTEN, "the account was erased")
 
 
-def advance(
-    columns: Columns, arena: Arena, risk: RiskView | None, *, history: bool = True
-) -> Work:
+def advance(columns: Columns, arena: Arena, risk: RiskView | None, *, history: bool = True) -> Work:
     """Erase what the batch's tombstones name, then apply its events in order.
 
     The arena must hold the records of `arena.missing(columns.account_id)`. With `history` False
