@@ -12,6 +12,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests import certificates
+
 # Two cores are shared by the servers and the tests; and results must not depend on thread counts.
 for _name in ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
@@ -23,10 +25,25 @@ from streams.dev import redis as redis_server  # noqa: E402
 _numbers = itertools.count(1)
 
 
+USER, PASSWORD = "payments", "right-Pa55word"
+"""Who may enter the TLS listeners of the session's Kafka and Redis."""
+
+
 @pytest.fixture(scope="session")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[kafka_server.Broker]:
-    """The session's Apache Kafka."""
-    running = kafka_server.start(tmp_path_factory.mktemp("kafka"), die_with_parent=True)
+def tls_files(tmp_path_factory: pytest.TempPathFactory) -> certificates.Certificates:
+    """A private authority and a server certificate for 127.0.0.1."""
+    return certificates.make(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture(scope="session")
+def broker(
+    tmp_path_factory: pytest.TempPathFactory, tls_files: certificates.Certificates
+) -> Iterator[kafka_server.Broker]:
+    """The session's Apache Kafka: one plain listener, one with SASL/SCRAM over TLS."""
+    secured = kafka_server.Secured(tls_files.ca, tls_files.identity, {USER: PASSWORD})
+    running = kafka_server.start(
+        tmp_path_factory.mktemp("kafka"), secured=secured, die_with_parent=True
+    )
     yield running
     process.stop(running.child, 0)
 

@@ -160,6 +160,8 @@ def _properties(
     if secured is not None:
         lines += [
             "sasl.enabled.mechanisms=SCRAM-SHA-512",
+            "listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config="
+            "org.apache.kafka.common.security.scram.ScramLoginModule required;",
             "ssl.keystore.type=PEM",
             f"ssl.keystore.location={secured.identity}",
             "ssl.truststore.type=PEM",
@@ -172,7 +174,9 @@ def _format(command: list[str], directory: Path, secured: Secured | None) -> Non
     """Give an empty data directory its cluster id and its first users."""
     if (directory / "data" / "meta.properties").exists():
         return
-    cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+    # The first bit is cleared: one id in 64 would start with a dash and be read as an option.
+    number = uuid.uuid4().int & ((1 << 127) - 1)
+    cluster = base64.urlsafe_b64encode(number.to_bytes(16, "big")).decode().rstrip("=")
     users = [
         f"--add-scram=SCRAM-SHA-512=[name={name},password={password}]"
         for name, password in (secured.users if secured else {}).items()

@@ -26,8 +26,12 @@ from pathlib import Path
 
 from streams.errors import ServiceError
 
-TAIL_BYTES = 4_096
+TAIL_BYTES = 65_536
 TAIL_LINES = 12
+STACK = ("\tat ", "    at ", "\t... ")
+"""A Java stack trace hides the two lines that say the cause."""
+FAULTS = ("ERROR", "FATAL", "Exception", "Error:", "Failed", "No space left")
+LINE_LENGTH = 300
 MIN_FREE_BYTES = 256 * 1024 * 1024
 """Less free disk than this and Kafka dies in the middle of something."""
 
@@ -144,13 +148,16 @@ def claim_port(wanted: int | None, what: str) -> int:
 
 
 def tail(*logs: Path) -> str:
-    """The last lines of the logs, to show why a process ended."""
+    """The last lines of the logs that name a fault, else the last lines."""
     shown: list[str] = []
     for log in logs:
         with contextlib.suppress(OSError), log.open("rb") as lines:
             lines.seek(max(0, log.stat().st_size - TAIL_BYTES))
-            shown += lines.read().decode("utf-8", "replace").splitlines()[-TAIL_LINES:]
-    return "\n".join(f"  {line}" for line in shown)
+            text = lines.read().decode("utf-8", "replace").splitlines()
+            text = [line for line in text if line and not line.startswith(STACK)]
+            faults = [line for line in text if any(word in line for word in FAULTS)]
+            shown += (faults or text)[-TAIL_LINES:]
+    return "\n".join(f"  {line[:LINE_LENGTH]}" for line in shown)
 
 
 def need_space(place: Path, needed: int = MIN_FREE_BYTES) -> None:

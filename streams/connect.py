@@ -1,0 +1,238 @@
+"""Settings to client configurations: the one place where passwords and certificates are used.
+
+In: Settings. Out: dictionaries for librdkafka and aiokafka, Faust's credentials, a Redis client,
+and two checks that say in one sentence why a server cannot be used.
+Does not know what travels over the connections. No message holds a password; an address that holds
+one is shown without it.
+"""
+
+from __future__ import annotations
+
+import ssl
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from streams.errors import BrokerError, ConfigError, StoreUnready
+from streams.settings import KafkaSettings, Settings
+
+if TYPE_CHECKING:
+    import faust
+    import redis
+
+CHECK_TIMEOUT_S = 10.0
+LOCAL_REMEDY = "Is it running? `fraudstream services up` starts one on this machine"
+
+
+def confluent_config(settings: Settings, extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What every confluent-kafka client needs to reach the broker; `extra` comes on top."""
+    kafka = settings.kafka
+    config: dict[str, Any] = {
+        "bootstrap.servers": kafka.bootstrap,
+        "client.id": "fraudstream",
+        "security.protocol": kafka.security_protocol,
+        # A broker that answers late at start is retried soon, not after ten seconds.
+        "reconnect.backoff.max.ms": 1_000,
+    }
+    if _sasl(kafka):
+        assert kafka.sasl_password is not None
+        config["sasl.mechanism"] = kafka.sasl_mechanism
+        config["sasl.username"] = kafka.sasl_username
+        config["sasl.password"] = kafka.sasl_password.get_secret_value()
+    if _tls(kafka):
+        named = {
+            "ssl.ca.location": kafka.ssl_ca,
+            "ssl.certificate.location": kafka.ssl_cert,
+            "ssl.key.location": kafka.ssl_key,
+        }
+        config |= {name: str(path) for name, path in named.items() if path is not None}
+        if kafka.ssl_key_password is not None:
+            config["ssl.key.password"] = kafka.ssl_key_password.get_secret_value()
+    return config | dict(extra or {})
+
+
+def aiokafka_config(settings: Settings) -> dict[str, Any]:
+    """Keyword arguments that every aiokafka client needs to reach the broker."""
+    kafka = settings.kafka
+    config: dict[str, Any] = {
+        "bootstrap_servers": kafka.bootstrap,
+        "client_id": "fraudstream",
+        "security_protocol": kafka.security_protocol,
+    }
+    if _sasl(kafka):
+        assert kafka.sasl_password is not None
+        config["sasl_mechanism"] = kafka.sasl_mechanism
+        config["sasl_plain_username"] = kafka.sasl_username
+        config["sasl_plain_password"] = kafka.sasl_password.get_secret_value()
+    if _tls(kafka):
+        config["ssl_context"] = kafka_ssl_context(kafka)
+    return config
+
+
+def faust_broker(settings: Settings) -> tuple[list[str], faust.types.auth.CredentialsT | None]:
+    """Faust's `broker` URLs and `broker_credentials`."""
+    import faust
+
+    kafka = settings.kafka
+    urls = [f"kafka://{address.strip()}" for address in kafka.bootstrap.split(",")]
+    context = kafka_ssl_context(kafka) if _tls(kafka) else None
+    if _sasl(kafka):
+        assert kafka.sasl_password is not None
+        return urls, faust.SASLCredentials(
+            username=kafka.sasl_username,
+            password=kafka.sasl_password.get_secret_value(),
+            ssl_context=context,
+            mechanism=kafka.sasl_mechanism,
+        )
+    return urls, None if context is None else faust.SSLCredentials(context)
+
+
+def kafka_ssl_context(kafka: KafkaSettings) -> ssl.SSLContext:
+    """A verifying TLS context. Raises ConfigError for a certificate that cannot be read."""
+    try:
+        context = ssl.create_default_context(cafile=None if kafka.ssl_ca is None else kafka.ssl_ca)
+        if kafka.ssl_cert is not None:
+            password = kafka.ssl_key_password
+            context.load_cert_chain(
+                kafka.ssl_cert,
+                kafka.ssl_key,
+                # An empty answer keeps OpenSSL from asking on the terminal.
+                (lambda: "") if password is None else password.get_secret_value,
+            )
+    except (OSError, ssl.SSLError) as error:
+        named = [str(path) for path in (kafka.ssl_ca, kafka.ssl_cert, kafka.ssl_key) if path]
+        raise ConfigError(
+            f"a TLS file of [kafka] cannot be used ({', '.join(named)}): {error}",
+            remedy="kafka.ssl_ca, ssl_cert and ssl_key are PEM files",
+        ) from None
+    return context
+
+
+def _sasl(kafka: KafkaSettings) -> bool:
+    return kafka.security_protocol.startswith("SASL")
+
+
+def _tls(kafka: KafkaSettings) -> bool:
+    return kafka.security_protocol.endswith("SSL")
+
+
+def check_kafka(settings: Settings, timeout_s: float = CHECK_TIMEOUT_S) -> None:
+    """Return when the broker lets us in. Raises BrokerError that says what is wrong.
+
+    librdkafka itself retries for ever, and says a wrong password only in its log.
+    """
+    from confluent_kafka import KafkaError, KafkaException
+    from confluent_kafka.admin import AdminClient
+
+    seen: list[KafkaError] = []
+    extra = {"error_cb": seen.append, "log_level": 0}
+    try:
+        client = AdminClient(confluent_config(settings, extra))
+    except KafkaException as error:
+        raise ConfigError(f"the [kafka] settings cannot be used: {_said(error)}") from None
+    address = settings.kafka.bootstrap
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            client.list_topics(timeout=0.5)
+        except KafkaException as failure:
+            seen.append(failure.args[0])
+        else:
+            return
+        client.poll(0)
+        for fault in seen:
+            if fault.code() == KafkaError._AUTHENTICATION:
+                raise BrokerError(
+                    f"Kafka at {address} refuses user {settings.kafka.sasl_username!r}",
+                    remedy="Check kafka.sasl_username, sasl_password and sasl_mechanism",
+                )
+            if fault.code() == KafkaError._SSL:
+                raise BrokerError(
+                    f"no TLS connection to Kafka at {address}: {fault.str()}",
+                    remedy="Check kafka.ssl_ca, and that the listener speaks TLS",
+                )
+        if time.monotonic() > deadline:
+            raise BrokerError(
+                f"Kafka at {address} does not answer in {timeout_s:.0f} s", remedy=LOCAL_REMEDY
+            )
+
+
+def _said(error: Exception) -> str:
+    """The text of a KafkaException, which wraps a KafkaError."""
+    inner = error.args[0] if error.args else error
+    return str(inner.str()) if hasattr(inner, "str") else str(inner)
+
+
+def redis_client(settings: Settings) -> redis.Redis:
+    """A Redis client; connects at the first command.
+
+    It never repeats a command by itself: whether a commit may be repeated is the store's decision.
+    """
+    import redis
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
+
+    server = settings.redis
+    url = server.url.get_secret_value()
+    given: dict[str, Any] = {
+        "socket_timeout": server.timeout_s,
+        "socket_connect_timeout": server.timeout_s,
+        "retry": Retry(NoBackoff(), 0),
+        "client_name": "fraudstream",
+    }
+    if server.username is not None:
+        given["username"] = server.username
+    if server.password is not None:
+        given["password"] = server.password.get_secret_value()
+    files = {
+        "ssl_ca_certs": server.ssl_ca,
+        "ssl_certfile": server.ssl_cert,
+        "ssl_keyfile": server.ssl_key,
+    }
+    files = {name: path for name, path in files.items() if path is not None}
+    if files and not url.startswith("rediss://"):
+        raise ConfigError(
+            f"[redis] names TLS files, but {redis_address(settings)} is a plain address",
+            remedy="Write redis.url with rediss://",
+        )
+    try:
+        return redis.Redis.from_url(url, **given, **{name: str(p) for name, p in files.items()})
+    except ValueError as error:
+        raise ConfigError(f"redis.url cannot be used: {error}") from None
+
+
+def redis_address(settings: Settings) -> str:
+    """The address without user and password, for messages."""
+    parts = urlsplit(settings.redis.url.get_secret_value())
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def check_redis(settings: Settings, client: redis.Redis | None = None) -> None:
+    """Return when Redis lets us in. Raises StoreUnready that says what is wrong."""
+    import redis
+
+    own = client is None
+    used = redis_client(settings) if client is None else client
+    address = redis_address(settings)
+    try:
+        used.ping()
+    except redis.exceptions.AuthenticationError as error:
+        raise StoreUnready(
+            f"Redis at {address} refuses the user name or password: {error}",
+            remedy="Check redis.username and redis.password",
+        ) from None
+    except redis.exceptions.NoPermissionError as error:
+        raise StoreUnready(
+            f"Redis at {address} forbids a command: {error}",
+            remedy="Give the user the commands and keys of infra/redis/users.acl",
+        ) from None
+    except redis.exceptions.BusyLoadingError:
+        raise StoreUnready(f"Redis at {address} still loads its data", remedy="Wait") from None
+    except redis.exceptions.RedisError as error:
+        tls = "ssl" in str(error).lower() or "certificate" in str(error).lower()
+        remedy = "Check redis.ssl_ca, and that the port speaks TLS" if tls else LOCAL_REMEDY
+        raise StoreUnready(f"Redis at {address} cannot be used: {error}", remedy=remedy) from None
+    finally:
+        if own:
+            used.close()
