@@ -22,6 +22,7 @@ comes out 0 is stored as 1).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,3 +97,21 @@ def stack(batches: list[ScoringBatch]) -> ScoringBatch:
         length=np.concatenate([b.length for b in batches]),
         features=np.concatenate([b.features for b in batches]),
     )
+
+
+class AnyScorer(Protocol):
+    """What a pipeline asks of a model. The score of a row depends on that row alone."""
+
+    @property
+    def model_id(self) -> str:
+        """Name and digest of the model, as scores and alerts carry it."""
+        ...
+
+    @property
+    def needs_history(self) -> bool:
+        """Whether `ScoringBatch.history` is looked at; without it the gather is left out."""
+        ...
+
+    def score(self, batch: ScoringBatch) -> NDArray[np.float64]:
+        """Calibrated probabilities, float64 [n]."""
+        ...

@@ -17,12 +17,11 @@ The only importers are `live/agents.py` and `offline/replay.py`: that is online/
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from model.inputs import ScoringBatch, stack
+from model.inputs import AnyScorer, stack
 from streams.batch import Batch
 from streams.columns import Columns, select
 from streams.decode import decode
@@ -33,24 +32,10 @@ from streams.settle import Outcome, Policy, settle
 from streams.state import Arena
 from streams.windows import Work, apply, scoring_batch
 
-__all__ = ["Outcome", "Policy", "Scorer", "Work", "advance", "read", "score", "settle"]
+__all__ = ["Outcome", "Policy", "Work", "advance", "read", "score", "settle"]
 
 
-class Scorer(Protocol):
-    """What the pipeline asks of a model. The score of a row depends on that row alone."""
-
-    @property
-    def model_id(self) -> str: ...
-
-    @property
-    def needs_history(self) -> bool: ...
-
-    def score(self, batch: ScoringBatch) -> NDArray[np.float64]:
-        """Calibrated probabilities, float64 [n]."""
-        ...
-
-
-def read(batch: Batch, forgotten: Mapping[str, int], max_future_ms: int) -> Columns:
+def read(batch: Batch, forgotten: Mapping[bytes, int], max_future_ms: int) -> Columns:
     """Decode a batch and withhold what belongs to erased accounts.
 
     `forgotten` maps an account's digest to the offset of its erasure on this partition; earlier
@@ -79,7 +64,7 @@ def advance(columns: Columns, arena: Arena, risk: RiskView | None, *, history: b
     return apply(columns, arena, risk, history=history)
 
 
-def score(scorer: Scorer, works: Sequence[Work]) -> list[NDArray[np.float64]]:
+def score(scorer: AnyScorer, works: Sequence[Work]) -> list[NDArray[np.float64]]:
     """Scores for each work, from one batch over all of them; float64 [len(work)] each."""
     sizes = [len(work.columns) for work in works]
     if not sum(sizes):

@@ -1,0 +1,114 @@
+"""From settings to the parts that judge: a scorer and a policy. Shared by live and offline.
+
+In: settings. Out: `Judge`. Reads the model bundle and the rules file; touches nothing else.
+Does not know Kafka or Redis, nor who calls it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from model.inputs import AnyScorer
+from model.score import Scorer, StubScorer
+from streams import features
+from streams.decide import Thresholds
+from streams.errors import BundleError, ConfigError
+from streams.rulebook import RuleBook, parse_toml
+from streams.schema import Mode
+from streams.settings import Settings
+from streams.settle import Policy
+from streams.versions import code_version
+
+NO_MODEL = "none"
+STUB = "stub"
+DEFAULT = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """A model and the policy over its scores."""
+
+    name: str
+    scorer: AnyScorer
+    policy: Policy
+
+
+def rule_book(settings: Settings) -> RuleBook:
+    """The rules of the settings' file; empty without one. Raises ConfigError."""
+    path = settings.decide.rules
+    if path is None:
+        return RuleBook(frozenset(features.NAMES))
+    try:
+        text = path.read_text("utf-8")
+    except OSError as error:
+        raise ConfigError(f"cannot read the rules at {path}: {error.strerror}") from None
+    return parse_toml(text, features.NAMES)
+
+
+def bundle_path(settings: Settings) -> Path:
+    """Where the bundle named by the settings lies: a path, the shipped one, or the registry's."""
+    from model.bundle import shipped
+    from model.registry import Registry
+
+    name = settings.model.bundle
+    if name == DEFAULT:
+        promoted = Registry(settings.model.registry).current()
+        return promoted if promoted is not None else shipped()
+    if Path(name).is_dir():
+        return Path(name)
+    found = Registry(settings.model.registry).find(name)
+    if found is None:
+        raise ConfigError(
+            f"no model bundle {name!r}",
+            remedy="give a directory, or a name that `fraudstream models list` shows",
+        )
+    return found
+
+
+def scorer(settings: Settings) -> AnyScorer:
+    """Load the model. Raises BundleError when it is damaged or made for other features."""
+    if settings.model.bundle in (STUB, NO_MODEL):
+        return StubScorer()
+    loaded = Scorer.load(
+        bundle_path(settings),
+        device=settings.model.device,
+        threads=settings.worker.threads,
+        batch=settings.worker.score_batch,
+    )
+    if loaded.feature_digest != features.DIGEST:
+        raise BundleError(
+            f"bundle {loaded.model_id} was made for features {loaded.feature_digest}, "
+            f"this service computes {features.DIGEST}",
+            remedy="train it again on a data set of this version, or use another bundle",
+        )
+    return loaded
+
+
+def judge(settings: Settings) -> Judge:
+    """The scorer and policy of these settings."""
+    loaded = scorer(settings)
+    explain: Callable[..., object] | None = getattr(loaded, "explain", None)
+    policy = Policy(
+        thresholds=Thresholds(settings.decide.review, settings.decide.block),
+        versions={
+            "model": loaded.model_id,
+            "features": features.DIGEST,
+            "code": code_version(),
+        },
+        rules=rule_book(settings).rules,
+        mode=Mode.FULL,
+        explain=explain if settings.decide.explain else None,  # type: ignore[arg-type]
+    )
+    return Judge(settings.model.bundle, loaded, policy)
+
+
+def with_thresholds(base: Judge, settings: Settings) -> Judge:
+    """The same model under the thresholds and rules of other settings."""
+    policy = replace(
+        base.policy,
+        thresholds=Thresholds(settings.decide.review, settings.decide.block),
+        rules=rule_book(settings).rules,
+    )
+    return replace(base, policy=policy)
