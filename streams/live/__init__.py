@@ -1,0 +1,1 @@
+"""The live service: the spine run on Kafka and Redis. Never imports `offline` or `console`."""

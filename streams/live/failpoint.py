@@ -1,0 +1,67 @@
+"""A way to die on purpose at a named step, so that tests can ask what was lost.
+
+In: `step:n` or `step:n:stop`, from `worker.failpoint`. Out: nothing, or the end of the process at
+the n-th passage of that step; with `stop` the process freezes itself there instead (SIGSTOP), as a
+machine does that swaps, and goes on when somebody thaws it.
+Does not know what happens at a step.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Final
+
+from streams.errors import ConfigError
+
+STEPS: Final = (
+    "fetched",
+    "decoded",
+    "loaded",
+    "advanced",
+    "scored",
+    "settled",
+    "committed",
+    "delivered",
+    "trimmed",
+    "acked",
+)
+"""The steps of one round, in order. Each is passed once a round, right after it is done."""
+
+KILLED: Final = 137
+"""What a shell reports for `kill -9`; no handler runs, nothing is flushed."""
+
+
+class Failpoint:
+    """Counts passages of one step."""
+
+    def __init__(self, text: str | None) -> None:
+        self._step: str | None = None
+        self._left = 0
+        self._freeze = False
+        if text is None:
+            return
+        step, _, rest = text.partition(":")
+        number, _, action = rest.partition(":")
+        if (
+            step not in STEPS
+            or not number.isdigit()
+            or int(number) < 1
+            or action not in ("", "stop")
+        ):
+            raise ConfigError(
+                f"worker.failpoint {text!r} cannot be read",
+                remedy=f"Write step:n or step:n:stop, with a step of {', '.join(STEPS)}",
+            )
+        self._step, self._left, self._freeze = step, int(number), action == "stop"
+
+    def passed(self, step: str) -> None:
+        """The step was just done."""
+        if step != self._step:
+            return
+        self._left -= 1
+        if self._left == 0:
+            if self._freeze:
+                os.kill(os.getpid(), signal.SIGSTOP)
+            else:
+                os._exit(KILLED)

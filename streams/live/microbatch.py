@@ -1,0 +1,434 @@
+"""Faust, taught to read one micro-batch per partition instead of one message at a time.
+
+In: what aiokafka fetched. Out: one Faust event per partition and fetch, carrying a `Batch` and the
+range of offsets it covers; acknowledgements of whole ranges. Does not know what a message means,
+nor where the offset to start from is kept (`Ownership` answers that).
+
+This is the only file that touches Faust's insides, so it works with one version of it:
+
+- `MicroBatchScheduler` (a documented setting) yields one item per partition; stock Faust pays two
+  asyncio tasks for every message.
+- `FetchThread` lowers the broker's wait (Faust fixes it at 1,500 ms), reads committed messages
+  only, and turns what a partition fetched into a `Fetched`: a batch and the range [begin, next).
+  A range begins where the one before ended or where a seek went, so ranges leave no gap even where
+  offsets do (control records, compaction), and a lost batch shows as a missing range.
+- `RangeConsumer` acks ranges, commits to Kafka the end of their contiguous prefix, refuses acks of
+  an older generation, and starts from the offset that `Ownership` names. Offsets committed to
+  Kafka serve people and lag monitors; nothing here reads from them.
+
+A seek starts a new *epoch* of a partition. What was fetched before it still carries the old epoch;
+whoever reads the events drops those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import aiokafka
+import faust
+import numpy as np
+from aiokafka.errors import OffsetOutOfRangeError
+from faust.app.base import BootStrategy
+from faust.transport.consumer import ensure_TP
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP, AppT, ConsumerMessage, Message
+from faust.types.transports import SchedulingStrategyT
+from faust.types.tuples import ack_lock
+from mode.utils.futures import notify
+
+from streams.batch import Batch
+from streams.connect import faust_broker
+from streams.errors import ConfigError
+from streams.settings import Settings
+
+FAUST_VERSION = "0.15.3"
+MAX_POLL_INTERVAL_S = 3_600.0
+COMMIT_INTERVAL_S = 2.0
+
+if faust.__version__ != FAUST_VERSION:  # pragma: no cover - the pin in pyproject.toml prevents it
+    raise ConfigError(
+        f"faust-streaming {faust.__version__} is installed, and the micro-batch consumer is "
+        f"written against {FAUST_VERSION}",
+        remedy=f"pip install faust-streaming=={FAUST_VERSION}",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class LogRange:
+    """What Kafka knows of a partition: first and next offset, and the group's commit, if any."""
+
+    start: int
+    end: int
+    committed: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A batch and the range of offsets [begin, batch.next_offset) that it accounts for."""
+
+    batch: Batch
+    begin: int
+    epoch: int
+
+
+class Ownership(Protocol):
+    """Who keeps the offsets. All calls come from the event loop, one at a time."""
+
+    async def claim(self, log: Mapping[TP, LogRange]) -> Mapping[TP, int]:
+        """Partitions were assigned: take them over; answer where to read from. May refuse."""
+
+    async def placed(self, positions: Mapping[TP, int], epoch: int) -> None:
+        """From `epoch` on, ranges of these partitions begin at these offsets."""
+
+    async def release(self, partitions: Sequence[TP]) -> None:
+        """Partitions were revoked: forget everything about them."""
+
+
+def to_batch(tp: TP, records: Sequence[Any], next_offset: int) -> Batch:
+    """The batch of some consumer records of one partition, their bytes untouched."""
+    n = len(records)
+    return Batch(
+        topic=tp.topic,
+        partition=tp.partition,
+        offsets=np.fromiter((r.offset for r in records), np.int64, n),
+        timestamps=np.fromiter(
+            (-1 if r.timestamp is None else r.timestamp for r in records), np.int64, n
+        ),
+        keys=[r.key for r in records],
+        values=[r.value for r in records],
+        headers=[r.headers for r in records] if any(r.headers for r in records) else None,
+        next_offset=next_offset,
+    )
+
+
+class RangeMessage(ConsumerMessage):
+    """A Faust message that stands for a range: `offset` is its begin, `fetched` the content."""
+
+    __slots__ = ("fetched",)
+
+    def __init__(self, tp: TP, fetched: Fetched, generation_id: int) -> None:
+        batch = fetched.batch
+        super().__init__(
+            tp.topic,
+            tp.partition,
+            fetched.begin,
+            timestamp=float(batch.timestamps[0]) / 1000.0,
+            timestamp_type=0,
+            headers=None,
+            key=None,
+            value=b"",
+            checksum=None,
+            tp=tp,
+            generation_id=generation_id,
+        )
+        self.fetched = fetched
+
+
+class MicroBatchScheduler(SchedulingStrategyT):
+    """One item per partition, in the order fetched. For the setting `ConsumerScheduler`."""
+
+    def __init__(self) -> None: ...
+
+    def iterate(self, records: Mapping[TP, Any]) -> Iterator[tuple[TP, Any]]:
+        """The partitions and what each fetched, whole."""
+        return iter(records.items())
+
+
+class _NoOffsets(dict[TP, int | None]):
+    """Faust's note of the last offset read, switched off: epochs do its work.
+
+    Faust drops what is below that note, and writes the note after it handed a message on; a seek
+    back in between would have everything that follows dropped, for ever.
+    """
+
+    def __getitem__(self, key: TP) -> int | None:
+        return None
+
+    def __setitem__(self, key: TP, value: int | None) -> None: ...
+
+
+class FetchThread(driver.AIOKafkaConsumerThread):
+    """The thread that talks to the brokers. Cursors belong to it: seeks run in it, too."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._cursor: dict[TP, tuple[int, int]] = {}
+        """Epoch and begin of the next range, per partition."""
+
+    def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
+        consumer = super()._create_worker_consumer(transport)
+        # Both are handed to aiokafka's fetcher when it starts; it has not started yet.
+        assert consumer._fetch_max_wait_ms == 1500 and consumer._isolation_level  # as in 0.15.3
+        consumer._fetch_max_wait_ms = transport.fetch_max_wait_ms
+        consumer._isolation_level = "read_committed"
+        return consumer
+
+    async def _fetch_records(
+        self,
+        consumer: aiokafka.AIOKafkaConsumer,
+        active_partitions: set[TP],
+        timeout: float | None = None,
+        max_records: int | None = None,
+    ) -> Any:
+        records = await super()._fetch_records(
+            consumer, active_partitions, timeout=timeout, max_records=max_records
+        )
+        # No await from here on: aiokafka has moved its positions in this very step of the loop, and
+        # seeks run in this loop, so nobody can have sought in between.
+        fetched: dict[TP, Fetched] = {}
+        assignment = consumer._subscription.subscription.assignment
+        for aiotp, found in records.items():
+            tp = ensure_TP(aiotp)
+            if tp not in self._cursor:
+                continue  # revoked, or fetched before the first seek: will be read again
+            epoch, begin = self._cursor[tp]
+            end = assignment.state_value(aiotp).position
+            if found[0].offset < begin:
+                # aiokafka resets to the earliest offset when its own is beyond the log's end.
+                raise OffsetOutOfRangeError({tp: begin})
+            self._cursor[tp] = (epoch, end)
+            fetched[tp] = Fetched(to_batch(tp, found, end), begin, epoch)
+        return fetched
+
+    async def place(self, positions: Mapping[TP, int], epoch: int) -> None:
+        """Seek. From now on ranges of these partitions begin there and carry `epoch`."""
+        await self.call_thread(self._place, positions, epoch)
+
+    async def _place(self, positions: Mapping[TP, int], epoch: int) -> None:
+        consumer = self._ensure_consumer()
+        for tp, offset in positions.items():
+            consumer.seek(aiokafka.TopicPartition(tp.topic, tp.partition), offset)
+            self._cursor[tp] = (epoch, offset)
+
+    def forget(self, partitions: Iterable[TP]) -> None:
+        """Drop cursors: nothing fetched for these partitions is handed on until placed again."""
+        for tp in partitions:
+            self._cursor.pop(tp, None)
+
+    async def log_ranges(self, partitions: Iterable[TP]) -> dict[TP, LogRange]:
+        """Ask the brokers for first and next offset and the group's commit."""
+        found: dict[TP, LogRange] = await self.call_thread(self._log_ranges, set(partitions))
+        return found
+
+    async def _log_ranges(self, partitions: set[TP]) -> dict[TP, LogRange]:
+        if not partitions:
+            return {}
+        consumer = self._ensure_consumer()
+        wanted = [aiokafka.TopicPartition(tp.topic, tp.partition) for tp in partitions]
+        starts = await consumer.beginning_offsets(wanted)
+        ends = await consumer.end_offsets(wanted)
+        return {
+            ensure_TP(tp): LogRange(starts[tp], ends[tp], await consumer.committed(tp))
+            for tp in wanted
+        }
+
+    def unread(self) -> dict[TP, int]:
+        """Messages that the brokers told us of and that were not fetched yet, per partition."""
+        subscription = self._ensure_consumer()._subscription.subscription
+        assignment = subscription.assignment if subscription is not None else None
+        found: dict[TP, int] = {}
+        for tp in list(self._cursor):
+            aiotp = aiokafka.TopicPartition(tp.topic, tp.partition)
+            if assignment is None or aiotp not in assignment.tps:
+                continue
+            state = assignment.state_value(aiotp)
+            if state.has_valid_position and state.lso is not None:
+                found[tp] = max(state.lso - state.position, 0)
+        return found
+
+
+class RangeConsumer(driver.Consumer):
+    """Faust's consumer with ranges for messages; see the head of this file."""
+
+    _thread: FetchThread
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._read_offset = _NoOffsets()
+        self._epoch = 0
+        self._starts: dict[TP, int] = {}
+        self._frontier: dict[TP, int] = {}
+        """End of the contiguous acked ranges, per partition owned."""
+        self._epochs: dict[TP, int] = {}
+        self._ranges: dict[TP, dict[int, int]] = {}
+        """Acked ranges beyond the frontier: begin -> next."""
+
+    def _new_consumer_thread(self) -> FetchThread:
+        return FetchThread(self, loop=self.loop, beacon=self.beacon)
+
+    @property
+    def _ownership(self) -> Ownership:
+        return self.transport.ownership  # type: ignore[attr-defined, no-any-return]
+
+    # Assignment: the store says where to start.
+
+    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        """Claim first; Faust then resumes the flow through `seek_to_committed`."""
+        try:
+            self._starts = dict(await self._ownership.claim(await self.log_ranges(assigned)))
+        except Exception as error:
+            # aiokafka would log and swallow it.
+            await self.app.crash(error)
+            return
+        assert self._starts.keys() == assigned
+        await super().on_partitions_assigned(assigned, generation_id)
+
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        """Let the batches in flight end and their acks count, then forget the partitions."""
+        await super().on_partitions_revoked(revoked)
+        await self._ownership.release(sorted(revoked))
+        self._thread.forget(revoked)
+        for tp in revoked:
+            self._starts.pop(tp, None)
+            self._frontier.pop(tp, None)
+            self._epochs.pop(tp, None)
+            self._ranges.pop(tp, None)
+
+    async def seek_to_committed(self) -> Mapping[TP, int]:
+        """Go to the offsets just claimed. Kafka's committed offsets play no part.
+
+        Faust also calls this when it stopped fetching for a rebalance; nothing is claimed then, or
+        a claim follows, so there is nowhere to go.
+        """
+        starts, self._starts = self._starts, {}
+        await self.place(starts)
+        return starts
+
+    async def place(self, positions: Mapping[TP, int]) -> None:
+        """Seek, begin a new epoch, and forget acks of the one before."""
+        self._epoch += 1
+        for tp, offset in positions.items():
+            self._frontier[tp] = offset
+            self._epochs[tp] = self._epoch
+            self._ranges[tp] = {}
+        await self._ownership.placed(positions, self._epoch)
+        await self._thread.place(positions, self._epoch)
+
+    async def _seek(self, partition: TP, offset: int) -> None:
+        await self.place({ensure_TP(partition): offset})
+
+    # From fetched records to events.
+
+    def _to_message(self, tp: TP, record: Any) -> RangeMessage:
+        return RangeMessage(ensure_TP(tp), record, self.app.consumer_generation_id)
+
+    async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
+        """Nothing: gaps live inside ranges."""
+
+    def on_buffer_full(self, tp: TP) -> None:
+        """Nothing: a full queue blocks the fetcher, and it goes on when there is room.
+
+        Faust would stop fetching the partition, and look again after a second.
+        """
+
+    def on_buffer_drop(self, tp: TP) -> None:
+        """Nothing: see `on_buffer_full`."""
+
+    # Acks.
+
+    def ack(self, message: Message) -> bool:
+        """Mark a range as done; False for a repeat, or an ack of an older generation or epoch."""
+        with ack_lock:
+            if message.acked:
+                return False
+            message.acked = True
+            self._unacked_messages.discard(message)
+            notify(self._waiting_for_ack)
+            assert isinstance(message, RangeMessage)
+            tp, fetched = message.tp, message.fetched
+            if (
+                message.generation_id != self.app.consumer_generation_id
+                or self._epochs.get(tp) != fetched.epoch
+            ):
+                return False
+            self._ranges[tp][fetched.begin] = fetched.batch.next_offset
+            self._n_acked += 1
+            return True
+
+    def release(self, message: Message) -> None:
+        """Let go of a message without counting it as done: it will be read again."""
+        with ack_lock:
+            message.acked = True
+            self._unacked_messages.discard(message)
+            notify(self._waiting_for_ack)
+
+    def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:
+        return (tp for tp in self._ranges if topics is None or tp in topics or tp.topic in topics)
+
+    def _new_offset(self, tp: TP) -> int | None:
+        """The end of the contiguous prefix of acked ranges, None while it has not moved."""
+        ranges, end = self._ranges[tp], self._frontier[tp]
+        while end in ranges:
+            end = ranges.pop(end)
+        if end == self._frontier[tp]:
+            return None
+        self._frontier[tp] = end
+        return end
+
+    # What the service asks.
+
+    async def log_ranges(self, partitions: Iterable[TP]) -> dict[TP, LogRange]:
+        """Where the logs begin and end, and what the group committed."""
+        return await self._thread.log_ranges(partitions)
+
+    def unread(self) -> dict[TP, int]:
+        """Messages known to be in the log and not fetched yet, per partition owned."""
+        return self._thread.unread()
+
+
+class MicroBatchTransport(driver.Transport):
+    """Faust's aiokafka transport with the consumer above."""
+
+    Consumer = RangeConsumer
+
+    def __init__(self, app: AppT, ownership: Ownership, fetch_max_wait_ms: int) -> None:
+        super().__init__(app.conf.broker_consumer, app)
+        self.ownership = ownership
+        self.fetch_max_wait_ms = fetch_max_wait_ms
+
+
+class _ConsumeOnly(BootStrategy):
+    """No web server, and no producer: the outbox has its own."""
+
+    enable_web = False
+    enable_kafka_producer = False
+
+
+class MicroBatchApp(faust.App):
+    """A Faust app that only consumes, and writes nothing to disk."""
+
+    BootStrategy = _ConsumeOnly
+
+    def _create_directories(self) -> None:
+        """Nothing: tables would need them, and there are none."""
+
+
+def make_app(settings: Settings, ownership: Ownership) -> MicroBatchApp:
+    """The app, ready for an agent on the transactions topic. Connects to nothing yet."""
+    urls, credentials = faust_broker(settings)
+    session_s = settings.kafka.session_timeout_ms / 1000
+    app = MicroBatchApp(
+        settings.kafka.group,
+        broker=urls,
+        broker_credentials=credentials,
+        broker_session_timeout=session_s,
+        broker_heartbeat_interval=session_s / 5,
+        broker_max_poll_records=settings.worker.batch_events,
+        # A full Redis pauses the worker for as long as it lasts; that is no reason to leave.
+        broker_max_poll_interval=MAX_POLL_INTERVAL_S,
+        broker_commit_interval=COMMIT_INTERVAL_S,
+        # Past the first claim this only answers aiokafka's own start; `_fetch_records` raises where
+        # a reset would skip or repeat anything.
+        consumer_auto_offset_reset="earliest",
+        ConsumerScheduler=MicroBatchScheduler,
+        stream_buffer_maxsize=settings.worker.buffer_batches,
+        stream_wait_empty=True,
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        autodiscover=False,
+        cython_optimizations=True,
+    )
+    app.transport = MicroBatchTransport(app, ownership, settings.kafka.fetch_max_wait_ms)
+    return app

@@ -1,0 +1,139 @@
+"""Outbox entries to Kafka, with a barrier: when `deliver` returns, the brokers have them all.
+
+In: packed entries. Out: messages in `scores`, `alerts` and `transactions.dlq`, each at least once.
+Does not know how entries are kept or trimmed, nor what a message says (`render` does).
+
+One idempotent producer: the brokers drop what it repeats and keep its order. An entry delivered
+again by another worker repeats its messages; ids in them let a reader drop those.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from streams.connect import confluent_config
+from streams.errors import BrokerError
+from streams.settings import Settings
+
+QUEUE_MESSAGES = 200_000
+CLOSE_TIMEOUT_S = 2.0
+
+
+class Rendered(Protocol):
+    """One message, as `alerts.render` makes it; the topic is the schema's name."""
+
+    @property
+    def topic(self) -> str: ...
+    @property
+    def key(self) -> bytes | None: ...
+    @property
+    def value(self) -> bytes | None: ...
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes]]: ...
+
+
+Render = Callable[[bytes, int], Iterable[Rendered]]
+
+
+class Outbox:
+    """Used by one thread at a time."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        render: Render,
+        *,
+        clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    ) -> None:
+        self._render = render
+        self._clock_ms = clock_ms
+        self._patience_s = max(settings.worker.retry_s, 1.0)
+        self._names: dict[str, str] = {}
+        self._topic = settings.topic
+        self._failure: KafkaError | None = None
+        self._producer = Producer(
+            confluent_config(
+                settings,
+                {
+                    "enable.idempotence": True,
+                    "compression.type": "lz4",
+                    "linger.ms": 5,
+                    "message.timeout.ms": int(self._patience_s * 1000),
+                    "queue.buffering.max.messages": QUEUE_MESSAGES,
+                    # As Java clients do it, so that joins by key meet in one partition.
+                    "partitioner": "murmur2_random",
+                    # Success needs no callback: the barrier is an empty queue and no failure.
+                    "delivery.report.only.error": True,
+                    "on_delivery": self._failed,
+                },
+            )
+        )
+
+    def _failed(self, error: KafkaError | None, _message: Message) -> None:
+        if error is not None:
+            self._failure = error
+
+    def deliver(self, entries: Iterable[bytes]) -> int:
+        """Send these entries' messages; return their number once the brokers have them.
+
+        Raises BrokerError when some are not confirmed in `worker.retry_s`: all may be sent again.
+        """
+        now_ms = self._clock_ms()
+        sent = 0
+        self._failure = None
+        for entry in entries:
+            for message in self._render(entry, now_ms):
+                self._produce(message)
+                sent += 1
+        if sent:
+            waiting = self._producer.flush(self._patience_s + 1)
+            if self._failure is not None:
+                raise _broker_error(self._failure)
+            if waiting:
+                raise BrokerError(f"{waiting} messages not confirmed in {self._patience_s:.0f} s")
+        return sent
+
+    def _produce(self, message: Rendered) -> None:
+        topic = self._names.get(message.topic)
+        if topic is None:
+            topic = self._names[message.topic] = self._topic(message.topic)
+        given: dict[str, Any] = {"headers": list(message.headers)} if message.headers else {}
+        deadline = time.monotonic() + self._patience_s
+        while True:
+            try:
+                self._producer.produce(topic, message.value, message.key, **given)
+            except BufferError:
+                # The queue is full: let some go. Delivery failures end the wait, too.
+                self._producer.poll(0.05)
+                if self._failure is not None:
+                    raise _broker_error(self._failure) from None
+                if time.monotonic() > deadline:
+                    raise BrokerError("the producer's queue stays full", topic=topic) from None
+            except KafkaException as error:
+                raise _broker_error(error.args[0], topic) from None
+            else:
+                return
+
+    def close(self) -> None:
+        """Let the connections go; what was not confirmed stays in the store's outbox."""
+        self._producer.purge()
+        self._producer.flush(CLOSE_TIMEOUT_S)
+
+
+def _broker_error(error: KafkaError, topic: str | None = None) -> BrokerError:
+    remedy = None
+    if (
+        error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART
+        or error.code() == KafkaError._UNKNOWN_TOPIC
+    ):
+        remedy = "`fraudstream topics create` makes the topics"
+    elif error.code() in (
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+    ):
+        remedy = "Give the worker's user Write and IdempotentWrite; see infra/"
+    return BrokerError(f"Kafka did not take a message: {error.str()}", topic=topic, remedy=remedy)
