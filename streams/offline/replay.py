@@ -1,0 +1,109 @@
+"""One shard through the pipeline, in this process.
+
+In: batches, risk snapshots, judges. Out: what the pipeline made of each batch.
+Does not know where the batches come from nor what is done with the result; knows no Kafka or Redis.
+It calls `pipeline.py` exactly as the live worker does; that, and one account living in one shard
+only, is why live and replay agree bit for bit.
+
+The first judge is the champion. All see the same features from one pass; each has its own scores,
+decisions and alerts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from streams.assembly import Judge
+from streams.batch import Batch
+from streams.columns import Columns
+from streams.entry import Entry, unpack
+from streams.pipeline import Work, advance, read, score, settle
+from streams.risk import RiskView
+from streams.state import Arena
+from streams.store import Claim, Commit, Identity
+from streams.store.memory import MemoryStore
+
+BATCH_EVENTS = 4_096
+ARENA_BYTES = 256 * 2**20
+
+
+class RiskFor(Protocol):
+    """Gives the risk snapshots that a batch is looked up in."""
+
+    def view(self, columns: Columns) -> RiskView | None:
+        """The snapshots for the days of these events; None for no risk at all."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One batch after the pipeline: its work, and per judge the entry (None when it is empty)."""
+
+    work: Work
+    entries: list[Entry | None]
+    counts: list[dict[str, int]]
+
+
+class Shard:
+    """The state of one shard and the judges over it."""
+
+    def __init__(
+        self,
+        number: int,
+        judges: Sequence[Judge],
+        risk: RiskFor | None,
+        *,
+        max_future_ms: int,
+        forgotten: Mapping[str, int],
+        history: bool = False,
+        arena_bytes: int = ARENA_BYTES,
+    ) -> None:
+        self._judges = judges
+        self._risk = risk
+        self._max_future_ms = max_future_ms
+        self._forgotten = dict(forgotten)
+        self._arena = Arena(number, arena_bytes)
+        self._store = MemoryStore()
+        self._claim: Claim = self._store.acquire(number, Identity("replay", 1))
+        self._offset: int | None = None
+        self._history = history or any(judge.scorer.needs_history for judge in judges)
+
+    def step(self, batch: Batch) -> Step:
+        """Move the state on by one batch; every judge scores and settles it."""
+        columns = read(batch, self._forgotten, self._max_future_ms)
+        missing = self._arena.missing(columns.account_id)
+        records = self._store.load(self._claim, missing)
+        self._arena.fill(list(zip(missing, records, strict=True)))
+        risk = None if self._risk is None else self._risk.view(columns)
+        work = advance(columns, self._arena, risk, history=self._history)
+        entries: list[Entry | None] = []
+        counts: list[dict[str, int]] = []
+        for judge in self._judges:
+            outcome = settle(work, score(judge.scorer, [work])[0], judge.policy)
+            entries.append(None if outcome.entry is None else unpack(outcome.entry))
+            counts.append(outcome.counts)
+        self._keep(batch, columns)
+        return Step(work, entries, counts)
+
+    def _keep(self, batch: Batch, columns: Columns) -> None:
+        erased = [(account, int(batch.offsets[row])) for row, account in columns.tombstones]
+        commit = Commit(
+            expected=self._offset,
+            next=batch.next_offset,
+            writes=self._arena.writes(),
+            erased=erased,
+        )
+        self._store.commit(self._claim, commit)
+        self._offset = batch.next_offset
+        self._arena.settled()
+
+    def steps(self, batches: Iterator[Batch]) -> Iterator[Step]:
+        """All batches in order."""
+        for batch in batches:
+            yield self.step(batch)
+
+    def record(self, account: str) -> bytes | None:
+        """The account's record as the store holds it."""
+        return self._store.load(self._claim, [account])[0]
