@@ -1,1 +1,1 @@
-"""The model: tensors in, probabilities out. Knows nothing of Kafka, Redis or the `streams` package."""
+"""The model: tensors in, probabilities out. Knows nothing of Kafka, Redis or `streams`."""
