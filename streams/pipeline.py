@@ -35,7 +35,7 @@ from streams.windows import Work, apply, scoring_batch
 __all__ = ["Outcome", "Policy", "Work", "advance", "read", "score", "settle"]
 
 
-def read(batch: Batch, forgotten: Mapping[str, int], max_future_ms: int) -> Columns:
+def read(batch: Batch, forgotten: Mapping[bytes, int], max_future_ms: int) -> Columns:
     """Decode a batch and withhold what belongs to erased accounts.
 
     `forgotten` maps an account's digest to the offset of its erasure on this partition; earlier
