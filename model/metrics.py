@@ -1,0 +1,106 @@
+"""Measures of a fraud score: ranking, calibration, and what an alert budget catches.
+
+In: labels (0, 1) and scores as numpy arrays. Out: floats. Does not know models, files or time zones.
+A measure that the labels do not define (one class only) is NaN, never a guess.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Labels = NDArray[np.integer]
+
+
+def _ranked(labels: Labels, scores: Floats) -> tuple[Floats, Floats]:
+    """Cumulative true and false positives at each distinct score, highest score first."""
+    order = np.argsort(-scores, kind="stable")
+    hits = labels[order].astype(np.float64)
+    ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))
+    true = np.cumsum(hits)[ends]
+    return true, (ends + 1) - true
+
+
+def average_precision(labels: Labels, scores: Floats) -> float:
+    """AP = sum over thresholds of (R_n - R_{n-1}) P_n, ties as one threshold (as scikit-learn)."""
+    if not len(labels) or not labels.any():
+        return float("nan")
+    true, false = _ranked(labels, scores)
+    precision = true / (true + false)
+    recall_steps = np.diff(true, prepend=0.0) / true[-1]
+    return float(np.sum(recall_steps * precision))
+
+
+def roc_auc(labels: Labels, scores: Floats) -> float:
+    """Area under the ROC curve by trapezoids, ties as one threshold."""
+    if not len(labels) or labels.all() or not labels.any():
+        return float("nan")
+    true, false = _ranked(labels, scores)
+    recall = np.concatenate([[0.0], true / true[-1]])
+    fallout = np.concatenate([[0.0], false / false[-1]])
+    return float(np.trapezoid(recall, fallout))
+
+
+def recall_at_fpr(labels: Labels, scores: Floats, fpr: float) -> float:
+    """The largest recall with a false positive rate of at most `fpr`."""
+    if not len(labels) or labels.all() or not labels.any():
+        return float("nan")
+    true, false = _ranked(labels, scores)
+    allowed = false / false[-1] <= fpr
+    return float(true[allowed][-1] / true[-1]) if allowed.any() else 0.0
+
+
+def recall_at_budget(labels: Labels, scores: Floats, alerts: int) -> float:
+    """The share of frauds among the `alerts` highest scores (ties by position)."""
+    if not len(labels) or not labels.any():
+        return float("nan")
+    top = np.argsort(-scores, kind="stable")[:alerts]
+    return float(labels[top].sum() / labels.sum())
+
+
+def card_precision(
+    labels: Labels, scores: Floats, cards: NDArray[np.integer], days: NDArray[np.integer], k: int
+) -> float:
+    """CP@k: per day, the share of compromised cards among the k cards with the highest score; mean.
+
+    A card's score is its highest of the day; it is compromised if any of its events that day is
+    fraud. Source: Le Borgne et al., Fraud Detection Handbook (2022), chapter 4.
+    """
+    if not len(labels):
+        return float("nan")
+    shares = []
+    for day in np.unique(days):
+        chosen = days == day
+        _, inverse = np.unique(cards[chosen], return_inverse=True)
+        n = int(inverse.max()) + 1
+        best, bad = np.full(n, -np.inf), np.zeros(n, bool)
+        np.maximum.at(best, inverse, scores[chosen])
+        np.logical_or.at(bad, inverse, labels[chosen] > 0)
+        top = np.argsort(-best, kind="stable")[:k]
+        shares.append(bad[top].sum() / k)
+    return float(np.mean(shares))
+
+
+def brier(labels: Labels, scores: Floats) -> float:
+    """Mean squared difference of probability and outcome."""
+    return float(np.mean((scores - labels) ** 2)) if len(labels) else float("nan")
+
+
+def reliability(labels: Labels, scores: Floats, bins: int = 15) -> NDArray[np.float64]:
+    """Reliability table over bins of equal count: rows of (mean score, share of fraud, count)."""
+    order = np.argsort(scores, kind="stable")
+    rows = [
+        (float(scores[part].mean()), float(labels[part].mean()), float(len(part)))
+        for part in np.array_split(order, min(bins, len(order)))
+        if len(part)
+    ]
+    return np.array(rows).reshape(-1, 3)
+
+
+def calibration_error(labels: Labels, scores: Floats, bins: int = 15) -> float:
+    """ECE: mean absolute gap of score and share of fraud over bins of equal count."""
+    if not len(labels):
+        return float("nan")
+    table = reliability(labels, scores, bins)
+    return float(np.sum(np.abs(table[:, 0] - table[:, 1]) * table[:, 2]) / table[:, 2].sum())

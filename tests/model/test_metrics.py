@@ -1,0 +1,57 @@
+"""Measures against scikit-learn and against cases small enough to count by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
+
+from model import metrics
+
+pairs = st.lists(
+    st.tuples(st.integers(0, 1), st.integers(0, 8).map(lambda k: k / 8)), min_size=2, max_size=60
+).filter(lambda rows: 0 < sum(label for label, _ in rows) < len(rows))
+
+
+@given(pairs)
+def test_ranking_measures_equal_scikit_learn(rows: list[tuple[int, float]]) -> None:
+    labels = np.array([label for label, _ in rows])
+    scores = np.array([score for _, score in rows])
+    assert metrics.average_precision(labels, scores) == pytest.approx(
+        average_precision_score(labels, scores)
+    )
+    assert metrics.roc_auc(labels, scores) == pytest.approx(roc_auc_score(labels, scores))
+    assert metrics.brier(labels, scores) == pytest.approx(brier_score_loss(labels, scores))
+
+
+def test_budgets_count_what_they_catch() -> None:
+    labels = np.array([1, 0, 1, 0, 0, 0, 0, 0, 0, 1])
+    scores = np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0])
+    assert metrics.recall_at_budget(labels, scores, 3) == pytest.approx(2 / 3)
+    assert metrics.recall_at_fpr(labels, scores, 0.0) == pytest.approx(1 / 3)
+    assert metrics.recall_at_fpr(labels, scores, 1 / 7) == pytest.approx(2 / 3)
+
+
+def test_card_precision_takes_a_card_once_a_day() -> None:
+    labels = np.array([1, 1, 0, 0, 1])
+    scores = np.array([0.9, 0.8, 0.7, 0.1, 0.9])
+    cards = np.array([1, 1, 2, 3, 4])
+    days = np.array([0, 0, 0, 0, 1])
+    # Day 0: the two highest cards are 1 (compromised) and 2 (fine); day 1: card 4 of two places.
+    assert metrics.card_precision(labels, scores, cards, days, 2) == pytest.approx(0.5)
+
+
+def test_calibration_error_is_the_mean_gap() -> None:
+    labels = np.array([0] * 80 + [1] * 20)
+    assert metrics.calibration_error(labels, np.full(100, 0.2), bins=1) == pytest.approx(0.0)
+    assert metrics.calibration_error(labels, np.full(100, 0.5), bins=1) == pytest.approx(0.3)
+
+
+def test_one_class_has_no_ranking() -> None:
+    scores = np.array([0.1, 0.2])
+    assert math.isnan(metrics.average_precision(np.zeros(2, int), scores))
+    assert math.isnan(metrics.roc_auc(np.ones(2, int), scores))
