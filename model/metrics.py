@@ -1,6 +1,6 @@
 """Measures of a fraud score: ranking, calibration, and what an alert budget catches.
 
-In: labels (0, 1) and scores as numpy arrays. Out: floats. Does not know models, files or time zones.
+In: labels (0, 1) and scores as numpy arrays. Out: floats. Does not know models or files.
 A measure that the labels do not define (one class only) is NaN, never a guess.
 """
 
