@@ -19,7 +19,6 @@ repeat the same call with the same arguments; it is safe), `StoreUnready` (a per
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import struct
 from collections.abc import Callable, Iterator, Sequence
@@ -193,12 +192,7 @@ class Store(Protocol):
         """
 
     def forgotten(self, claim: Claim) -> dict[bytes, int]:
-        """The markers: digest of the account (`digest`) -> cut offset."""
+        """The markers: digest of the account (`privacy.account_digest`) -> cut offset."""
 
     def close(self) -> None:
         """Let connections go. The store holds nothing else."""
-
-
-def digest(account: str) -> bytes:
-    """The name under which an erased account is remembered."""
-    return hashlib.blake2b(account.encode(), digest_size=16).digest()

@@ -1,0 +1,228 @@
+"""The store in Redis: one script a step, one MGET a load.
+
+In: claims and commits. Out: what the scripts beside this file did, in the words of the protocol.
+Does not know what records and entries hold, nor when a call that got no answer is to be repeated.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import NoReturn, cast
+
+import redis
+
+from streams.errors import Conflict, Fenced, PartitionError, StoreError, StoreFull, StoreUnready
+from streams.privacy import account_digest
+from streams.store import (
+    KEY_FORMAT,
+    MAX_OUTBOX_ENTRIES,
+    Claim,
+    Commit,
+    Identity,
+    Scrub,
+    checks,
+    keys,
+    scripts,
+)
+from streams.store.scripts import Argument, Script, text
+
+REBUILD = "Run `fraudstream rebuild`"
+ACQUIRE_ATTEMPTS = 5
+SCRUB_ATTEMPTS = 1_000
+
+ACQUIRE = Script.named("acquire")
+COMMIT = Script.named("commit")
+TRIM = Script.named("trim")
+FORGET = Script.named("forget")
+SCRUB = Script.named("scrub")
+
+
+class RedisStore:
+    """A Store on one Redis. `generation` None follows the pointer key, as workers do."""
+
+    def __init__(
+        self,
+        client: redis.Redis,
+        namespace: str = "fs",
+        *,
+        generation: int | None = None,
+        require_durable: bool = True,
+    ) -> None:
+        self._client = client
+        self._namespace = namespace
+        self._generation = generation
+        self._require_durable = require_durable
+
+    def check(self) -> None:
+        checks.check_server(self._client, require_durable=self._require_durable)
+
+    def acquire(self, partition: int, identity: Identity) -> Claim:
+        owner = os.urandom(8).hex()
+        for _ in range(ACQUIRE_ATTEMPTS):
+            generation = self._current()
+            names = [keys.of(self._namespace, generation, partition).part]
+            if generation and self._generation is None:
+                names.append(keys.of(self._namespace, generation - 1, partition).part)
+            code, *state = scripts.run(
+                self._client,
+                ACQUIRE,
+                names,
+                (owner, KEY_FORMAT, identity.topic_id, identity.partitions, identity.model_id),
+                partition=partition,
+            )
+            if code == b"OK":
+                token, offset, erasures, model_id = (text(each) for each in state)
+                return Claim(
+                    partition=partition,
+                    token=int(token),
+                    owner=owner,
+                    generation=generation,
+                    offset=int(offset) if offset else None,
+                    erasures=int(erasures),
+                    model_id=model_id,
+                )
+            if code != b"RETIRED" or self._generation is not None:
+                checks.refuse_claim(partition, identity, text(code), text(state[0]))
+        raise StoreUnready(
+            f"the keys of partition {partition} are retired and no newer ones are in use",
+            remedy=REBUILD,
+        )
+
+    def load(self, claim: Claim, accounts: Sequence[str]) -> list[bytes | None]:
+        if not accounts:
+            return []
+        start = self._keys(claim).record
+        with scripts.named_failures(claim.partition):
+            found = scripts.send(self._client, "MGET", *[start + name for name in accounts])
+        return cast(list[bytes | None], found)
+
+    def commit(self, claim: Claim, commit: Commit) -> None:
+        _, names, arguments = self._call(claim, commit)
+        answer = scripts.run(self._client, COMMIT, names, arguments, partition=claim.partition)
+        if answer[0] != b"OK":
+            _refuse(claim, commit.expected, text(answer[0]), text(answer[1]))
+
+    def commit_all(self, steps: Sequence[tuple[Claim, Commit]]) -> list[PartitionError | None]:
+        answers = scripts.run_all(self._client, COMMIT, [self._call(*step) for step in steps])
+        results: list[PartitionError | None] = []
+        for (claim, commit), answer in zip(steps, answers, strict=True):
+            try:
+                if isinstance(answer, StoreError):
+                    raise answer
+                if answer[0] != b"OK":
+                    _refuse(claim, commit.expected, text(answer[0]), text(answer[1]))
+                results.append(None)
+            except PartitionError as error:
+                results.append(error)
+        return results
+
+    def _call(self, claim: Claim, commit: Commit) -> tuple[int, Sequence[str], Sequence[Argument]]:
+        """The commit script's keys and arguments."""
+        own = self._keys(claim)
+        start, writes = own.record, commit.writes
+        names = [own.part, own.outbox, own.gone]
+        names += [start + account for account in writes.accounts]
+        names += [start + account for account, _ in commit.erased]
+        arguments: list[Argument] = [
+            claim.token,
+            claim.owner,
+            "" if commit.expected is None else commit.expected,
+            commit.next,
+            claim.erasures,
+            MAX_OUTBOX_ENTRIES,
+            commit.entry or b"",
+            writes.counts,
+            writes.spans,
+            writes.blob,
+        ]
+        for account, cut_offset in commit.erased:
+            arguments += (account_digest(account), cut_offset)
+        return claim.partition, names, arguments
+
+    def pending(self, claim: Claim) -> list[tuple[int, bytes]]:
+        return self._outbox(self._keys(claim).outbox, claim.partition)
+
+    def _outbox(self, name: str, partition: int) -> list[tuple[int, bytes]]:
+        with scripts.named_failures(partition):
+            found = cast(dict[bytes, bytes], self._client.hgetall(name))
+        return sorted((int(seq), entry) for seq, entry in found.items())
+
+    def trim(self, claim: Claim, seqs: Sequence[int]) -> None:
+        own = self._keys(claim)
+        arguments: list[Argument] = [claim.token, claim.owner, *seqs]
+        code, detail = scripts.run(
+            self._client, TRIM, [own.part, own.outbox], arguments, partition=claim.partition
+        )
+        if code != b"OK":
+            _refuse(claim, None, text(code), text(detail))
+
+    def forget(self, partition: int, account: str, cut_offset: int, scrub: Scrub) -> None:
+        being_built = self._number(keys.building(self._namespace))
+        for generation in {self._current(), being_built} - {None}:
+            own = keys.of(self._namespace, cast(int, generation), partition)
+            # The count first: no commit that knew the account can come after it.
+            scripts.run(
+                self._client,
+                FORGET,
+                [own.part, own.gone, own.record + account],
+                [account_digest(account), cut_offset],
+                partition=partition,
+            )
+            self._scrub(own.outbox, partition, scrub)
+
+    def _scrub(self, outbox: str, partition: int, scrub: Scrub) -> None:
+        """Rewrite each entry in its place; one that changed meanwhile is read again."""
+        for seq, _ in self._outbox(outbox, partition):
+            for _ in range(SCRUB_ATTEMPTS):
+                with scripts.named_failures(partition):
+                    entry = cast(bytes | None, self._client.hget(outbox, str(seq)))
+                kept = None if entry is None else scrub(entry)
+                if entry is None or kept == entry:
+                    break
+                arguments: list[Argument] = [seq, entry, kept or b""]
+                if scripts.run(self._client, SCRUB, [outbox], arguments)[0] == b"OK":
+                    break
+
+    def forgotten(self, claim: Claim) -> dict[str, int]:
+        with scripts.named_failures(claim.partition):
+            found = cast(dict[bytes, bytes], self._client.hgetall(self._keys(claim).gone))
+        return {digest.decode(): int(cut) for digest, cut in found.items()}
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _keys(self, claim: Claim) -> keys.Keys:
+        return keys.of(self._namespace, claim.generation, claim.partition)
+
+    def _current(self) -> int:
+        """The generation to use."""
+        if self._generation is not None:
+            return self._generation
+        return self._number(keys.pointer(self._namespace)) or 0
+
+    def _number(self, key: str) -> int | None:
+        with scripts.named_failures(-1):
+            found = cast(bytes | None, self._client.get(key))
+        return None if found is None else int(found)
+
+
+def _refuse(claim: Claim, expected: int | None, code: str, detail: str) -> NoReturn:
+    """Raise what the script's answer means."""
+    partition = claim.partition
+    if code == "FENCED":
+        raise Fenced(f"owner {detail} took over from {claim.token}", partition=partition)
+    if code == "RETIRED":
+        raise Fenced(f"key generation {claim.generation} is retired", partition=partition)
+    if code == "OFFSET":
+        raise Conflict(f"stored offset is {detail or None}", partition=partition, offset=expected)
+    if code == "ERASED":
+        raise Conflict("an account was erased", partition=partition, offset=expected)
+    if code == "LOST":
+        raise Conflict("Redis no longer knows this claim", partition=partition, offset=expected)
+    if code == "FULL":
+        raise StoreFull(f"the outbox holds {detail} entries", partition=partition)
+    assert code == "BROKEN", code
+    raise StoreUnready(
+        f"partition {partition} is broken: a write failed half way ({detail})", remedy=REBUILD
+    )

@@ -1,0 +1,132 @@
+"""Runs the Lua scripts on a Redis, and gives its failures this package's names.
+
+In: a script's name, keys, arguments. Out: the script's answer, or a StoreError.
+Does not know what the scripts mean.
+
+Nothing is repeated here except a script that the server has not seen (after its restart): the
+server says so before it does anything.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import redis
+from redis import exceptions
+
+from streams.errors import StoreError, StoreFull, StoreLost, StoreUnready
+
+Argument = str | bytes | int
+Answer = list[bytes]
+
+WAITING = ("BUSY", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "NOREPLICAS", "LOADING", "READONLY")
+"""Answers of a server that did nothing and may be well again soon."""
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A script's text and the name Redis knows it by."""
+
+    text: str
+    sha: str
+
+    @classmethod
+    def of(cls, text: str) -> Script:
+        """From the text of a .lua file."""
+        return cls(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+    @classmethod
+    def named(cls, name: str) -> Script:
+        """A script of this package."""
+        return cls.of((Path(__file__).parent / f"{name}.lua").read_text("utf-8"))
+
+
+def run(
+    client: redis.Redis,
+    script: Script,
+    keys: Sequence[str],
+    arguments: Sequence[Argument],
+    *,
+    partition: int = -1,
+) -> Answer:
+    """One call of one script. Raises StoreLost, StoreFull, StoreUnready, StoreError."""
+    call = (len(keys), *keys, *arguments)
+    with named_failures(partition):
+        try:
+            answer = send(client, "EVALSHA", script.sha, *call)
+        except exceptions.NoScriptError:
+            answer = send(client, "EVAL", script.text, *call)
+    return cast(Answer, answer)
+
+
+def send(client: redis.Redis, *command: Argument) -> Any:
+    """One command as it is; redis-py's method of this kind has no types."""
+    return cast(Any, client).execute_command(*command)
+
+
+def run_all(
+    client: redis.Redis,
+    script: Script,
+    calls: Sequence[tuple[int, Sequence[str], Sequence[Argument]]],
+) -> list[Answer | StoreError]:
+    """One script over several partitions in one round trip: (partition, keys, arguments) each.
+
+    A call's own refusal is returned in its place. Raises StoreLost when answers are missing.
+    """
+    with named_failures(-1), client.pipeline(transaction=False) as pipe:
+        for _, keys, arguments in calls:
+            send(pipe, "EVALSHA", script.sha, len(keys), *keys, *arguments)
+        replies = pipe.execute(raise_on_error=False)
+    answers: list[Answer | StoreError] = []
+    for (partition, keys, arguments), reply in zip(calls, replies, strict=True):
+        if isinstance(reply, exceptions.NoScriptError):
+            reply = run(client, script, keys, arguments, partition=partition)
+        if isinstance(reply, exceptions.RedisError):
+            failure = named(reply, partition)
+            if isinstance(failure, StoreLost):
+                raise failure
+            answers.append(failure)
+        else:
+            answers.append(cast(Answer, reply))
+    return answers
+
+
+@contextmanager
+def named_failures(partition: int) -> Iterator[None]:
+    """Turn redis-py's exceptions into ours."""
+    try:
+        yield
+    except (exceptions.RedisError, OSError) as error:
+        raise named(error, partition) from None
+
+
+def named(error: Exception, partition: int) -> StoreError:
+    """The StoreError that says what an exception of redis-py means."""
+    said = str(error)
+    if isinstance(error, exceptions.AuthenticationError | exceptions.NoPermissionError):
+        return StoreUnready(
+            f"Redis refuses: {said}", remedy="Check the user, the password and its ACL"
+        )
+    if isinstance(error, exceptions.OutOfMemoryError):
+        return StoreFull(
+            "Redis is at maxmemory; nothing was written",
+            partition=partition,
+            remedy="Raise maxmemory; the worker goes on by itself",
+        )
+    if said.startswith("MISCONF") or "MISCONF" in said:
+        return StoreFull(f"Redis cannot write its file: {said}", partition=partition)
+    if isinstance(error, exceptions.ConnectionError | exceptions.TimeoutError | OSError):
+        return StoreLost(f"no answer from Redis: {said}")
+    if isinstance(error, exceptions.ReadOnlyError) or said.startswith(WAITING):
+        return StoreLost(f"Redis cannot answer now: {said}")
+    return StoreError(f"Redis answers with an error: {said}")
+
+
+def text(reply: Any) -> str:
+    """Bytes of an answer as text."""
+    return reply.decode() if isinstance(reply, bytes) else str(reply)
