@@ -1,0 +1,201 @@
+"""Records between the arena and the bytes that a store keeps.
+
+In: little-endian words of whole records; or slots with marks. Out: filled slots; or pieces, each a
+run of record words with its place in the record. Does not know account names or stores.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.inputs import EVENT_WORDS, HISTORY
+from streams.kernels.cells import WHOLE, Cells
+from streams.kernels.panes import BLOCK_WORDS, RING_BLOCKS
+from streams.kernels.record import (
+    CHECKSUM,
+    HEADER_WORDS,
+    PANE_ROW_WORDS,
+    PANE_ROWS,
+    PANE_WORDS,
+    PANES,
+    PANES_AT,
+    VERSION,
+    VERSION_SHIFT,
+    entry,
+    kernel,
+    mix,
+)
+from streams.kernels.ring import gather, trail_of, unpack_state
+from streams.kernels.update import take_block
+
+Words = NDArray[np.uint64]
+
+GAP_WORDS = 16
+"""Two changed runs at most this far apart become one piece: a piece costs more than 128 bytes."""
+
+_VERSION_SHIFT = np.uint64(VERSION_SHIFT)
+
+
+@kernel
+def record_words(w0: np.uint64) -> int:
+    """Length of a record by its header."""
+    _, count, _, rows = unpack_state(w0)
+    return HEADER_WORDS + count * EVENT_WORDS + rows * PANE_ROW_WORDS
+
+
+@kernel
+def header_checksum(head: Words) -> np.uint64:
+    """The header's share of the checksum."""
+    change = np.uint64(0)
+    for word in range(HEADER_WORDS):
+        if word != CHECKSUM:
+            change ^= mix(head[word], word)
+    return change
+
+
+@kernel
+def locate(cells: Cells, slot: int, word: int) -> tuple[int, int]:
+    """(block, word in it) of a record word behind the header. Runs of 4 words stay together."""
+    behind = word - HEADER_WORDS
+    return cells.index[slot, behind // BLOCK_WORDS], behind % BLOCK_WORDS
+
+
+@kernel
+def is_sound(words: Words) -> bool:
+    """A whole record has a known version, fitting counts and length, and its checksum."""
+    if len(words) < HEADER_WORDS or np.int64(words[0] >> _VERSION_SHIFT) != VERSION:
+        return False
+    _, count, start, rows = unpack_state(words[0])
+    if (count == 0 and rows == 0) or count > HISTORY or start >= HISTORY or rows > PANE_ROWS:
+        return False
+    if (count < HISTORY and (start != 0 or rows != 0)) or len(words) != record_words(words[0]):
+        return False
+    change = header_checksum(words)
+    for word in range(HEADER_WORDS, len(words)):
+        change ^= mix(words[word], word)
+    return change == words[CHECKSUM]
+
+
+@entry
+def load_records(
+    cells: Cells, words: Words, starts: NDArray[np.int64], slots: NDArray[np.int32]
+) -> int:
+    """Fill empty slots from records that lie one after the other in `words`.
+
+    starts: int64 [m + 1], record i is words[starts[i] : starts[i + 1]]. The pool holds enough
+    blocks. Returns m, or the number of the first record that is not sound.
+    """
+    scratch = np.empty((HISTORY, EVENT_WORDS), np.uint64)
+    for i in range(len(slots)):
+        record = words[starts[i] : starts[i + 1]]
+        if not is_sound(record):
+            return i
+        slot = slots[i]
+        head = cells.heads[slot]
+        for word in range(HEADER_WORDS):
+            head[word] = record[word]
+        head[CHECKSUM] ^= header_checksum(record)
+        for at in range(HEADER_WORDS, len(record), BLOCK_WORDS):
+            block = take_block(cells)
+            cells.index[slot, (at - HEADER_WORDS) // BLOCK_WORDS] = block
+            for word in range(min(BLOCK_WORDS, len(record) - at)):
+                cells.blocks[block, word] = record[at + word]
+        _, count, start, _ = unpack_state(head[0])
+        gather(cells.blocks, cells.index[slot], start, count, scratch)
+        cells.trail[slot] = trail_of(scratch, HISTORY - count)
+    return len(slots)
+
+
+@kernel
+def is_marked(cells: Cells, slot: int, word: int) -> bool:
+    """The unit that starts at this record word (a ring event or a pane) differs from the store."""
+    one = np.uint64(1)
+    if word < PANES_AT:
+        place = np.uint64((word - HEADER_WORDS) // EVENT_WORDS)
+        return (cells.ring_marks[slot] >> place) & one == one
+    row, rest = divmod(word - PANES_AT, PANE_ROW_WORDS)
+    pane = np.uint64(rest // PANE_WORDS)
+    return (np.uint64(cells.pane_marks[slot, row]) >> pane) & one == one
+
+
+@kernel
+def find_pieces(cells: Cells, slot: int, whole: bool, runs: NDArray[np.int64]) -> int:
+    """The runs [from, to) of record words to write. Returns how many."""
+    length = record_words(cells.heads[slot, 0])
+    runs[0, 0] = 0
+    if whole:
+        runs[0, 1] = length
+        return 1
+    runs[0, 1] = HEADER_WORDS
+    last = 0
+    word = HEADER_WORDS
+    while word < length:
+        size = EVENT_WORDS if word < PANES_AT else PANE_WORDS
+        if is_marked(cells, slot, word):
+            if word - runs[last, 1] > GAP_WORDS:
+                last += 1
+                runs[last, 0] = word
+            runs[last, 1] = word + size
+        word += size
+    return last + 1
+
+
+@entry
+def measure_pieces(cells: Cells, slots: NDArray[np.int32], whole: bool) -> tuple[int, int]:
+    """(pieces, words) that `store_pieces` will make of these slots."""
+    runs = np.empty((HISTORY + PANE_ROWS * PANES, 2), np.int64)
+    pieces, words = 0, 0
+    for slot in slots:
+        found = find_pieces(cells, slot, whole or cells.state[slot] == WHOLE, runs)
+        pieces += found
+        for i in range(found):
+            words += runs[i, 1] - runs[i, 0]
+    return pieces, words
+
+
+@entry
+def store_pieces(
+    cells: Cells, slots: NDArray[np.int32], whole: bool, pieces: NDArray[np.int64], out: Words
+) -> None:
+    """Copy what differs from the store (with `whole`, everything) of each slot into `out`.
+
+    pieces: int64 [p, 3]: number of the slot in `slots`, record word, words; in the order of `out`.
+    """
+    runs = np.empty((HISTORY + PANE_ROWS * PANES, 2), np.int64)
+    piece, at = 0, 0
+    for i in range(len(slots)):
+        slot = slots[i]
+        found = find_pieces(cells, slot, whole or cells.state[slot] == WHOLE, runs)
+        for run in range(found):
+            pieces[piece, 0] = i
+            pieces[piece, 1] = runs[run, 0]
+            pieces[piece, 2] = runs[run, 1] - runs[run, 0]
+            piece += 1
+            for word in range(runs[run, 0], runs[run, 1]):
+                if word < HEADER_WORDS:
+                    out[at] = cells.heads[slot, word]
+                    if word == CHECKSUM:
+                        out[at] ^= header_checksum(cells.heads[slot])
+                else:
+                    block, inside = locate(cells, slot, word)
+                    out[at] = cells.blocks[block, inside]
+                at += 1
+
+
+@entry
+def release_blocks(cells: Cells, slots: NDArray[np.int32]) -> None:
+    """Give the blocks of these slots back to the pool and empty the slots."""
+    for slot in slots:
+        for i in range(cells.index.shape[1]):
+            if cells.index[slot, i] >= 0:
+                cells.free[cells.tally[0]] = cells.index[slot, i]
+                cells.tally[0] += 1
+                cells.index[slot, i] = -1
+        cells.heads[slot, :] = 0
+        cells.trail[slot] = 0
+        cells.ring_marks[slot] = 0
+        cells.pane_marks[slot, :] = 0
+
+
+assert RING_BLOCKS * BLOCK_WORDS == PANES_AT - HEADER_WORDS

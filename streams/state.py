@@ -1,0 +1,256 @@
+"""The arena: the records of one partition's accounts, in arrays, bounded in bytes.
+
+In: record bytes from a store, slots changed by the kernels. Out: slots for the kernels; for each
+changed account the byte pieces that a store must write. Does not know Redis, Kafka or features.
+
+It is a cache of the store. The order of use for each micro-batch, one at a time:
+
+    arena.fill(zip(names, store.load(names)))   with names = arena.missing(accounts)
+    apply(columns, arena, risk)                 changes records
+    store.commit(..., arena.writes(), ...)      then arena.settled()
+
+After any error between `apply` and `settled`, drop the arena: the store holds the truth.
+
+An account takes a slot (header, block index, marks) and blocks of 512 bytes from one pool: one for
+each 16 events of its ring, four for each pane row. Slots and blocks are reserved once, for the
+given capacity; the system makes them resident only when they are first used. Over capacity the
+accounts not seen for longest go, never those of the current batch and never unsettled ones; only
+when the current batch alone is too large the arrays grow beyond the capacity.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streams.errors import RecordCorrupt
+from streams.kernels.cells import DIRTY, FREE, Cells
+from streams.kernels.pack import load_records, measure_pieces, release_blocks, store_pieces
+from streams.kernels.panes import BLOCK_WORDS, INDEX_WORDS
+from streams.kernels.record import HEADER_WORDS, PANE_ROWS
+
+Piece = tuple[int, bytes]
+"""Offset in the record, bytes to put there."""
+
+BLOCK_BYTES: Final = BLOCK_WORDS * 8
+SLOT_BYTES: Final = HEADER_WORDS * 8 + INDEX_WORDS * 4 + 8 + 8 + PANE_ROWS * 4 + 1 + 4 + 8
+NAME_BYTES: Final = 220
+"""Measured cost of an account's name: the string, its place in the dictionary and in the list."""
+ACCOUNT_BYTES: Final = SLOT_BYTES + NAME_BYTES + BLOCK_BYTES
+"""What an account with up to 16 events costs; each further block is BLOCK_BYTES."""
+EVICT_SHARE: Final = 32
+"""At least one slot in so many goes at a time, so that the search for the oldest is paid rarely."""
+
+assert sys.byteorder == "little", "records are little-endian words"
+
+
+class Arena:
+    """The accounts of one partition. `capacity_bytes` bounds what it holds, names included."""
+
+    def __init__(self, partition: int, capacity_bytes: int) -> None:
+        self.partition = partition
+        self.capacity = max(1, capacity_bytes // ACCOUNT_BYTES)
+        self.hits = 0
+        self.misses = 0
+        self.evicted = 0
+        self._slot_of: dict[str, int] = {}
+        self._names: list[str | None] = []
+        self._free: list[int] = []
+        self._clock = 0
+        self._seen = np.empty(0, np.int64)
+        self.cells = _cells(0, 0)
+        self._grow(self.capacity, self.capacity)
+
+    def __len__(self) -> int:
+        return len(self._slot_of)
+
+    def __contains__(self, account: str) -> bool:
+        return account in self._slot_of
+
+    @property
+    def used_bytes(self) -> int:
+        """What the accounts held now cost."""
+        blocks = len(self.cells.blocks) - int(self.cells.tally[FREE])
+        return len(self) * (SLOT_BYTES + NAME_BYTES) + blocks * BLOCK_BYTES
+
+    def missing(self, accounts: Sequence[str]) -> list[str]:
+        """The accounts to load before `apply`, each once. Those held stay until the next call."""
+        self._clock += 1
+        held = self._slot_of
+        slots = np.array([held.get(account, -1) for account in accounts], np.int64)
+        present = slots >= 0
+        self._seen[slots[present]] = self._clock
+        self.hits += int(present.sum())
+        if present.all():
+            return []
+        absent = dict.fromkeys(accounts[i] for i in np.flatnonzero(~present).tolist())
+        self.misses += len(absent)
+        return list(absent)
+
+    def fill(self, records: Iterable[tuple[str, bytes | None]]) -> None:
+        """Take in what the store holds of missing accounts; None = the store has no record.
+
+        Raises RecordCorrupt when a record fails its version, length or checksum.
+        """
+        given = list(records)
+        known = [(account, record) for account, record in given if record is not None]
+        for _, record in known:
+            if not record or len(record) % 8:
+                raise self._corrupt(f"length {len(record)}")
+        sizes = np.array([len(record) // 8 for _, record in known], np.int64)
+        blocks = int((-(-np.maximum(sizes - HEADER_WORDS, 0) // BLOCK_WORDS)).sum())
+        self._make_room(len(given), blocks)
+        for account, _ in given:
+            assert account not in self._slot_of, "fill: the account is already in the arena"
+            slot = self._free.pop()
+            self._slot_of[account] = slot
+            self._names[slot] = account
+        taken = self.slots([account for account, _ in given])
+        self._seen[taken] = self._clock
+        if not known:
+            return
+        words = np.frombuffer(b"".join(record for _, record in known), np.uint64)
+        starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
+        slots = self.slots([account for account, _ in known])
+        bad = load_records(self.cells, words, starts, slots)
+        if bad != len(known):
+            raise self._corrupt(f"record {bad + 1} of {len(known)} in this load")
+
+    def slots(self, accounts: Sequence[str]) -> NDArray[np.int32]:
+        """The slot of each account, int32 [n]. All must be held."""
+        return np.fromiter(
+            map(self._slot_of.__getitem__, accounts), dtype=np.int32, count=len(accounts)
+        )
+
+    def make_room_for_blocks(self, blocks: int) -> None:
+        """Called by `apply` when the pool runs low in the middle of a batch."""
+        self._make_room(0, blocks)
+
+    def erase(self, account: str) -> None:
+        """Forget the account's record; the store must delete it in the same commit."""
+        slot = self._slot_of.get(account)
+        if slot is not None:
+            release_blocks(self.cells, np.array([slot], np.int32))
+
+    def writes(self) -> list[tuple[str, list[Piece]]]:
+        """For each account changed since `settled`: the pieces that make the store's record equal.
+
+        A record that the store does not have, or that gained a pane row, is one piece at 0.
+        """
+        dirty = self.cells.dirty[: self.cells.tally[DIRTY]]
+        slots = dirty[self.cells.heads[dirty, 0] != 0]
+        return self._pieces(slots, whole=False)
+
+    def settled(self) -> None:
+        """The store has committed `writes()`."""
+        cells = self.cells
+        dirty = cells.dirty[: cells.tally[DIRTY]]
+        cells.state[dirty] = 0
+        cells.ring_marks[dirty] = 0
+        cells.pane_marks[dirty] = 0
+        cells.tally[DIRTY] = 0
+
+    def record(self, account: str) -> bytes:
+        """The whole record of an account as a store keeps it; empty if it has none."""
+        slots = self.slots([account])
+        if self.cells.heads[slots[0], 0] == 0:
+            return b""
+        return self._pieces(slots, whole=True)[0][1][0][1]
+
+    def _pieces(self, slots: NDArray[np.int32], *, whole: bool) -> list[tuple[str, list[Piece]]]:
+        count, words = measure_pieces(self.cells, slots, whole)
+        pieces = np.empty((count, 3), np.int64)
+        out = np.empty(words, np.uint64)
+        store_pieces(self.cells, slots, whole, pieces, out)
+        data = out.tobytes()
+        result: list[tuple[str, list[Piece]]] = []
+        start = 0
+        last = -1
+        for number, word, length in pieces.tolist():
+            end = start + length * 8
+            piece = (word * 8, data[start:end])
+            if number == last:
+                result[-1][1].append(piece)
+            else:
+                name = self._names[slots[number]]
+                assert name is not None
+                result.append((name, [piece]))
+                last = number
+            start = end
+        return result
+
+    def _make_room(self, slots: int, blocks: int) -> None:
+        """See that so many slots and blocks are free: evict, and only then grow."""
+        free_blocks = int(self.cells.tally[FREE])
+        if len(self._free) >= slots and free_blocks >= blocks:
+            return
+        self._evict(slots - len(self._free), blocks - free_blocks)
+        more_slots = max(0, slots - len(self._free))
+        more_blocks = max(0, blocks - int(self.cells.tally[FREE]))
+        if more_slots or more_blocks:
+            self._grow(more_slots, more_blocks)
+
+    def _evict(self, slots: int, blocks: int) -> None:
+        """Drop settled accounts not seen in the current batch, the longest unseen first."""
+        cells = self.cells
+        idle = np.flatnonzero((self._seen >= 0) & (self._seen < self._clock) & (cells.state == 0))
+        idle = idle[np.argsort(self._seen[idle], kind="stable")].astype(np.int32)
+        freed = np.cumsum((cells.index[idle] >= 0).sum(axis=1))
+        wanted = max(
+            slots, int(np.searchsorted(freed, blocks)) + 1, len(self._names) // EVICT_SHARE, 1
+        )
+        gone = idle[:wanted]
+        release_blocks(cells, gone)
+        self._seen[gone] = -1
+        for slot in gone.tolist():
+            name = self._names[slot]
+            assert name is not None
+            del self._slot_of[name]
+            self._names[slot] = None
+        self._free.extend(gone.tolist())
+        self.evicted += len(gone)
+
+    def _grow(self, slots: int, blocks: int) -> None:
+        """Add free slots and blocks; what was there keeps its number."""
+        old = self.cells
+        had_slots, had_blocks = len(old.heads), len(old.blocks)
+        new = _cells(had_slots + slots, had_blocks + blocks)
+        for name in Cells._fields:
+            source = getattr(old, name)
+            getattr(new, name)[: len(source)] = source
+        height = int(old.tally[FREE])
+        new.free[height : height + blocks] = np.arange(had_blocks + blocks - 1, had_blocks - 1, -1)
+        new.tally[FREE] = height + blocks
+        self.cells = new
+        seen = np.full(had_slots + slots, -1, np.int64)
+        seen[:had_slots] = self._seen
+        self._seen = seen
+        self._names.extend([None] * slots)
+        self._free.extend(range(had_slots + slots - 1, had_slots - 1, -1))
+
+    def _corrupt(self, what: str) -> RecordCorrupt:
+        return RecordCorrupt(
+            f"an account record is damaged ({what})",
+            partition=self.partition,
+            remedy="run `fraudstream rebuild`",
+        )
+
+
+def _cells(slots: int, blocks: int) -> Cells:
+    """Empty arrays. Zeros and untouched memory cost nothing until they are used."""
+    return Cells(
+        heads=np.zeros((slots, HEADER_WORDS), np.uint64),
+        index=np.full((slots, INDEX_WORDS), -1, np.int32),
+        blocks=np.empty((blocks, BLOCK_WORDS), np.uint64),
+        free=np.empty(blocks, np.int32),
+        tally=np.zeros(2, np.int64),
+        trail=np.zeros(slots, np.uint64),
+        ring_marks=np.zeros(slots, np.uint64),
+        pane_marks=np.zeros((slots, PANE_ROWS), np.uint32),
+        state=np.zeros(slots, np.uint8),
+        dirty=np.zeros(slots, np.int32),
+    )
