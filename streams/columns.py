@@ -69,10 +69,10 @@ class Columns:
         n = len(self.row)
         assert n + len(self.rejects) + len(self.tombstones) == len(self.batch)
         assert self.words.shape == (n, EVENT_WORDS) and self.words.dtype == np.uint64
-        for array in (self.event_time, self.amount, self.merchant, self.terminal):
-            assert array.shape == (n,)
-        for array in (self.billing_country, self.ip_country, self.latitude, self.longitude):
-            assert array.shape == (n,)
+        assert self.event_time.shape == self.amount.shape == (n,)
+        assert self.merchant.shape == self.terminal.shape == (n,)
+        assert self.billing_country.shape == self.ip_country.shape == (n,)
+        assert self.latitude.shape == self.longitude.shape == (n,)
         for column in (self.account_id, self.transaction_id, self.tenant_id, self.currency):
             assert len(column) == n
         assert len(self.docs) == n

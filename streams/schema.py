@@ -13,6 +13,8 @@ SCHEMA_VERSION: Final = 1
 
 # Limits. Every queue, batch, string and loop has one, here.
 MAX_MESSAGE_BYTES: Final = 65_536
+MAX_HEADERS: Final = 32
+MAX_HEADER_BYTES: Final = 8_192
 MAX_ID_LENGTH: Final = 64
 MAX_TEXT_LENGTH: Final = 128
 MAX_EXT_FIELDS: Final = 32
@@ -33,7 +35,7 @@ DAY_MS: Final = 86_400_000
 class Reject(StrEnum):
     """Why a message went to `transactions.dlq` (header `reason`). One code per fault."""
 
-    EMPTY = "empty"  # null or zero-length value without a key
+    EMPTY = "empty"  # zero-length value, or a null one whose key names no account
     TOO_LARGE = "too_large"
     BAD_UTF8 = "bad_utf8"
     BAD_JSON = "bad_json"

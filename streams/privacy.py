@@ -1,0 +1,96 @@
+"""What may not leave the service: card numbers, and account ids in logs.
+
+In: texts, raw bytes, account ids. Out: is a card number inside; the text with card numbers
+masked; a token or digest that stands for an account.
+Does not know messages or topics. What a card number is, `scan.py` defines.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import unicodedata
+from collections.abc import Iterable
+from functools import cache
+from typing import Any, Final
+
+import numpy as np
+
+from streams.scan import next_pan
+
+MASK: Final = "[card number]"
+TOKEN_LENGTH: Final = 12
+
+
+@cache
+def _look_alikes() -> dict[int, str]:
+    """Digits, spaces and dashes of all scripts to the ASCII ones that people read them as."""
+    table: dict[int, str] = {}
+    for point in range(128, sys.maxunicode + 1):
+        character = chr(point)
+        kind = unicodedata.category(character)
+        if kind == "Nd":
+            table[point] = str(unicodedata.decimal(character))
+        elif kind in ("Zs", "Pd"):
+            table[point] = " "
+        elif kind == "Cf":
+            table[point] = "-"  # an invisible character parts digits no more than a dash does
+    return table
+
+
+def _searchable(text: str) -> bytes:
+    """One byte a character, so that places in the bytes are places in the text."""
+    if not text.isascii():
+        text = text.translate(_look_alikes())
+    return text.encode("ascii", "replace")
+
+
+def has_pan_bytes(data: bytes) -> bool:
+    """Is a card number in these raw bytes? Exempt number fields are known by their JSON key."""
+    return next_pan(np.frombuffer(data, np.uint8), 0, 0, len(data))[0] >= 0
+
+
+def has_pan(text: str) -> bool:
+    """Is a card number in this text? Digits of every script count."""
+    return has_pan_bytes(_searchable(text))
+
+
+def redact(text: str) -> str:
+    """The text with each card number replaced, for logs and error messages."""
+    data = np.frombuffer(_searchable(text), np.uint8)
+    parts, at = [], 0
+    while True:
+        start, stop = next_pan(data, 0, at, len(data))
+        if start < 0:
+            return "".join([*parts, text[at:]]) if parts else text
+        parts += [text[at:start], MASK]
+        at = stop
+
+
+def strings_in(document: Any) -> Iterable[str]:
+    """Every key and string of a parsed JSON value, at any depth."""
+    waiting = [document]
+    while waiting:
+        value = waiting.pop()
+        if type(value) is str:
+            yield value
+        elif type(value) is dict:
+            yield from value
+            waiting.extend(value.values())
+        elif type(value) is list:
+            waiting.extend(value)
+
+
+def account_digest(account: str) -> bytes:
+    """16 bytes that stand for an account where its id must not be kept, as in an erasure's marker.
+
+    Not keyed: the same everywhere and for good. Who can list all account ids can find it out.
+    """
+    return hashlib.blake2b(account.encode(), digest_size=16).digest()
+
+
+def account_token(account: str, secret: bytes) -> str:
+    """What a log line says instead of an account id. Only who has `secret` can go back."""
+    key = hashlib.blake2b(secret, digest_size=32).digest()
+    named = hashlib.blake2b(account.encode(), key=key, digest_size=TOKEN_LENGTH // 2)
+    return f"acct~{named.hexdigest()}"
