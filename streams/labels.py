@@ -1,0 +1,168 @@
+"""Labels: what became known about transactions, and what was known at a moment.
+
+In: raw label messages. Out: `Labels` columns; `LabelBook`, which answers what was known by then.
+Does not know what a label is used for, nor where the messages come from.
+
+A label belongs to the transaction with its account_id and transaction_id, found by a 64-bit hash of
+both. Of several labels of a transaction, the newest by label_time that is known at the moment
+counts; at equal times the one with the greater hash of (label_id, label), so that the answer does
+not depend on the order of arrival. `disputed` is a claim and counts as not known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import orjson
+import xxhash
+from numpy.typing import NDArray
+
+from streams.schema import (
+    LABEL_VALUES,
+    MAX_EVENT_TIME_MS,
+    MAX_ID_LENGTH,
+    MAX_MESSAGE_BYTES,
+    MIN_EVENT_TIME_MS,
+    SCHEMA_VERSION,
+)
+
+FRAUD: Final = 1
+LEGITIMATE: Final = 0
+NOT_KNOWN: Final = -1
+VERDICTS: Final = {"fraud": FRAUD, "legitimate": LEGITIMATE, "disputed": NOT_KNOWN}
+assert set(VERDICTS) == set(LABEL_VALUES)
+
+
+def transaction_keys(accounts: Iterable[str], transactions: Iterable[str]) -> NDArray[np.uint64]:
+    """A hash for each transaction, never 0. No id holds a NUL, so the pair is told apart."""
+    digest = xxhash.xxh3_64_intdigest
+    return np.array(
+        [digest(f"{a}\0{t}") or 1 for a, t in zip(accounts, transactions, strict=True)], np.uint64
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """n labels. key: uint64; time: int64 ms; verdict: int8, FRAUD, LEGITIMATE or NOT_KNOWN;
+    rank: uint64, decides between labels of one transaction at one time. `bad`: messages refused."""
+
+    key: NDArray[np.uint64]
+    time: NDArray[np.int64]
+    verdict: NDArray[np.int8]
+    rank: NDArray[np.uint64]
+    bad: int = 0
+
+    def __len__(self) -> int:
+        return len(self.key)
+
+    def take(self, rows: Any) -> Labels:
+        """Some of the labels, by mask or row numbers."""
+        return Labels(self.key[rows], self.time[rows], self.verdict[rows], self.rank[rows])
+
+
+def decode_labels(values: Iterable[bytes | None]) -> Labels:
+    """Columns of the messages that are labels; the others are counted in `bad`."""
+    accounts: list[str] = []
+    transactions: list[str] = []
+    times: list[int] = []
+    verdicts: list[int] = []
+    ranks: list[int] = []
+    bad = 0
+    for value in values:
+        label = _label(value)
+        if label is None:
+            bad += 1
+            continue
+        accounts.append(label["account_id"])
+        transactions.append(label["transaction_id"])
+        times.append(label["label_time"])
+        verdicts.append(VERDICTS[label["label"]])
+        ranks.append(xxhash.xxh3_64_intdigest(f"{label['label_id']}\0{label['label']}"))
+    return Labels(
+        transaction_keys(accounts, transactions),
+        np.array(times, np.int64),
+        np.array(verdicts, np.int8),
+        np.array(ranks, np.uint64),
+        bad,
+    )
+
+
+def _label(value: bytes | None) -> dict[str, Any] | None:
+    if value is None or len(value) > MAX_MESSAGE_BYTES:
+        return None
+    try:
+        label = orjson.loads(value)
+    except orjson.JSONDecodeError:
+        return None
+    if type(label) is not dict or label.get("schema_version", SCHEMA_VERSION) != SCHEMA_VERSION:
+        return None
+    for name in ("label_id", "transaction_id", "account_id"):
+        text = label.get(name)
+        if type(text) is not str or not 0 < len(text) <= MAX_ID_LENGTH or "\0" in text:
+            return None
+    time = label.get("label_time")
+    if type(time) is not int or not MIN_EVENT_TIME_MS <= time < MAX_EVENT_TIME_MS:
+        return None
+    return label if label.get("label") in VERDICTS else None
+
+
+def joined(parts: Sequence[Labels]) -> Labels:
+    """Several columns of labels as one."""
+    if not parts:
+        return decode_labels(())
+    return Labels(
+        np.concatenate([part.key for part in parts]),
+        np.concatenate([part.time for part in parts]),
+        np.concatenate([part.verdict for part in parts]),
+        np.concatenate([part.rank for part in parts]),
+        sum(part.bad for part in parts),
+    )
+
+
+def in_order(labels: Labels) -> Labels:
+    """By transaction, then time, then rank; of equal ones the verdicts are equal too."""
+    return labels.take(np.lexsort((labels.rank, labels.time, labels.key)))
+
+
+class LabelBook:
+    """All labels of a source, for the question what was known at a moment."""
+
+    def __init__(self, labels: Labels) -> None:
+        self._labels = in_order(labels)
+        self.bad = labels.bad
+
+    @classmethod
+    def of(cls, values: Iterable[bytes | None]) -> LabelBook:
+        """From raw messages, in any order."""
+        return cls(decode_labels(values))
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    @property
+    def latest(self) -> int:
+        """The newest label_time; 0 without labels."""
+        return int(self._labels.time.max()) if len(self._labels) else 0
+
+    def known(
+        self, accounts: Iterable[Any], transactions: Iterable[Any], moment: int
+    ) -> NDArray[np.int8]:
+        """FRAUD, LEGITIMATE or NOT_KNOWN for each transaction, by labels up to `moment`.
+
+        Takes lists of strings or Arrow arrays.
+        """
+        keys = transaction_keys(_texts(accounts), _texts(transactions))
+        then = self._labels.take(self._labels.time <= moment)
+        if not len(then):
+            return np.full(len(keys), NOT_KNOWN, np.int8)
+        # The last label of a transaction is its newest: they are in order.
+        last = np.searchsorted(then.key, keys, side="right") - 1
+        found = (last >= 0) & (then.key[last] == keys)
+        return np.where(found, then.verdict[last], np.int8(NOT_KNOWN)).astype(np.int8)
+
+
+def _texts(column: Any) -> Iterable[str]:
+    return column.to_pylist() if hasattr(column, "to_pylist") else column
