@@ -40,7 +40,8 @@ def transaction_keys(accounts: Iterable[str], transactions: Iterable[str]) -> ND
     """A hash for each transaction, never 0. No id holds a NUL, so the pair is told apart."""
     digest = xxhash.xxh3_64_intdigest
     return np.array(
-        [digest(f"{a}\0{t}") or 1 for a, t in zip(accounts, transactions, strict=True)], np.uint64
+        [digest(f"{a}\0{t}".encode()) or 1 for a, t in zip(accounts, transactions, strict=True)],
+        np.uint64,
     )
 
 
@@ -80,7 +81,7 @@ def decode_labels(values: Iterable[bytes | None]) -> Labels:
         transactions.append(label["transaction_id"])
         times.append(label["label_time"])
         verdicts.append(VERDICTS[label["label"]])
-        ranks.append(xxhash.xxh3_64_intdigest(f"{label['label_id']}\0{label['label']}"))
+        ranks.append(xxhash.xxh3_64_intdigest(f"{label['label_id']}\0{label['label']}".encode()))
     return Labels(
         transaction_keys(accounts, transactions),
         np.array(times, np.int64),
@@ -165,4 +166,5 @@ class LabelBook:
 
 
 def _texts(column: Any) -> Iterable[str]:
-    return column.to_pylist() if hasattr(column, "to_pylist") else column
+    texts: Iterable[str] = column.to_pylist() if hasattr(column, "to_pylist") else column
+    return texts
