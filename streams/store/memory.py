@@ -34,14 +34,15 @@ class _Part:
 
     def write(self, writes: Writes) -> None:
         for account, pieces in writes:
-            if pieces[0][0] == WHOLE:
-                self.records[account] = pieces[0][1]
-                continue
             record = bytearray(self.records.get(account, b""))
             for at, content in pieces:
+                if at == WHOLE:
+                    assert len(pieces) == 1, "WHOLE is an account's only piece"
+                    record, at = bytearray(), 0
                 assert at <= len(record), "a piece past the end of the record"
                 record[at : at + len(content)] = content
-            self.records[account] = bytes(record)
+            if pieces:
+                self.records[account] = bytes(record)
 
 
 class MemoryStore:

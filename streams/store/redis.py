@@ -27,7 +27,7 @@ from streams.store import (
 )
 from streams.store.scripts import Argument, Script, text
 
-REBUILD = "Run `fraudstream rebuild`"
+REBUILD = checks.REBUILD
 ACQUIRE_ATTEMPTS = 5
 SCRUB_ATTEMPTS = 1_000
 
@@ -184,10 +184,10 @@ class RedisStore:
                 if scripts.run(self._client, SCRUB, [outbox], arguments)[0] == b"OK":
                     break
 
-    def forgotten(self, claim: Claim) -> dict[str, int]:
+    def forgotten(self, claim: Claim) -> dict[bytes, int]:
         with scripts.named_failures(claim.partition):
             found = cast(dict[bytes, bytes], self._client.hgetall(self._keys(claim).gone))
-        return {digest.decode(): int(cut) for digest, cut in found.items()}
+        return {digest: int(cut) for digest, cut in found.items()}
 
     def close(self) -> None:
         self._client.close()
