@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import faust
     import redis
 
-CHECK_TIMEOUT_S = 10.0
+CHECK_TIMEOUT_S = 5.0
 LOCAL_REMEDY = "Is it running? `fraudstream services up` starts one on this machine"
 
 

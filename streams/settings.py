@@ -1,6 +1,7 @@
 """One frozen Settings object: `fraudstream.toml`, then environment, then flags.
 
-In: a TOML file, `FRAUDSTREAM_<SECTION>__<NAME>` variables, `section.name=value` flags.
+In: a TOML file, `FRAUDSTREAM_<SECTION>__<NAME>` variables, `section.name=value` flags; below them
+all, the addresses that `fraudstream services up` wrote to `services.json` in `worker.data_dir`.
 Out: `Settings`, validated as a whole; `ConfigError` names every problem at once.
 Does not know what any setting is used for; secrets are masked wherever it is printed.
 """
@@ -26,6 +27,9 @@ from streams.errors import ConfigError
 
 DEFAULT_FILE = "fraudstream.toml"
 PREFIX = "FRAUDSTREAM_"
+DEFAULT_DATA_DIR = ".fraudstream"
+SERVICES_FILE = "services.json"
+"""Where the local services, if they run, tell their addresses; in the data directory."""
 
 
 class Section(BaseModel):
@@ -95,7 +99,7 @@ class WorkerSettings(Section):
     max_future_s: int = Field(86_400, ge=0, le=31_536_000)
     """How far event_time may be ahead of the broker's append time before it is a dead letter."""
     quarantine_after: int = Field(3, ge=2, le=100)
-    data_dir: Path = Path(".fraudstream")
+    data_dir: Path = Path(DEFAULT_DATA_DIR)
     failpoint: str | None = None
     """Test aid: `step:n` ends the process at the n-th passage of a named step."""
 
@@ -177,14 +181,16 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Flags beat the environment, which beats the file (passed in `_file`)."""
+        """Flags, then the environment, then the file (`_file`), then local services (`_local`)."""
         assert isinstance(init_settings, InitSettingsSource)
         given = dict(init_settings.init_kwargs)
         document = given.pop("_file", {})
+        local = given.pop("_local", {})
         return (
             InitSettingsSource(settings_cls, given),
             env_settings,
             InitSettingsSource(settings_cls, document),
+            InitSettingsSource(settings_cls, local),
         )
 
     def topic(self, name: str) -> str:
@@ -227,6 +233,34 @@ def _environment_problems(environ: Mapping[str, str]) -> list[str]:
     return problems
 
 
+def _local_services(data_dir: Path) -> dict[str, dict[str, str]]:
+    """The addresses of the services that run on this machine for this directory, if any do."""
+    path = data_dir / SERVICES_FILE
+    try:
+        document = json.loads(path.read_text("utf-8"))
+        return {
+            "kafka": {"bootstrap": document["kafka"]["bootstrap"]},
+            "redis": {"url": document["redis"]["url"]},
+        }
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"{path} is damaged: {error!r}", remedy="Run `fraudstream services up` again"
+        ) from None
+
+
+def _data_dir(flags: Mapping[str, Mapping[str, Any]], document: Mapping[str, Any]) -> Path:
+    """`worker.data_dir` before the settings are there, because it names one of their sources."""
+    in_file = document.get("worker")
+    candidates = (
+        flags.get("worker", {}).get("data_dir"),
+        os.environ.get(f"{PREFIX}WORKER__DATA_DIR"),
+        in_file.get("data_dir") if isinstance(in_file, dict) else None,
+    )
+    return Path(next((c for c in candidates if isinstance(c, str)), DEFAULT_DATA_DIR))
+
+
 def load(file: Path | None = None, flags: Sequence[str] = ()) -> Settings:
     """Read the settings. `file` defaults to $FRAUDSTREAM_CONFIG, then ./fraudstream.toml if there.
 
@@ -244,9 +278,11 @@ def load(file: Path | None = None, flags: Sequence[str] = ()) -> Settings:
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path} is not TOML: {error}") from None
     problems = _environment_problems(os.environ)
+    given = parse_flags(flags)
+    local = _local_services(_data_dir(given, document))
     try:
-        given: dict[str, Any] = {"_file": document, **parse_flags(flags)}
-        settings: Settings | None = Settings(**given)
+        sources: dict[str, Any] = {"_file": document, "_local": local, **given}
+        settings: Settings | None = Settings(**sources)
     except ValidationError as error:
         for fault in error.errors():
             where = ".".join(str(part) for part in fault["loc"]) or "settings"

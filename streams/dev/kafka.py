@@ -208,7 +208,8 @@ def start(
     with explained(f"preparing {directory}"):
         directory.mkdir(parents=True, exist_ok=True)
         process.need_space(directory)
-        port = process.claim_port(port, "Kafka")
+        earlier = process.recall(directory) or {}
+        port = process.claim_port(port, earlier.get("port"), "Kafka")
         secure_port = process.free_port()
         text = _properties(directory, port, process.free_port(), secured, secure_port)
         (directory / "server.properties").write_text(text, "utf-8")
@@ -223,14 +224,20 @@ def start(
         logs[1],
         die_with_parent=die_with_parent,
     )
-    broker = Broker(
-        child,
-        f"127.0.0.1:{port}",
-        f"127.0.0.1:{secure_port}" if secured else None,
-        logs,
-    )
+    secure = f"127.0.0.1:{secure_port}" if secured else None
+    broker = Broker(child, f"127.0.0.1:{port}", secure, logs)
+    process.remember(child, directory, {"port": port})
     await_broker(broker, "Kafka", START_TIMEOUT_S)
     return broker
+
+
+def running(directory: Path) -> Broker | None:
+    """The broker that an earlier command started in `directory`, if it still runs."""
+    record = process.recall(directory)
+    child = process.child_of(record) if record else None
+    if record is None or child is None:
+        return None
+    return Broker(child, f"127.0.0.1:{record['port']}", None, (directory / "kafka.log",))
 
 
 def await_broker(broker: Broker, name: str, patience_s: float) -> None:
@@ -246,6 +253,7 @@ def await_broker(broker: Broker, name: str, patience_s: float) -> None:
                 raise ServiceError(f"{name} does not answer after {patience_s:.0f} s:\n{said}\n")
             time.sleep(0.1)
     except BaseException:
+        # Ctrl-C too: what does not answer is not left behind.
         process.stop(broker.child, 0)
         raise
 

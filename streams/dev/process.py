@@ -13,7 +13,9 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -23,6 +25,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from streams.errors import ServiceError
 
@@ -35,6 +38,13 @@ LINE_LENGTH = 300
 MIN_FREE_BYTES = 256 * 1024 * 1024
 """Less free disk than this and Kafka dies in the middle of something."""
 
+RECORD = "process.json"
+"""In the directory of each server: which process it is, and where it listens."""
+
+PORTS = (12_000, 32_000)
+"""Below the range from which systems take the ports of outgoing connections."""
+
+_GIVEN: set[int] = set()
 _PR_SET_PDEATHSIG = 1
 _OURS: dict[int, subprocess.Popen[bytes]] = {}
 """Children of this very process: they must be reaped, or they stay as zombies."""
@@ -107,6 +117,37 @@ def start(
     return Child(process.pid, identity(process.pid) or "ended")
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that a reader sees the old text or the new one, never a part."""
+    with explained(f"writing {path}"):
+        partial = path.with_name(f".{path.name}.{os.getpid()}")
+        partial.write_text(text, "utf-8")
+        partial.replace(path)
+
+
+def remember(child: Child, directory: Path, facts: Mapping[str, str | int | None]) -> None:
+    """Note the process and where it listens, so that a later command finds it again."""
+    record = {"pid": child.pid, "identity": child.identity, **facts}
+    write_whole(directory / RECORD, json.dumps(record, indent=2) + "\n")
+
+
+def recall(directory: Path) -> dict[str, Any] | None:
+    """What `remember` noted, whether or not the process still runs; None when nothing readable."""
+    try:
+        record = json.loads((directory / RECORD).read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    if not isinstance(record, dict) or not isinstance(record.get("pid"), int):
+        return None
+    return record
+
+
+def child_of(record: Mapping[str, Any]) -> Child | None:
+    """The process of a record if that very process still runs."""
+    child = Child(record["pid"], str(record.get("identity")))
+    return child if alive(child) else None
+
+
 def stop(child: Child, patience_s: float) -> None:
     """End the process: politely, then by force, and wait until it is gone."""
     for send, wait_s in ((signal.SIGTERM, patience_s), (signal.SIGKILL, 10.0)):
@@ -124,27 +165,43 @@ def stop(child: Child, patience_s: float) -> None:
 
 
 def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that nobody listens on now, and that this process was not given before.
+
+    Not the system's choice: the system gives the same ports to outgoing connections, so what is
+    free now may be taken when the server starts, or when it starts again tomorrow.
+    """
+    for _ in range(1_000):
+        port = random.randrange(*PORTS)
+        if port in _GIVEN:
+            continue
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            _GIVEN.add(port)
+            return port
+    raise ServiceError(f"no free port between {PORTS[0]} and {PORTS[1]}")
 
 
-def claim_port(wanted: int | None, what: str) -> int:
-    """The wanted port if nobody has it, or any free one. Raises ServiceError when it is taken."""
-    if wanted is None:
-        return free_port()
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", wanted))
-        except OSError as error:
-            raise ServiceError(
-                f"port {wanted} for {what} cannot be used: {error.strerror}",
-                remedy="Stop what listens there, name another port, or name none to get a free one",
-            ) from None
-    return wanted
+def claim_port(wanted: int | None, earlier: int | None, what: str) -> int:
+    """The wanted port, else the one of an earlier run if it is free, else any free one.
+
+    Raises ServiceError when the wanted one is taken.
+    """
+    for port in (wanted, earlier):
+        if port is None:
+            continue
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError as error:
+                if port == wanted:
+                    raise ServiceError(
+                        f"port {wanted} for {what} cannot be used: {error.strerror}",
+                        remedy="Stop what listens there, or name another port, or name none",
+                    ) from None
+            else:
+                return port
+    return free_port()
 
 
 def tail(*logs: Path) -> str:

@@ -81,24 +81,37 @@ def start(
 
     Raises ServiceError.
     """
-    server = binary()
     directory = directory.resolve()
+    earlier = process.recall(directory) or {}
+    # Data written by one program is read by the same one: Redis 7 cannot load a file of Valkey 9.
+    kept = earlier.get("program")
+    command = kept if isinstance(kept, str) and Path(kept).exists() else binary()
     log = directory / "redis.log"
     with explained(f"preparing {directory}"):
         directory.mkdir(parents=True, exist_ok=True)
         process.need_space(directory)
-        port = process.claim_port(port, "Redis")
+        port = process.claim_port(port, earlier.get("port"), "Redis")
         lines = [(infra() / "redis" / "redis.conf").read_text("utf-8")]
         own = {"bind": "127.0.0.1", "port": str(port), "dir": f'"{directory}"', **(extra or {})}
         lines += [f"{name} {value}" for name, value in own.items()]
         (directory / "redis.conf").write_text("\n".join(lines) + "\n", "utf-8")
     child = process.start(
-        [server, str(directory / "redis.conf")], log, die_with_parent=die_with_parent
+        [command, str(directory / "redis.conf")], log, die_with_parent=die_with_parent
     )
     tls_port = int(extra["tls-port"]) if extra and "tls-port" in extra else None
-    running = Server(child, port, tls_port, log)
-    _await(running)
-    return running
+    server = Server(child, port, tls_port, log)
+    process.remember(child, directory, {"port": port, "program": command})
+    _await(server)
+    return server
+
+
+def running(directory: Path) -> Server | None:
+    """The server that an earlier command started in `directory`, if it still runs."""
+    record = process.recall(directory)
+    child = process.child_of(record) if record else None
+    if record is None or child is None:
+        return None
+    return Server(child, record["port"], None, directory / "redis.log")
 
 
 def _await(server: Server) -> None:

@@ -1,0 +1,47 @@
+"""What every verb shares: `--config`, `--set`, `--json`, and how they become Settings.
+
+In: the values of the flags. Out: Settings, with logging set up on stderr.
+Does not know any verb. Imports nothing heavy: `fraudstream --help` reads every verb's module.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from streams.settings import LogSettings, Settings
+
+Config = Annotated[
+    Path | None,
+    typer.Option("--config", help="Settings file. Default: $FRAUDSTREAM_CONFIG, fraudstream.toml."),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="SECTION.NAME=VALUE", help="One setting; may be repeated."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Machine output on stdout.")]
+
+
+def settings(config: Path | None, sets: list[str] | None) -> Settings:
+    """The settings of this command, and logging as they say. Raises ConfigError."""
+    from streams.settings import load
+
+    loaded = load(config, sets or ())
+    start_logging(loaded.log)
+    return loaded
+
+
+def start_logging(log: LogSettings) -> None:
+    """Log to stderr; stdout belongs to the verb's output."""
+    from streams import logs
+
+    logs.start(log.level, json_lines=log.json_lines)
+
+
+def print_json(value: object) -> None:
+    """One JSON document to stdout."""
+    typer.echo(json.dumps(value, indent=2))

@@ -1,0 +1,64 @@
+"""Every verb: quick to help, with an example, and with nothing heavy imported for it."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import typer
+from typer.main import get_command
+
+from streams.cli import build
+
+HEAVY = ("numpy", "torch", "numba", "pydantic", "faust", "aiokafka", "confluent_kafka", "redis")
+HELP_LIMIT_S = 0.3
+
+
+def verbs(group: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from verbs(command, f"{path}{name} ")
+        else:
+            yield path + name, command
+
+
+def test_every_verb_has_help_with_an_example() -> None:
+    app = build()
+    assert isinstance(app, typer.Typer)
+    found = dict(verbs(get_command(app)))
+    assert {"services up", "services down", "services status", "topics create"} <= found.keys()
+    lacking = [
+        name for name, command in found.items() if f"fraudstream {name}" not in (command.help or "")
+    ]
+    assert lacking == []
+
+
+def test_help_imports_nothing_heavy_and_is_quick() -> None:
+    code = (
+        "import sys; from streams.cli import main\n"
+        "try: main()\n"
+        f"finally: print([m for m in {HEAVY!r} if m in sys.modules], file=sys.stderr)"
+    )
+    spent = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        done = subprocess.run(
+            [sys.executable, "-c", code, "--help"], capture_output=True, text=True, check=False
+        )
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        # Processor time: the wall clock of a loaded machine says nothing about this program.
+        spent.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+        assert (done.returncode, done.stderr) == (0, "[]\n")
+        assert "services" in done.stdout
+    assert min(spent) < HELP_LIMIT_S
+
+
+def test_version() -> None:
+    code = "from streams.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "--version"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout[:1].isdigit()) == (0, True)

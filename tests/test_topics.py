@@ -1,0 +1,89 @@
+"""Topics on a real broker: made with the schema's settings, again and again the same."""
+
+from __future__ import annotations
+
+import pytest
+from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
+
+from streams import topics
+from streams.errors import BrokerError
+from streams.schema import DAY_MS, TOPICS
+from streams.settings import Settings, load
+
+
+@pytest.fixture
+def settings(kafka: str, topic_prefix: str) -> Settings:
+    return load(flags=[f"kafka.bootstrap={kafka}", f"kafka.topic_prefix={topic_prefix}"])
+
+
+@pytest.fixture
+def admin(kafka: str) -> AdminClient:
+    return AdminClient({"bootstrap.servers": kafka})
+
+
+def config_on(admin: AdminClient, topic: str) -> dict[str, str]:
+    asked = ConfigResource(ConfigResource.Type.TOPIC, topic)
+    entries = admin.describe_configs([asked])[asked].result()
+    return {name: entry.value for name, entry in entries.items()}
+
+
+def test_creates_what_the_schema_says_once(settings: Settings, admin: AdminClient) -> None:
+    first = topics.create(settings, 3)
+    assert first == {settings.topic(spec.name): "created" for spec in TOPICS}
+    on_broker = admin.list_topics().topics
+    for spec in TOPICS:
+        name = settings.topic(spec.name)
+        assert len(on_broker[name].partitions) == (1 if spec.name == "rules" else 3)
+        config = config_on(admin, name)
+        assert config["retention.ms"] == str(spec.retention_ms)
+        assert config["cleanup.policy"] == spec.cleanup
+        assert config["message.timestamp.type"] == "LogAppendTime"
+    assert set(topics.create(settings, 3).values()) == {"exists"}
+    assert set(topics.create(settings).values()) == {"exists"}
+
+
+def test_brings_changed_settings_back(settings: Settings, admin: AdminClient) -> None:
+    topics.create(settings, 1)
+    name = settings.topic("alerts")
+    resource = ConfigResource(ConfigResource.Type.TOPIC, name)
+    resource.add_incremental_config(
+        ConfigEntry("retention.ms", "1000", incremental_operation=AlterConfigOpType.SET)
+    )
+    admin.incremental_alter_configs([resource])[resource].result()
+    outcome = topics.create(settings)
+    assert [topic for topic, what in outcome.items() if what == "changed"] == [name]
+    assert config_on(admin, name)["retention.ms"] == str(365 * DAY_MS)
+
+
+def test_refuses_another_partition_count(settings: Settings) -> None:
+    topics.create(settings, 2)
+    with pytest.raises(BrokerError, match="has 2 partitions, not 4"):
+        topics.create(settings, 4)
+
+
+def test_a_dead_letter_may_be_larger_than_its_source(
+    settings: Settings, admin: AdminClient
+) -> None:
+    """The original bytes and the headers together must fit wherever the original did."""
+    topics.create(settings, 1)
+    source = int(config_on(admin, settings.topic("transactions"))["max.message.bytes"])
+    producer = Producer(
+        {"bootstrap.servers": settings.kafka.bootstrap, "message.max.bytes": 2 * source}
+    )
+    faults: list[object] = []
+    producer.produce(
+        settings.topic("transactions.dlq"),
+        b"x" * (source - 100),
+        headers={"detail": "y" * 1_000},
+        on_delivery=lambda error, _message: faults.append(error),
+    )
+    assert producer.flush(10) == 0
+    assert faults == [None]
+
+
+def test_more_copies_than_brokers_is_the_brokers_word(kafka: str, topic_prefix: str) -> None:
+    flags = [f"kafka.bootstrap={kafka}", f"kafka.topic_prefix={topic_prefix}"]
+    settings = load(flags=[*flags, "topics.replication=3"])
+    with pytest.raises(BrokerError, match="replication factor"):
+        topics.create(settings)
