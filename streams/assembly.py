@@ -97,7 +97,7 @@ def judge(settings: Settings) -> Judge:
             "features": features.DIGEST,
             "code": code_version(),
         },
-        rules=rule_book(settings).rules,
+        rules=rule_book(settings).rules(),
         mode=Mode.FULL,
         explain=explain if settings.decide.explain else None,  # type: ignore[arg-type]
     )
@@ -109,6 +109,6 @@ def with_thresholds(base: Judge, settings: Settings) -> Judge:
     policy = replace(
         base.policy,
         thresholds=Thresholds(settings.decide.review, settings.decide.block),
-        rules=rule_book(settings).rules,
+        rules=rule_book(settings).rules(),
     )
     return replace(base, policy=policy)

@@ -22,7 +22,7 @@ from streams.entry import Entry, unpack
 from streams.pipeline import Work, advance, read, score, settle
 from streams.risk import RiskView
 from streams.state import Arena
-from streams.store import Claim, Commit, Identity
+from streams.store import Claim, Commit, Identity, Writes
 from streams.store.memory import MemoryStore
 
 BATCH_EVENTS = 4_096
@@ -56,7 +56,7 @@ class Shard:
         risk: RiskFor | None,
         *,
         max_future_ms: int,
-        forgotten: Mapping[str, int],
+        forgotten: Mapping[bytes, int],
         history: bool = False,
         arena_bytes: int = ARENA_BYTES,
     ) -> None:
@@ -92,7 +92,7 @@ class Shard:
         commit = Commit(
             expected=self._offset,
             next=batch.next_offset,
-            writes=self._arena.writes(),
+            writes=Writes.of(self._arena.writes()),
             erased=erased,
         )
         self._store.commit(self._claim, commit)

@@ -10,6 +10,7 @@ on neither.
 
 from __future__ import annotations
 
+import hashlib
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -39,6 +40,9 @@ class Source(Protocol):
 
     def rows(self, shard: int) -> int:
         """Messages of the shard, for progress; 0 when it is not known without reading."""
+
+    def identity(self) -> str:
+        """A digest of the content, however it is stored."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,14 @@ class RecordingSource:
         """Messages recorded of a partition."""
         files = self._open()[1].files
         return sum(f.rows for f in files if f.topic == "transactions" and f.partition == shard)
+
+    def identity(self) -> str:
+        """Digest of the row groups' checksums of transactions and labels."""
+        whole = hashlib.blake2b(digest_size=16)
+        for file in sorted(self._open()[1].files, key=lambda f: f.path):
+            if file.topic in ("transactions", "labels"):
+                whole.update(f"{file.path} {file.groups}".encode())
+        return whole.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -114,6 +126,15 @@ class FileSource:
     def rows(self, shard: int) -> int:
         """Not known without reading."""
         return 0
+
+    def identity(self) -> str:
+        """Digest of the files' bytes and the number of shards."""
+        whole = hashlib.blake2b(str(self.shard_count).encode(), digest_size=16)
+        for path in (self.transactions, self.label_file):
+            if path is not None:
+                with path.open("rb") as file:
+                    whole.update(hashlib.file_digest(file, "blake2b").digest())
+        return whole.hexdigest()
 
 
 def _batch(

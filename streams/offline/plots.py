@@ -1,0 +1,119 @@
+"""Plots of a backtest as SVG text, the same bytes for the same numbers.
+
+In: measures. Out: SVG. Does not know the page they stand on.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+
+from model import metrics
+from streams.offline.evaluation import Events
+from streams.schema import DAY_MS
+
+COLOURS = ("#1f5fa8", "#d1662b", "#3d8b4f", "#7d4fa3", "#8a6d3b", "#b03a5b")
+WIDTH, HEIGHT = 6.4, 3.2
+MAX_POINTS = 400
+mpl.rcParams.update(
+    {
+        "svg.hashsalt": "fraudstream",
+        "svg.fonttype": "none",
+        "font.family": "sans-serif",
+        "font.size": 9,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "grid.alpha": 0.25,
+    }
+)
+
+
+def _svg(figure: Figure) -> str:
+    out = io.StringIO()
+    figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None}, bbox_inches="tight")
+    text = out.getvalue()
+    return text[text.index("<svg") :]
+
+
+def _axes(title: str, x: str, y: str) -> tuple[Figure, Any]:
+    figure = Figure(figsize=(WIDTH, HEIGHT))
+    axes = figure.subplots()
+    axes.set_title(title, loc="left", fontsize=10, fontweight="bold")
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    return figure, axes
+
+
+def _thinned(*arrays: np.ndarray) -> list[np.ndarray]:
+    step = max(1, len(arrays[0]) // MAX_POINTS)
+    return [array[::step] for array in arrays]
+
+
+def precision_recall(events: Events, names: Sequence[str]) -> str:
+    """Precision over recall, one line a model; a dot where its threshold for alerts is."""
+    figure, axes = _axes("Precision and recall", "recall", "precision")
+    for k, name in enumerate(names):
+        order = np.argsort(-events.score[k], kind="stable")
+        hits = np.cumsum(events.label[order])
+        total = max(1, int(hits[-1]))
+        recall, precision = _thinned(hits / total, hits / np.arange(1, len(hits) + 1))
+        axes.plot(recall, precision, color=COLOURS[k % len(COLOURS)], label=name)
+        flagged = events.decision[k] > 0
+        if flagged.any():
+            caught = events.label[flagged].sum()
+            point = (caught / total, caught / flagged.sum())
+            axes.plot(*point, "o", color=COLOURS[k % len(COLOURS)])
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1.02)
+    axes.legend(frameon=False)
+    return _svg(figure)
+
+
+def calibration(events: Events, names: Sequence[str]) -> str:
+    """Share of fraud over mean score, bins of equal count, both axes logarithmic."""
+    figure, axes = _axes("Calibration", "mean score of the bin", "share of fraud")
+    axes.plot([1e-5, 1], [1e-5, 1], color="#999999", linewidth=1, linestyle="--")
+    for k, name in enumerate(names):
+        table = metrics.reliability(events.label, events.score[k])
+        table = table[(table[:, 0] > 0) & (table[:, 1] > 0)]
+        axes.plot(table[:, 0], table[:, 1], "o-", color=COLOURS[k % len(COLOURS)], label=name)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.legend(frameon=False)
+    return _svg(figure)
+
+
+def weekly(weeks: Sequence[Sequence[dict[str, Any]]], names: Sequence[str]) -> str:
+    """Average precision by week."""
+    figure, axes = _axes("Average precision by week", "week starting", "AP")
+    for k, name in enumerate(names):
+        days = [
+            datetime.fromtimestamp(week["first_day"] * DAY_MS / 1_000, UTC).strftime("%d %b")
+            for week in weeks[k]
+        ]
+        values = [week["average_precision"] for week in weeks[k]]
+        axes.plot(range(len(days)), values, "o-", color=COLOURS[k % len(COLOURS)], label=name)
+        step = max(1, len(days) // 8)
+        axes.set_xticks(range(0, len(days), step), days[::step])
+    axes.set_ylim(0, 1.02)
+    axes.legend(frameon=False)
+    return _svg(figure)
+
+
+def costs(curves: Sequence[Sequence[dict[str, float]]], names: Sequence[str]) -> str:
+    """Missed fraud plus the cost of looking, over the number of alerts."""
+    figure, axes = _axes("Cost", "alerts", "missed fraud + cost of alerts")
+    for k, name in enumerate(names):
+        alerts = [point["alerts"] for point in curves[k]]
+        cost = [point["cost"] / 100 for point in curves[k]]
+        axes.plot(alerts, cost, color=COLOURS[k % len(COLOURS)], label=name)
+    axes.set_xscale("log")
+    axes.legend(frameon=False)
+    return _svg(figure)

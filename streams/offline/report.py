@@ -1,0 +1,165 @@
+"""The backtest report: one HTML page that needs nothing else, and the same numbers as JSON.
+
+In: the measures of a backtest. Out: text. Does not know how anything was computed.
+The page has no script, no font and no picture from elsewhere; it fits a phone and a printer.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+CSS = Path(__file__).with_name("report.css")
+
+ROWS = (
+    ("average_precision", "Average precision", "ratio"),
+    ("roc_auc", "AUC ROC", "ratio"),
+    ("card_precision_100", "Card precision@100 a day", "ratio"),
+    ("recall_at_fpr_0.001", "Recall at 0.1 % false positives", "share"),
+    ("recall_at_fpr_0.0001", "Recall at 0.01 % false positives", "share"),
+    ("recall_at_budget", "Recall at 50 alerts a day", "share"),
+    ("alerts_a_day", "Alerts a day at the thresholds", "number"),
+    ("precision", "Precision of the alerts", "share"),
+    ("recall", "Recall of the alerts", "share"),
+    ("fraud_amount_detected", "Fraud money caught", "money"),
+    ("fraud_amount", "Fraud money in all", "money"),
+    ("legitimate_amount_blocked", "Good money blocked", "money"),
+    ("brier", "Brier score", "small"),
+    ("calibration_error", "Calibration error (ECE)", "small"),
+)
+
+
+def _shown(value: Any, kind: str) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "–"
+    if kind == "share":
+        return f"{100 * value:.1f} %"
+    if kind == "money":
+        return f"{value / 100:,.0f}"
+    if kind == "small":
+        return f"{value:.5f}"
+    if kind == "number":
+        return f"{value:,.1f}"
+    if kind == "ratio":
+        return f"{value:.3f}"
+    return f"{value:,}" if isinstance(value, int) else html.escape(str(value))
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    top = "".join(f"<th>{html.escape(name)}</th>" for name in head)
+    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
+    return f'<div class="scroll"><table><tr>{top}</tr>{body}</table></div>'
+
+
+def _cards(first: dict[str, Any]) -> str:
+    caught = first["fraud_amount_detected"] / first["fraud_amount"] if first["fraud_amount"] else 0
+    shown = (
+        (_shown(first["events"], "count"), "events judged"),
+        (_shown(first["frauds"], "count"), "frauds known"),
+        (_shown(first["alerts_a_day"], "number"), "alerts a day"),
+        (_shown(first["recall"], "share"), "of frauds caught"),
+        (_shown(caught, "share"), "of fraud money caught"),
+        (_shown(first["precision"], "share"), "of alerts are fraud"),
+    )
+    cards = "".join(f'<div class="card"><b>{a}</b><span>{b}</span></div>' for a, b in shown)
+    return f'<div class="cards">{cards}</div>'
+
+
+def _segments(rows: Sequence[dict[str, Any]]) -> str:
+    head = ("Segment", "Events", "Frauds", "False positive rate", "Recall")
+    body = [
+        (
+            html.escape(f"{row['segment']}: {row['value']}"),
+            _shown(row["events"], "count"),
+            _shown(row["frauds"], "count"),
+            _shown(row["false_positive_rate"], "share"),
+            _shown(row["recall"], "share"),
+        )
+        for row in rows
+    ]
+    return _table(head, body)
+
+
+def _differences(models: Sequence[dict[str, Any]]) -> str:
+    rows = []
+    for model in models[1:]:
+        for side, words in (
+            ("both", "in both"),
+            ("only_champion", f"only {models[0]['name']}"),
+            ("only_challenger", f"only {model['name']}"),
+        ):
+            part = model["difference"][side]
+            rows.append(
+                (
+                    html.escape(words),
+                    _shown(part["alerts"], "count"),
+                    _shown(part["frauds"], "count"),
+                    _shown(part["fraud_amount"], "money"),
+                )
+            )
+    return _table(("Alerts", "Number", "Frauds", "Fraud money"), rows)
+
+
+def _examples(models: Sequence[dict[str, Any]]) -> str:
+    rows = [
+        (
+            html.escape(example["who"]),
+            f"{example['partition']}:{example['offset']}",
+            _shown(example["champion"], "ratio"),
+            _shown(example["challenger"], "ratio"),
+            html.escape(example["label"]),
+            html.escape(example["why"]),
+        )
+        for model in models[1:]
+        for example in model.get("examples", ())
+    ]
+    head = ("Alerted only by", "Place", "Champion", "Challenger", "Label", "Why")
+    return _table(head, rows) if rows else ""
+
+
+def page(summary: dict[str, Any], plots: Sequence[str]) -> str:
+    """The report. `summary` is what the JSON beside it holds."""
+    models = summary["models"]
+    names = [model["name"] for model in models]
+    measures = [
+        (html.escape(words), *(_shown(model["overall"].get(key), kind) for model in models))
+        for key, words, kind in ROWS
+    ]
+    drift = [
+        (
+            html.escape(m["name"]),
+            _shown(m["drift"]["over_time"], "ratio"),
+            _shown(m["drift"]["against_champion"], "ratio"),
+        )
+        for m in models
+    ]
+    parts = [
+        "<!doctype html><html lang=en><meta charset=utf-8>",
+        "<meta name=viewport content='width=device-width, initial-scale=1'>",
+        f"<title>Backtest</title><style>{CSS.read_text()}</style>",
+        "<h1>Backtest</h1>",
+        f"<p class=note>{html.escape(summary['headline'])}</p>",
+        _cards(models[0]["overall"]),
+        "<h2>Measures</h2>",
+        _table(("Measure", *names), measures),
+        "<h2>Plots</h2><div class=plots>",
+        *(f"<figure>{plot}</figure>" for plot in plots),
+        "</div>",
+    ]
+    if len(models) > 1:
+        parts += ["<h2>Which alerts differ</h2>", _differences(models), _examples(models)]
+    parts += [
+        "<h2>Score drift</h2><p class=note>Population stability index; below 0.1 is stable, above "
+        "0.25 is a shift.</p>",
+        _table(
+            ("Model", "Last third of the days against the first", "Against the champion"), drift
+        ),
+        f"<h2>Segments ({html.escape(names[0])})</h2><p class=note>False positive rate: predictive "
+        "equality. Recall: equal opportunity.</p>",
+        _segments(models[0]["segments"]),
+        f"<h2>How this was made</h2><p class=note>{html.escape(summary['method'])}</p></html>",
+    ]
+    return "\n".join(parts)
