@@ -73,6 +73,22 @@ class Fetched:
     epoch: int
 
 
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """How far reading came: end of the last range, next offset to fetch, end of the log.
+
+    `position` may be past `fetched`: a control record was all that a fetch found.
+    """
+
+    fetched: int
+    position: int
+    end: int
+
+    def lag(self, applied: int) -> int:
+        """Messages not applied, when all up to `applied` are."""
+        return self.end - (self.position if applied >= self.fetched else applied)
+
+
 class Ownership(Protocol):
     """Who keeps the offsets. All calls come from the event loop, one at a time."""
 
@@ -224,18 +240,19 @@ class FetchThread(driver.AIOKafkaConsumerThread):
             for tp in wanted
         }
 
-    def unread(self) -> dict[TP, int]:
-        """Messages that the brokers told us of and that were not fetched yet, per partition."""
+    def reach(self) -> dict[TP, Reach]:
+        """How far reading came, per partition placed; from any thread."""
         subscription = self._ensure_consumer()._subscription.subscription
         assignment = subscription.assignment if subscription is not None else None
-        found: dict[TP, int] = {}
-        for tp in list(self._cursor):
+        found: dict[TP, Reach] = {}
+        for tp, (_, fetched) in list(self._cursor.items()):
             aiotp = aiokafka.TopicPartition(tp.topic, tp.partition)
             if assignment is None or aiotp not in assignment.tps:
                 continue
             state = assignment.state_value(aiotp)
-            if state.has_valid_position and state.lso is not None:
-                found[tp] = max(state.lso - state.position, 0)
+            if state.has_valid_position:
+                end = state.position if state.lso is None else max(state.lso, state.position)
+                found[tp] = Reach(fetched, state.position, end)
         return found
 
 
@@ -373,9 +390,9 @@ class RangeConsumer(driver.Consumer):
         """Where the logs begin and end, and what the group committed."""
         return await self._thread.log_ranges(partitions)
 
-    def unread(self) -> dict[TP, int]:
-        """Messages known to be in the log and not fetched yet, per partition owned."""
-        return self._thread.unread()
+    def reach(self) -> dict[TP, Reach]:
+        """How far reading came, per partition owned."""
+        return self._thread.reach()
 
 
 class MicroBatchTransport(driver.Transport):

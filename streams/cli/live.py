@@ -1,0 +1,46 @@
+"""Verbs of the live service: `worker`.
+
+In: flags. Out: exit codes. Does not know how a worker works; imports it inside the verb.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from streams.cli import options
+
+
+def worker(
+    model: Annotated[
+        str | None,
+        typer.Option(help="Bundle: a path, a name in the registry, default, stub or none."),
+    ] = None,
+    config: options.Config = None,
+    sets: options.Set = None,
+) -> None:
+    """Run one worker; many make a group that shares the partitions. Stop it with SIGTERM.
+
+    Example: fraudstream worker --set metrics.port=9100
+    """
+    pairs = list(sets or ())
+    if model is not None:
+        pairs.append(f"model.bundle={model}")
+    settings = options.settings(config, pairs)
+
+    from streams.live import app
+
+    typer.echo("starting", err=True)
+    code = 1
+    try:
+        code = app.run(settings, ready=lambda: typer.echo("ready", err=True))
+    finally:
+        if code == 0:
+            typer.echo("stopped", err=True)
+    raise typer.Exit(code)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs of this module."""
+    app.command()(worker)

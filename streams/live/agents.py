@@ -1,0 +1,257 @@
+"""The agent: what several partitions have ready goes through the pipeline as one round.
+
+In: micro-batches that `intake.py` collected. Out: commits in the store and messages on Kafka.
+Does not know Faust, how the store commits, or what a score means.
+
+Everything here happens in the worker's one thread, so that the event loop and the consumer's
+heartbeats go on while Numba, the model and Redis are busy. A round is all or nothing per partition:
+
+    read -> load -> advance -> score -> settle -> commit -> deliver -> (trim), then the loop acks
+
+A message is never skipped. A commit refused means that memory is wrong: `Conflict` drops the
+partition's arena, claims again and seeks; `Fenced` gives the partition up. A store that is full or
+away is waited for. Everything else ends the process, and the next one starts from the store.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.inputs import AnyScorer
+from streams.batch import Batch
+from streams.columns import Columns
+from streams.errors import Conflict, Fenced, PartitionError, StoreFull
+from streams.live.failpoint import Failpoint
+from streams.live.outbox import Outbox
+from streams.live.partitions import Held, Partitions
+from streams.live.patience import Patience
+from streams.metrics import Metrics
+from streams.pipeline import Outcome, Policy, Work, advance, read, score, settle
+from streams.risk import RiskView
+from streams.store import Commit, Store, Writes
+
+TRIM_ENTRIES: Final = 8
+"""Delivered entries of a partition left in the store's outbox until one call drops them all: a
+trim costs a disk sync, and a repeat after a crash costs a few messages that readers drop."""
+
+
+class RiskSource(Protocol):
+    """Where a round's risk snapshots come from."""
+
+    def view(self, newest_ms: int) -> tuple[RiskView | None, bool]:
+        """Snapshots for events up to this time, and whether the newest one wanted was missing.
+
+        May wait for it, a bounded time.
+        """
+        ...
+
+
+def joined(batches: Sequence[Batch]) -> Batch:
+    """Consecutive batches of one partition as one."""
+    if len(batches) == 1:
+        return batches[0]
+    headers = None
+    if any(batch.headers for batch in batches):
+        headers = [h for b in batches for h in (b.headers or [()] * len(b))]
+    return Batch(
+        topic=batches[0].topic,
+        partition=batches[0].partition,
+        offsets=np.concatenate([b.offsets for b in batches]),
+        timestamps=np.concatenate([b.timestamps for b in batches]),
+        keys=[key for b in batches for key in b.keys],
+        values=[value for b in batches for value in b.values],
+        headers=headers,
+        next_offset=batches[-1].next_offset,
+    )
+
+
+class Round:
+    """One round, in the worker's thread."""
+
+    def __init__(
+        self,
+        partitions: Partitions,
+        store: Store,
+        outbox: Outbox,
+        scorer: AnyScorer,
+        policy: Callable[[], Policy],
+        risk: RiskSource | None,
+        *,
+        max_future_ms: int,
+        patience: Patience,
+        failpoint: Failpoint,
+        metrics: Metrics,
+    ) -> None:
+        self._partitions = partitions
+        self._store = store
+        self._outbox = outbox
+        self._scorer = scorer
+        self._policy = policy
+        self._risk = risk
+        self._max_future_ms = max_future_ms
+        self._patience = patience
+        self._failpoint = failpoint
+        self._metrics = metrics
+
+    @contextmanager
+    def _stage(self, name: str) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        self._metrics.stages.labels(name).observe(time.perf_counter() - began)
+
+    def run(self, ready: Sequence[Sequence[Batch]]) -> dict[int, PartitionError | None]:
+        """Move partitions on by the consecutive batches of each.
+
+        Returns what stood in the way, per partition: Fenced or Conflict. Raises what ends the
+        process. Every partition must be held.
+        """
+        with self._stage("round"):
+            batches = [joined(each) for each in ready]
+            self._metrics.fill.observe(sum(map(len, batches)))
+            return self._run(batches)
+
+    def _run(self, batches: Sequence[Batch]) -> dict[int, PartitionError | None]:
+        passed = self._failpoint.passed
+        held = [self._partitions.held[batch.partition] for batch in batches]
+        passed("fetched")
+        with self._stage("decode"):
+            columns = [
+                read(batch, each.forgotten, self._max_future_ms)
+                for batch, each in zip(batches, held, strict=True)
+            ]
+        passed("decoded")
+        with self._stage("load"):
+            for each, column in zip(held, columns, strict=True):
+                self._load(each, column)
+        passed("loaded")
+        view = self._snapshots(columns)
+        with self._stage("advance"):
+            history = self._scorer.needs_history
+            works = [
+                advance(column, each.arena, view, history=history)
+                for each, column in zip(held, columns, strict=True)
+            ]
+        passed("advanced")
+        with self._stage("score"):
+            scores = score(self._scorer, works)
+        passed("scored")
+        with self._stage("settle"):
+            policy = self._policy()
+            outcomes = [settle(w, s, policy) for w, s in zip(works, scores, strict=True)]
+        passed("settled")
+        with self._stage("commit"):
+            results = self._commit(held, works, outcomes)
+        passed("committed")
+        with self._stage("deliver"):
+            self._deliver(held, outcomes, results)
+        passed("delivered")
+        with self._stage("trim"):
+            self._trim(held, results)
+        passed("trimmed")
+        self._account(works, outcomes, results)
+        return results
+
+    def _load(self, held: Held, columns: Columns) -> None:
+        accounts = set(columns.account_id)
+        missing = held.arena.missing(columns.account_id)
+        if missing:
+            records = self._patience(self._store.load, held.claim, missing)
+            held.arena.fill(list(zip(missing, records, strict=True)))
+        self._metrics.arena_misses.inc(len(missing))
+        self._metrics.arena_hits.inc(len(accounts) - len(missing))
+
+    def _snapshots(self, columns: Sequence[Columns]) -> RiskView | None:
+        newest = max((int(c.event_time.max()) for c in columns if len(c)), default=None)
+        if self._risk is None or newest is None:
+            return None
+        with self._stage("risk"):
+            view, stale = self._risk.view(newest)
+        if stale:
+            self._metrics.risk_stale.inc()
+        return view
+
+    def _commit(
+        self, held: Sequence[Held], works: Sequence[Work], outcomes: Sequence[Outcome]
+    ) -> dict[int, PartitionError | None]:
+        """Commit every partition; wait while the store is full, and then for those alone."""
+        left = {
+            each.claim.partition: (each, self._step(each, work, outcome))
+            for each, work, outcome in zip(held, works, outcomes, strict=True)
+        }
+        results: dict[int, PartitionError | None] = {}
+
+        def attempt() -> None:
+            steps = list(left.values())
+            answers = self._store.commit_all([(each.claim, step) for each, step in steps])
+            full: StoreFull | None = None
+            for (each, step), error in zip(steps, answers, strict=True):
+                if isinstance(error, StoreFull):
+                    full = error
+                    continue
+                if error is None:
+                    each.arena.settled()
+                    each.applied = step.next
+                results[each.claim.partition] = error
+                del left[each.claim.partition]
+            if full is not None:
+                raise full
+
+        self._patience(attempt)
+        return results
+
+    @staticmethod
+    def _step(held: Held, work: Work, outcome: Outcome) -> Commit:
+        batch = work.columns.batch
+        return Commit(
+            expected=held.applied,
+            next=batch.next_offset,
+            writes=Writes.of(held.arena.writes()),
+            erased=[(name, int(batch.offsets[row])) for row, name in work.columns.tombstones],
+            entry=outcome.entry,
+        )
+
+    def _deliver(
+        self,
+        held: Sequence[Held],
+        outcomes: Sequence[Outcome],
+        results: Mapping[int, PartitionError | None],
+    ) -> None:
+        done = [
+            (each, outcome.entry)
+            for each, outcome in zip(held, outcomes, strict=True)
+            if results[each.claim.partition] is None and outcome.entry is not None
+        ]
+        self._outbox.deliver([entry for _, entry in done])
+        for each, _ in done:
+            assert each.applied is not None
+            each.sent.append(each.applied)
+
+    def _trim(self, held: Sequence[Held], results: dict[int, PartitionError | None]) -> None:
+        for each in held:
+            if len(each.sent) >= TRIM_ENTRIES and results[each.claim.partition] is None:
+                try:
+                    self._partitions.trim(each)
+                except (Fenced, Conflict) as error:
+                    results[each.claim.partition] = error
+        self._metrics.outbox.set(sum(len(each.sent) for each in self._partitions.held.values()))
+
+    def _account(
+        self,
+        works: Sequence[Work],
+        outcomes: Sequence[Outcome],
+        results: Mapping[int, PartitionError | None],
+    ) -> None:
+        now_ms = time.time_ns() // 1_000_000
+        for work, outcome in zip(works, outcomes, strict=True):
+            batch = work.columns.batch
+            if results[batch.partition] is None:
+                self._metrics.count(outcome.counts)
+                oldest: NDArray[np.int64] = batch.timestamps[:1]
+                if len(oldest) and oldest[0] >= 0:
+                    self._metrics.latency.observe(max(now_ms - int(oldest[0]), 0) / 1000)

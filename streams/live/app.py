@@ -1,0 +1,233 @@
+"""One worker process, put together: settings in, exit code out.
+
+In: Settings. Out: a running worker, until SIGTERM (exit 0) or a crash (exit 1, its cause logged).
+Does not know how any part does its work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+from confluent_kafka import KafkaException, TopicCollection
+from confluent_kafka.admin import AdminClient
+from prometheus_client import start_http_server
+
+from streams import alerts, assembly
+from streams.connect import check_kafka, check_redis, confluent_config, redis_client
+from streams.errors import BrokerError, FraudstreamError
+from streams.live.agents import RiskSource, Round
+from streams.live.failpoint import Failpoint
+from streams.live.intake import Intake
+from streams.live.microbatch import MicroBatchApp, RangeConsumer, make_app
+from streams.live.outbox import Outbox
+from streams.live.partitions import Partitions
+from streams.live.patience import Patience
+from streams.live.watchdog import Signs, Stalled, Watchdog
+from streams.metrics import Metrics
+from streams.settings import Settings
+from streams.store import Identity, Store
+from streams.store.redis import RedisStore
+
+STOP_TIMEOUT_S: Final = 4.0
+"""For an orderly stop: the round going on, its acks, the last commit, goodbye to the group."""
+REPORT_EVERY_S: Final = 1.0
+ADMIN_TIMEOUT_S: Final = 10.0
+CHATTY: Final = ("faust", "mode", "aiokafka", "streams.live.microbatch")
+"""Loggers that tell of every start and stop of a part; below DEBUG only their warnings count.
+They never go below INFO: Faust's own debug lines hold keys and values."""
+
+_logger = logging.getLogger(__name__)
+
+
+def topic_identity(settings: Settings, model_id: str) -> Identity:
+    """What Kafka says of the transactions topic. Raises BrokerError."""
+    name = settings.topic("transactions")
+    client = AdminClient(confluent_config(settings))
+    try:
+        future = client.describe_topics(TopicCollection([name]), request_timeout=ADMIN_TIMEOUT_S)[
+            name
+        ]
+        found = future.result()
+    except KafkaException as error:
+        raise BrokerError(
+            f"cannot describe the topic: {error.args[0].str()}",
+            topic=name,
+            remedy="`fraudstream topics create` makes the topics",
+        ) from None
+    return Identity(str(found.topic_id), len(found.partitions), model_id)
+
+
+@dataclass(slots=True)
+class Worker:
+    """The parts that `serve` needs."""
+
+    app: MicroBatchApp
+    intake: Intake
+    patience: Patience
+    metrics: Metrics
+    thread: ThreadPoolExecutor
+    watchdog_s: float
+
+
+def assemble(settings: Settings, store: Store, *, risk: RiskSource | None = None) -> Worker:
+    """Put a worker together. Checks what can be checked before a partition is claimed."""
+    judge = assembly.judge(settings)
+    metrics = Metrics()
+    failpoint = Failpoint(settings.worker.failpoint)
+    patience = Patience(settings.worker.retry_s, metrics)
+    outbox = Outbox(settings, alerts.render)
+    model_id = judge.scorer.model_id
+    partitions = Partitions(
+        store,
+        outbox,
+        lambda: topic_identity(settings, model_id),
+        settings.topic("transactions"),
+        settings.worker.arena_mb * 1_048_576,
+        patience,
+        metrics,
+    )
+    round_ = Round(
+        partitions,
+        store,
+        outbox,
+        judge.scorer,
+        lambda: judge.policy,
+        risk,
+        max_future_ms=settings.worker.max_future_s * 1000,
+        patience=patience,
+        failpoint=failpoint,
+        metrics=metrics,
+    )
+    thread = ThreadPoolExecutor(1, thread_name_prefix="rounds")
+    intake = Intake(
+        partitions,
+        round_.run,
+        thread,
+        round_events=settings.worker.batch_events,
+        failpoint=failpoint,
+        metrics=metrics,
+        crash=lambda reason: app.crash(reason),
+        consumer=lambda: cast(RangeConsumer, app.consumer),
+    )
+    app: MicroBatchApp = make_app(settings, intake)
+    topic = app.topic(
+        settings.topic("transactions"),
+        value_type=bytes,
+        key_serializer="raw",
+        value_serializer="raw",
+    )
+    app.agent(topic, name="score-transactions")(intake.work)
+    return Worker(app, intake, patience, metrics, thread, settings.worker.watchdog_s)
+
+
+async def serve(worker: Worker, ready: Callable[[], None] = lambda: None) -> BaseException | None:
+    """Run until a signal or a crash; return what crashed it."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    app = worker.app
+    app.loop = loop
+    stalled: list[Stalled] = []
+
+    def crash(reason: Stalled) -> None:
+        _logger.critical("%s", reason)
+        stalled.append(reason)
+        loop.call_soon_threadsafe(stop.set)
+
+    watchdog = Watchdog(worker.watchdog_s, crash)
+    starting = asyncio.ensure_future(app.start())
+    stopping = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            starting.result()
+            ready()
+            watchdog.start()
+            while not (stop.is_set() or app.crashed):
+                watchdog.report(_signs(worker))
+                await asyncio.wait({stopping}, timeout=REPORT_EVERY_S)
+    finally:
+        worker.patience.stop()
+        reason = stalled[0] if stalled else app.crash_reason
+        await _stopped(app, starting)
+        watchdog.stop()
+    return reason
+
+
+async def _stopped(app: MicroBatchApp, starting: asyncio.Future[Any]) -> None:
+    starting.cancel()
+    with suppress(asyncio.CancelledError, Exception):
+        await starting
+    try:
+        await asyncio.wait_for(app.stop(), STOP_TIMEOUT_S)
+    except TimeoutError:
+        _logger.warning("did not stop in %.0f s; ending", STOP_TIMEOUT_S)
+
+
+def _signs(worker: Worker) -> Signs:
+    lag = worker.intake.lag()
+    for partition, number in lag.items():
+        worker.metrics.lag.labels(str(partition)).set(number)
+    given_up = worker.intake.given_up.values()
+    return Signs(
+        waiting=sum(lag.values()),
+        rounds=worker.intake.rounds,
+        excused=worker.patience.waiting,
+        given_up=time.monotonic() - min(given_up) if given_up else 0.0,
+    )
+
+
+def run(settings: Settings, ready: Callable[[], None] = lambda: None) -> int:
+    """Run one worker in this process; the exit code is its result. Raises what forbids a start."""
+    _quiet(settings)
+    check_kafka(settings)
+    with ExitStack() as kept:
+        client = redis_client(settings)
+        kept.callback(client.close)
+        check_redis(settings, client)
+        store = RedisStore(
+            client,
+            settings.redis.namespace,
+            require_durable=settings.redis.require_durable,
+        )
+        store.check()
+        worker = assemble(settings, store)
+        if settings.metrics.port:
+            server, _ = start_http_server(
+                settings.metrics.port, settings.metrics.host, worker.metrics.registry
+            )
+            kept.callback(server.shutdown)
+        # Loaded modules and the model live for ever; Faust collects garbage at each rebalance.
+        gc.collect()
+        gc.freeze()
+        reason = asyncio.run(serve(worker, ready))
+        worker.thread.shutdown(wait=False, cancel_futures=True)
+    if reason is None:
+        return 0
+    if isinstance(reason, FraudstreamError):
+        raise reason
+    _logger.critical("crashed", exc_info=reason)
+    return 1
+
+
+def end(code: int) -> None:
+    """End the process now: a thread that still hangs in a call must not keep it."""
+    logging.shutdown()
+    os._exit(code)
+
+
+def _quiet(settings: Settings) -> None:
+    level = logging.INFO if settings.log.level == "DEBUG" else logging.WARNING
+    for name in CHATTY:
+        logging.getLogger(name).setLevel(level)

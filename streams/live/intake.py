@@ -1,0 +1,257 @@
+"""Between Faust and the rounds: which events are taken, in what order, and what becomes of them.
+
+In: Faust events and changes of assignment. Out: rounds, acks, claims, seeks. Runs in the event
+loop; whatever touches store, arenas or model goes to the worker's one thread.
+Does not know what a round does, only how it may end for a partition.
+
+A partition's *cursor* is where its next range must begin. A range of an older epoch was read before
+a seek and is dropped; one of the right epoch that begins elsewhere means that a range was lost,
+which must not happen, so it ends the process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from contextlib import aclosing
+from typing import Any, Final, Protocol, TypeVar
+
+from faust.types import TP
+
+from streams.batch import Batch
+from streams.errors import BrokerError, Conflict, Fenced, PartitionError
+from streams.live.failpoint import Failpoint
+from streams.live.microbatch import LogRange, RangeConsumer, RangeMessage
+from streams.live.partitions import Partitions
+from streams.live.patience import Stopped
+from streams.metrics import Metrics
+from streams.store.checks import REBUILD
+
+HANDOVERS: Final = 4
+"""Turns of the event loop in which Faust's stream hands over an event that is in its queue."""
+
+T = TypeVar("T")
+
+_logger = logging.getLogger(__name__)
+
+Run = Callable[[Sequence[Sequence[Batch]]], Mapping[int, PartitionError | None]]
+"""A round over the consecutive batches of each partition, in the worker's thread."""
+
+
+class Crash(Protocol):
+    """How the process is told to end."""
+
+    async def __call__(self, reason: BaseException) -> None: ...
+
+
+class Intake:
+    """The agent's coroutine, and the answers to Faust's rebalances."""
+
+    def __init__(
+        self,
+        partitions: Partitions,
+        run: Run,
+        thread: Executor,
+        *,
+        round_events: int,
+        failpoint: Failpoint,
+        metrics: Metrics,
+        crash: Crash,
+        consumer: Callable[[], RangeConsumer],
+    ) -> None:
+        self._partitions = partitions
+        self._run = run
+        self._thread = thread
+        self._round_events = round_events
+        self._failpoint = failpoint
+        self._metrics = metrics
+        self._crash = crash
+        self._consumer = consumer
+        self._cursors: dict[TP, tuple[int, int]] = {}
+        """Epoch, and where the next range begins."""
+        self._applied: dict[TP, int] = {}
+        """First offset not applied, per partition."""
+        self._open: dict[int, RangeMessage] = {}
+        """Messages taken from the stream and neither acked nor released, by identity."""
+        self.given_up: dict[TP, float] = {}
+        """Partitions given up to a newer owner and still assigned, and since when (monotonic)."""
+        self.rounds = 0
+        """Rounds ended, for whoever watches for progress."""
+
+    def lag(self) -> dict[int, int]:
+        """Messages in the log that are not applied, per partition."""
+        reach = self._consumer().reach()
+        return {
+            tp.partition: reach[tp].lag(applied)
+            for tp, applied in self._applied.items()
+            if tp in reach
+        }
+
+    # What the consumer asks (`microbatch.Ownership`).
+
+    async def claim(self, log: Mapping[TP, LogRange]) -> Mapping[TP, int]:
+        """Take partitions over; answer where to read each from."""
+        names = {tp.partition: tp for tp in log}
+        found = await self._in_thread(
+            self._partitions.claim, {tp.partition: known for tp, known in log.items()}
+        )
+        for tp in log:
+            self.given_up.pop(tp, None)
+        return {names[partition]: offset for partition, offset in found.items()}
+
+    async def placed(self, positions: Mapping[TP, int], epoch: int) -> None:
+        """From now on ranges of these partitions carry `epoch`, and the first begins here."""
+        for tp, offset in positions.items():
+            self._cursors[tp] = (epoch, offset)
+            self._applied[tp] = offset
+
+    async def release(self, partitions: Sequence[TP]) -> None:
+        """Forget revoked partitions."""
+        for tp in partitions:
+            self._cursors.pop(tp, None)
+            self._applied.pop(tp, None)
+            self.given_up.pop(tp, None)
+            await self._in_thread(self._partitions.release, tp.partition)
+
+    async def _in_thread(self, call: Callable[..., T], *given: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, call, *given)
+
+    # The agent.
+
+    async def work(self, stream: Any) -> None:
+        """Run rounds until the stream ends. An error ends the process: nothing is skipped."""
+        try:
+            async with aclosing(self._ready(aiter(stream.noack().events()))) as ready:
+                async for events in ready:
+                    await self._round(events)
+        except Stopped:
+            _logger.info("stopped while waiting for the store; the batch will be read again")
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            await self._crash(error)
+        finally:
+            # Faust waits for what was taken before it lets go of a partition.
+            for message in list(self._open.values()):
+                self._let_go(message)
+
+    async def _ready(self, events: AsyncIterator[Any]) -> AsyncGenerator[list[Any], None]:
+        """All that is ready now, up to the events of one round; waits for the first only."""
+        upcoming = asyncio.ensure_future(anext(events))
+        try:
+            while True:
+                found = [await upcoming]
+                total = len(self._take(found[0]).fetched.batch)
+                upcoming = asyncio.ensure_future(anext(events))
+                while await _handed_over(upcoming):
+                    size = len(self._take(upcoming.result()).fetched.batch)
+                    if total + size > self._round_events:
+                        break
+                    total += size
+                    found.append(upcoming.result())
+                    upcoming = asyncio.ensure_future(anext(events))
+                yield found
+        except StopAsyncIteration:
+            return
+        finally:
+            if not upcoming.cancel() and upcoming.exception() is None:
+                self._take(upcoming.result())
+
+    def _take(self, event: Any) -> RangeMessage:
+        message = event.message
+        assert isinstance(message, RangeMessage)
+        self._open[id(message)] = message
+        return message
+
+    def _let_go(self, message: RangeMessage) -> None:
+        self._open.pop(id(message), None)
+        self._consumer().release(message)
+
+    async def _round(self, events: Sequence[Any]) -> None:
+        admitted: dict[TP, list[Any]] = {}
+        for event in events:
+            if await self._admit(event.message):
+                admitted.setdefault(event.message.tp, []).append(event)
+            else:
+                self._metrics.stale.inc()
+                self._let_go(event.message)
+        if not admitted:
+            return
+        batches = [[e.message.fetched.batch for e in each] for each in admitted.values()]
+        results = await self._in_thread(self._run, batches)
+        conflicts = []
+        for tp, done in admitted.items():
+            error = results[tp.partition]
+            if error is None:
+                for event in done:
+                    self._open.pop(id(event.message), None)
+                    event.ack()
+                self._applied[tp] = done[-1].message.fetched.batch.next_offset
+                continue
+            if isinstance(error, Fenced):
+                self._give_up(tp, error)
+            elif isinstance(error, Conflict):
+                _logger.warning("%s; reading the state again", error)
+                self._metrics.conflicts.inc()
+                conflicts.append(tp)
+            else:
+                raise error
+            for event in done:
+                self._let_go(event.message)
+        self._failpoint.passed("acked")
+        self.rounds += 1
+        if conflicts:
+            await self._claim_again(conflicts)
+
+    async def _admit(self, message: RangeMessage) -> bool:
+        """Whether this range is the partition's next one. Raises when one before it is missing."""
+        tp, fetched = message.tp, message.fetched
+        epoch, begin = self._cursors.get(tp, (-1, -1))
+        if fetched.epoch != epoch:
+            return False
+        if fetched.begin != begin:
+            raise BrokerError(
+                f"a range is missing: read {fetched.begin}, expected {begin}",
+                topic=tp.topic,
+                partition=tp.partition,
+                offset=begin,
+            )
+        first = int(fetched.batch.offsets[0])
+        if first > begin:
+            # Control records and compaction leave holes; retention takes what was not read.
+            start = (await self._consumer().earliest_offsets(tp))[tp]
+            if start > begin:
+                raise BrokerError(
+                    f"offsets {begin} to {start - 1} were deleted before they were read",
+                    topic=tp.topic,
+                    partition=tp.partition,
+                    remedy=REBUILD,
+                )
+        self._cursors[tp] = (epoch, fetched.batch.next_offset)
+        return True
+
+    def _give_up(self, tp: TP, error: Fenced) -> None:
+        _logger.warning("%s; giving the partition up", error)
+        self._metrics.fenced.inc()
+        self._cursors.pop(tp, None)
+        self._partitions.drop(tp.partition)
+        self.given_up[tp] = time.monotonic()
+
+    async def _claim_again(self, partitions: Sequence[TP]) -> None:
+        """Memory was wrong: claim, and read again from where the store is."""
+        for tp in partitions:
+            self._cursors.pop(tp, None)
+            self._partitions.drop(tp.partition)
+        consumer = self._consumer()
+        await consumer.place(await self.claim(await consumer.log_ranges(partitions)))
+
+
+async def _handed_over(upcoming: asyncio.Future[Any]) -> bool:
+    for _ in range(HANDOVERS):
+        if upcoming.done():
+            break
+        await asyncio.sleep(0)
+    return upcoming.done() and upcoming.exception() is None
