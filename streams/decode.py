@@ -50,18 +50,24 @@ def _parse_one(value: bytes) -> Any:
 
 def _parse(values: Sequence[bytes | None]) -> tuple[list[int], list[Document]]:
     """The messages that are JSON objects of bearable size: their rows, and the objects."""
-    rows = range(len(values))
-    if None in values or max(map(len, values), default=0) > MAX_MESSAGE_BYTES:  # type: ignore[arg-type]
-        rows = [i for i, value in enumerate(values) if value and len(value) <= MAX_MESSAGE_BYTES]
-        values = [values[i] for i in rows]
+    rows, bearable = _bearable(values)
     try:
-        documents = list(map(orjson.loads, values))
+        documents = list(map(orjson.loads, bearable))
     except orjson.JSONDecodeError:
-        documents = list(map(_parse_one, values))
+        documents = list(map(_parse_one, bearable))
     if set(map(type, documents)) == {dict}:
-        return list(rows), documents
+        return rows, documents
     found = [type(document) is dict for document in documents]
     return list(compress(rows, found)), list(compress(documents, found))
+
+
+def _bearable(values: Sequence[bytes | None]) -> tuple[list[int], list[bytes]]:
+    rows, given = [], []
+    for row, value in enumerate(values):
+        if value is not None and len(value) <= MAX_MESSAGE_BYTES:
+            rows.append(row)
+            given.append(value)
+    return rows, given
 
 
 def _columns_of(documents: Sequence[Document], names: Iterable[str]) -> dict[str, list[Any]]:
@@ -85,7 +91,8 @@ def _suspect_bytes(values: Sequence[bytes], documents: Sequence[Document], ext: 
     if ext is not None:
         expected += [len(value) if type(value) is dict else 0 for value in ext]
     # An ext of another form miscounts here, but is a suspect by its type already.
-    return (flags != 0) | (members != expected) | (depth > MAX_NESTING)
+    suspect: Mask = (flags != 0) | (members != expected) | (depth > MAX_NESTING)
+    return suspect
 
 
 def _suspect_keys(keys: Sequence[bytes | None], accounts: Sequence[Any]) -> Mask:

@@ -58,7 +58,8 @@ def has_pan(text: str) -> bool:
 def redact(text: str) -> str:
     """The text with each card number replaced, for logs and error messages."""
     data = np.frombuffer(_searchable(text), np.uint8)
-    parts, at = [], 0
+    parts: list[str] = []
+    at = 0
     while True:
         start, stop = next_pan(data, 0, at, len(data))
         if start < 0:

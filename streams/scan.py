@@ -17,7 +17,8 @@ The search for card numbers is the only one there is: fields, logs and dead lett
    b. inside a hash or UUID: 32 or more hexadecimal digits (the dashes of a UUID aside), at least
       one of them a letter. Hashes are digits by chance, one in 200 times long enough;
    c. inside a longer token (`tx-1234567890123452`, `9f1234567890123452c`), where its first digits
-      and length are those of no card scheme. One that stands alone needs no scheme.
+      and length are those of no card scheme, or a dash parts it as no card is printed (a group of
+      more than 6 digits). One that stands alone needs neither.
 4. Luhn from the left: which digits double depends on how many follow, so both sums are kept and
    the one that fits is looked at when a group ends.
 """
@@ -36,6 +37,7 @@ MAX_AMOUNT_DIGITS: Final = len(str(MAX_AMOUNT_MINOR))
 MIN_PAN: Final = 13
 MAX_PAN: Final = 19
 MAX_GAP: Final = 3
+MAX_PRINTED_GROUP: Final = 6
 MIN_HASH: Final = 32
 UUID_LENGTH: Final = 36
 
@@ -190,24 +192,28 @@ def _find_in_sequence(
     first = start
     while first < stop:
         even, odd, digits = 0, 0, 0  # sums with the last digit single, with it doubled
-        at = first
+        group, longest, at = 0, 0, first
         while at < stop and digits <= MAX_PAN:
             if _is_digit(data[at]):
                 digit = data[at] - 48
                 even, odd = odd + digit, even + _DOUBLED[digit]
                 digits += 1
+                group += 1
                 ends = at + 1 == stop or not _is_digit(data[at + 1])
                 if ends and MIN_PAN <= digits <= MAX_PAN and even % 10 == 0:
                     single = at + 1 - first == digits
+                    printed = single or max(group, longest) <= MAX_PRINTED_GROUP
                     if (
                         (
                             _stands_alone(data, low, first, at + 1, high)
-                            or _of_a_scheme(data, first, digits)
+                            or (printed and _of_a_scheme(data, first, digits))
                         )
                         and not (single and _exempt_number(data, low, first, at + 1, high))
                         and not _in_hash(data, low, first, at + 1, high)
                     ):
                         return first, at + 1
+            else:
+                longest, group = max(group, longest), 0
             at += 1
         while first < stop and _is_digit(data[first]):
             first += 1

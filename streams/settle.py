@@ -20,14 +20,14 @@ from numpy.typing import NDArray
 
 from model.inputs import COUNTS_SHIFT, ScoringBatch
 from streams.alerts import alert_id
-from streams.batch import Batch
 from streams.columns import Rejected
+from streams.deadletter import dead_letter
 from streams.decide import DECISIONS, Thresholds, Verdicts, decide, risk_level, threshold_of
 from streams.entry import LATE, DeadRow, Entry, pack
 from streams.features import INDEX
 from streams.reasons import Contributions, reasons
 from streams.rules import RuleInput, RuleSet
-from streams.schema import BLANKED, SCHEMA_VERSION, Mode, Reject
+from streams.schema import Mode, Reject
 from streams.windows import Work, scoring_batch
 
 APPLIED, DUPLICATE, ID_CONFLICT = range(3)
@@ -208,7 +208,7 @@ def _dead_letters(work: Work) -> tuple[DeadRow, ...]:
         Rejected(int(columns.row[row]), Reject.ID_CONFLICT, detail) for row in conflicts
     ]
     rejects.sort(key=lambda each: each.row)
-    return tuple(_dead_row(columns.batch, each) for each in rejects)
+    return tuple(dead_letter(columns.batch, each) for each in rejects)
 
 
 def _counts(
@@ -234,21 +234,3 @@ def _counts(
     whole = counts["scored"] + counts["duplicate"] + counts["dead"] + counts["erased"]
     assert whole == counts["in"], "a message is unaccounted for"
     return counts
-
-
-def _dead_row(batch: Batch, rejected: Rejected) -> DeadRow:
-    row = rejected.row
-    offset = int(batch.offsets[row])
-    blanked = rejected.reason in BLANKED
-    given = () if batch.headers is None or blanked else tuple(batch.headers[row])
-    headers = (
-        *given,
-        ("reason", rejected.reason.encode()),
-        ("detail", rejected.detail.encode()),
-        ("topic", batch.topic.encode()),
-        ("partition", b"%d" % batch.partition),
-        ("offset", b"%d" % offset),
-        ("schema_version", b"%d" % SCHEMA_VERSION),
-    )
-    key = None if blanked else batch.keys[row]
-    return DeadRow(offset, key, b"" if blanked else batch.values[row], headers)
