@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Final, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,9 +32,7 @@ from streams.kernels.cells import DIRTY, FREE, Cells
 from streams.kernels.pack import load_records, measure_pieces, release_blocks, store_pieces
 from streams.kernels.panes import BLOCK_WORDS, INDEX_WORDS
 from streams.kernels.record import HEADER_WORDS, PANE_ROWS
-
-Piece = tuple[int, bytes]
-"""Offset in the record, bytes to put there."""
+from streams.writes import WHOLE, Writes
 
 BLOCK_BYTES: Final = BLOCK_WORDS * 8
 SLOT_BYTES: Final = HEADER_WORDS * 8 + INDEX_WORDS * 4 + 8 + 8 + PANE_ROWS * 4 + 1 + 4 + 8
@@ -136,14 +134,24 @@ class Arena:
         if slot is not None:
             release_blocks(self.cells, np.array([slot], np.int32))
 
-    def writes(self) -> list[tuple[str, list[Piece]]]:
+    def writes(self) -> Writes:
         """For each account changed since `settled`: the pieces that make the store's record equal.
 
-        A record that the store does not have, or that gained a pane row, is one piece at 0.
+        A record that the store does not have, that gained a pane row or is small comes whole.
         """
         dirty = self.cells.dirty[: self.cells.tally[DIRTY]]
         slots = dirty[self.cells.heads[dirty, 0] != 0]
-        return self._pieces(slots, whole=False)
+        pieces, blob = self._pieces(slots, whole=False)
+        counts = np.bincount(pieces[:, 0], minlength=len(slots)).astype("<u2")
+        spans = pieces[:, 1:] * 8
+        spans[pieces[:, 1] < 0, 0] = WHOLE
+        names = [self._names[slot] for slot in slots.tolist()]
+        return Writes(
+            accounts=cast(list[str], names),
+            counts=counts.tobytes(),
+            spans=spans.astype("<u4").tobytes(),
+            blob=blob,
+        )
 
     def settled(self) -> None:
         """The store has committed `writes()`."""
@@ -159,29 +167,15 @@ class Arena:
         slots = self.slots([account])
         if self.cells.heads[slots[0], 0] == 0:
             return b""
-        return self._pieces(slots, whole=True)[0][1][0][1]
+        return self._pieces(slots, whole=True)[1]
 
-    def _pieces(self, slots: NDArray[np.int32], *, whole: bool) -> list[tuple[str, list[Piece]]]:
+    def _pieces(self, slots: NDArray[np.int32], *, whole: bool) -> tuple[NDArray[np.int64], bytes]:
+        """The rows that `store_pieces` makes, and their bytes one after the other."""
         count, words = measure_pieces(self.cells, slots, whole)
         pieces = np.empty((count, 3), np.int64)
         out = np.empty(words, np.uint64)
         store_pieces(self.cells, slots, whole, pieces, out)
-        data = out.tobytes()
-        result: list[tuple[str, list[Piece]]] = []
-        start = 0
-        last = -1
-        for number, word, length in pieces.tolist():
-            end = start + length * 8
-            piece = (word * 8, data[start:end])
-            if number == last:
-                result[-1][1].append(piece)
-            else:
-                name = self._names[slots[number]]
-                assert name is not None
-                result.append((name, [piece]))
-                last = number
-            start = end
-        return result
+        return pieces, out.tobytes()
 
     def _make_room(self, slots: int, blocks: int) -> None:
         """See that so many slots and blocks are free: evict, and only then grow."""

@@ -34,6 +34,13 @@ Words = NDArray[np.uint64]
 GAP_WORDS = 16
 """Two changed runs at most this far apart become one piece: a piece costs more than 128 bytes."""
 
+ALL = -1
+"""In the place of a run's first word: the run is the whole record."""
+
+SMALL_WORDS = 128
+"""A record up to this long is written whole: that costs a store less than two pieces, and Redis
+keeps no slack behind it (benchmarks/store.py)."""
+
 _VERSION_SHIFT = np.uint64(VERSION_SHIFT)
 
 
@@ -121,11 +128,11 @@ def is_marked(cells: Cells, slot: int, word: int) -> bool:
 
 @kernel
 def find_pieces(cells: Cells, slot: int, whole: bool, runs: NDArray[np.int64]) -> int:
-    """The runs [from, to) of record words to write. Returns how many."""
+    """The runs [from, to) of record words to write; from ALL is the whole record. Their number."""
     length = record_words(cells.heads[slot, 0])
     runs[0, 0] = 0
-    if whole:
-        runs[0, 1] = length
+    if whole or length <= SMALL_WORDS:
+        runs[0, 0], runs[0, 1] = ALL, length
         return 1
     runs[0, 1] = HEADER_WORDS
     last = 0
@@ -150,7 +157,7 @@ def measure_pieces(cells: Cells, slots: NDArray[np.int32], whole: bool) -> tuple
         found = find_pieces(cells, slot, whole or cells.state[slot] == WHOLE, runs)
         pieces += found
         for i in range(found):
-            words += runs[i, 1] - runs[i, 0]
+            words += runs[i, 1] - max(runs[i, 0], 0)
     return pieces, words
 
 
@@ -160,7 +167,8 @@ def store_pieces(
 ) -> None:
     """Copy what differs from the store (with `whole`, everything) of each slot into `out`.
 
-    pieces: int64 [p, 3]: number of the slot in `slots`, record word, words; in the order of `out`.
+    pieces: int64 [p, 3]: number of the slot in `slots`, record word (or ALL), words; in the order
+    of `out`.
     """
     runs = np.empty((HISTORY + PANE_ROWS * PANES, 2), np.int64)
     piece, at = 0, 0
@@ -170,9 +178,10 @@ def store_pieces(
         for run in range(found):
             pieces[piece, 0] = i
             pieces[piece, 1] = runs[run, 0]
-            pieces[piece, 2] = runs[run, 1] - runs[run, 0]
+            first = max(runs[run, 0], 0)
+            pieces[piece, 2] = runs[run, 1] - first
             piece += 1
-            for word in range(runs[run, 0], runs[run, 1]):
+            for word in range(first, runs[run, 1]):
                 if word < HEADER_WORDS:
                     out[at] = cells.heads[slot, word]
                     if word == CHECKSUM:

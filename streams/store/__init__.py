@@ -19,27 +19,31 @@ repeat the same call with the same arguments; it is safe), `StoreUnready` (a per
 
 from __future__ import annotations
 
-import itertools
-import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from streams.errors import PartitionError
+from streams.writes import NO_WRITES, WHOLE, Piece, Writes
+
+__all__ = [
+    "KEY_FORMAT",
+    "MAX_OUTBOX_ENTRIES",
+    "WHOLE",
+    "Claim",
+    "Commit",
+    "Identity",
+    "Piece",
+    "Scrub",
+    "Store",
+    "Writes",
+]
 
 KEY_FORMAT: Final = 1
 """Version of the key layout; a store written by another version is refused at `acquire`."""
 
-WHOLE: Final = 0xFFFF_FFFF
-"""As the offset of an account's only piece: these bytes replace the record, or begin it."""
-
-MAX_COMMIT_ACCOUNTS: Final = 8_192
-MAX_RECORD_BYTES: Final = 65_536
 MAX_OUTBOX_ENTRIES: Final = 4_096
 """Entries of one partition not yet acknowledged by Kafka; a commit above it gets `StoreFull`."""
-
-Piece = tuple[int, bytes]
-"""(offset in the record or WHOLE, bytes); the offset is never past the record's end."""
 
 Scrub = Callable[[bytes], bytes | None]
 """An outbox entry without one account's rows; None when nothing is left of it."""
@@ -76,62 +80,6 @@ class Claim:
     offset: int | None
     erasures: int
     model_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Writes:
-    """The changed bytes of a step's accounts, packed so that nobody handles them one by one.
-
-    accounts: every changed account once
-    counts:   u16 little endian an account: its pieces
-    spans:    two u32 little endian a piece: offset in the record (or WHOLE), length
-    blob:     the pieces' bytes, one after the other
-
-    Which form is cheaper was measured (benchmarks/store.py): WHOLE costs the server less than two
-    pieces up to a record of about 1 KB, and leaves no slack, where a piece past the end of the
-    record makes Redis reserve up to twice its length.
-    """
-
-    accounts: Sequence[str]
-    counts: bytes
-    spans: bytes
-    blob: bytes
-
-    def __post_init__(self) -> None:
-        assert len(self.counts) == 2 * len(self.accounts) and len(self.spans) % 8 == 0
-        assert len(self.accounts) <= MAX_COMMIT_ACCOUNTS
-
-    @classmethod
-    def of(cls, changed: Sequence[tuple[str, Sequence[Piece]]]) -> Writes:
-        """Pack pieces given one by one."""
-        spans = [
-            number
-            for _, pieces in changed
-            for at, content in pieces
-            for number in (at, len(content))
-        ]
-        return cls(
-            accounts=[account for account, _ in changed],
-            counts=struct.pack(f"<{len(changed)}H", *(len(pieces) for _, pieces in changed)),
-            spans=struct.pack(f"<{len(spans)}I", *spans),
-            blob=b"".join(content for _, pieces in changed for _, content in pieces),
-        )
-
-    def __iter__(self) -> Iterator[tuple[str, list[Piece]]]:
-        """The pieces one by one, as `of` takes them."""
-        spans = struct.iter_unpack("<II", self.spans)
-        at = 0
-        for account, (count,) in zip(
-            self.accounts, struct.iter_unpack("<H", self.counts), strict=True
-        ):
-            pieces = []
-            for offset, length in itertools.islice(spans, count):
-                pieces.append((offset, self.blob[at : at + length]))
-                at += length
-            yield account, pieces
-
-
-NO_WRITES: Final = Writes((), b"", b"", b"")
 
 
 @dataclass(frozen=True, slots=True)
