@@ -1,0 +1,259 @@
+"""Verbs of the clients: `publish`, `alerts`, `scores`, `dlq list|republish`, `audit`.
+
+In: flags. Out: messages on Kafka, or lines on the terminal.
+Does not know how messages are sent, read or added up (`streams.clients`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from streams.cli import options
+
+if TYPE_CHECKING:
+    from streams.settings import Settings
+
+Start = Annotated[
+    str, typer.Option("--from", help="earliest, latest, a span ago (30m, 2h, 7d) or an ISO time.")
+]
+Limit = Annotated[int | None, typer.Option(min=1, help="Stop after so many.")]
+
+
+def _speed(text: str) -> float:
+    """`60x` or `60`: how many times as fast as the events' own time."""
+    try:
+        found = float(text.removesuffix("x"))
+    except ValueError:
+        raise typer.BadParameter("write it as 60x") from None
+    if found <= 0:
+        raise typer.BadParameter("it must be above 0")
+    return found
+
+
+def publish(
+    file: Annotated[str, typer.Argument(help="Parquet, CSV or JSON lines; - is standard input.")],
+    topic: Annotated[
+        str | None,
+        typer.Option(help="transactions or labels; default: as the file's columns say."),
+    ] = None,
+    rate: Annotated[float, typer.Option(min=0, help="Messages a second; 0: no limit.")] = 0.0,
+    speed: Annotated[
+        float | None,
+        typer.Option(parser=_speed, metavar="60x", help="Event time, so many times as fast."),
+    ] = None,
+    limit: Limit = None,
+    form: Annotated[
+        str | None, typer.Option("--format", help="parquet, csv or jsonl; default: the suffix.")
+    ] = None,
+    config: options.Config = None,
+    sets: options.Set = None,
+    as_json: options.Json = False,
+) -> None:
+    """Publish a file of transactions or labels, in its order, keyed by account.
+
+    Exits 1 when Kafka did not take a message; the errors are told and counted.
+
+    Example: fraudstream publish my.parquet --rate 500
+    """
+    from streams.cli.progress import Progress
+    from streams.clients.publish import Pace, chunks, count_rows
+    from streams.clients.publish import publish as send
+    from streams.clients.publisher import Publisher
+
+    source = None if file == "-" else Path(file)
+    pace = Pace(rate, speed or 0.0)
+    found = chunks(source, form)
+    total = count_rows(source, form)
+    out = Publisher(settings=options.settings(config, sets))
+    with Progress(total if limit is None else min(limit, total or limit)) as shown:
+        try:
+            send(out, found, pace, topic=topic, limit=limit, progress=shown.add)
+        except KeyboardInterrupt:
+            shown.note("stopped; sending what is queued")
+        finally:
+            left = out.flush()
+    delivered = out.sent - out.failed - left
+    result = {
+        "sent": out.sent, "delivered": delivered, "failed": out.failed + left,
+        "seconds": round(shown.seconds, 3), "errors": dict(out.errors),
+    }  # fmt: skip
+    if as_json:
+        options.print_json(result)
+    else:
+        a_second = delivered / shown.seconds if shown.seconds else 0.0
+        typer.echo(f"{delivered:,} messages in {shown.seconds:.1f} s, {a_second:,.0f} a second")
+    for text, count in out.errors.most_common():
+        typer.echo(f"not delivered: {count} x {text}", err=True)
+    if left:
+        typer.echo(f"not delivered: {left} still queued when Kafka did not answer", err=True)
+    if out.failed or left:
+        raise typer.Exit(1)
+
+
+def _follow(
+    kind: str, follow: bool, start: str | None, limit: int | None, as_json: bool, found: Settings
+) -> None:
+    import orjson
+
+    from streams.clients.subscriber import Subscriber
+    from streams.clients.view import Lines, console
+
+    begin = start or ("latest" if follow else "earliest")
+    lines = Lines(kind, console())
+    count = 0
+    with Subscriber(kind, settings=found, start=begin, follow=follow) as reader:
+        try:
+            for record in reader:
+                if as_json:
+                    typer.echo(orjson.dumps(record).decode())
+                else:
+                    lines.show(record)
+                count += 1
+                if count == limit:
+                    break
+        except KeyboardInterrupt:
+            pass
+    typer.echo(f"{count:,} {kind}", err=True)
+
+
+Follow = Annotated[bool, typer.Option("--follow", "-f", help="Wait for new ones.")]
+Begin = Annotated[
+    str | None,
+    typer.Option(
+        "--from",
+        help="earliest, latest, a span ago (2h) or an ISO time. "
+        "Default: latest with --follow, else earliest.",
+    ),
+]
+
+
+def alerts(
+    follow: Follow = False,
+    start: Begin = None,
+    limit: Limit = None,
+    config: options.Config = None,
+    sets: options.Set = None,
+    as_json: options.Json = False,
+) -> None:
+    """Show alerts: account, amount, score, decision, reasons in words. Each once.
+
+    With --json one alert a line, as it is on Kafka.
+
+    Example: fraudstream alerts --follow
+    """
+    _follow("alerts", follow, start, limit, as_json, options.settings(config, sets))
+
+
+def scores(
+    follow: Follow = False,
+    start: Begin = None,
+    limit: Limit = None,
+    config: options.Config = None,
+    sets: options.Set = None,
+    as_json: options.Json = False,
+) -> None:
+    """Show the score of every accepted transaction, each once.
+
+    Example: fraudstream scores --from 10m --json
+    """
+    _follow("scores", follow, start, limit, as_json, options.settings(config, sets))
+
+
+Reasons = Annotated[
+    list[str] | None, typer.Option("--reason", help="Only this reason code; may be repeated.")
+]
+
+
+def _reasons(wanted: list[str] | None) -> list[str]:
+    from streams.clients.deadletters import REASONS
+
+    for reason in wanted or ():
+        if reason not in REASONS:
+            raise typer.BadParameter(f"no reason {reason}; one of {', '.join(REASONS)}")
+    return list(wanted or ())
+
+
+def dlq_list(
+    reason: Reasons = None,
+    start: Start = "earliest",
+    limit: Limit = None,
+    config: options.Config = None,
+    sets: options.Set = None,
+    as_json: options.Json = False,
+) -> None:
+    """List the dead letters: reason, field, where the message came from.
+
+    With --json one a line, with its text.
+
+    Example: fraudstream dlq list --reason bad_currency
+    """
+    from collections import Counter
+
+    import orjson
+
+    from streams.clients import deadletters
+    from streams.clients.view import moment
+
+    wanted = _reasons(reason)
+    counts: Counter[str] = Counter()
+    for letter in deadletters.read(options.settings(config, sets), start, wanted):
+        counts[letter.reason] += 1
+        if as_json:
+            typer.echo(orjson.dumps(letter.as_json()).decode())
+        else:
+            topic, partition, offset = letter.source
+            place = f"{topic}/{partition}/{offset}"
+            typer.echo(f"{moment(letter.time_ms)}  {letter.reason:<18} {place:<32} {letter.detail}")
+        if counts.total() == limit:
+            break
+    told = ", ".join(f"{name} {n:,}" for name, n in counts.most_common())
+    typer.echo(f"{counts.total():,} dead letters{': ' + told if told else ''}", err=True)
+
+
+def dlq_republish(
+    reason: Reasons = None,
+    everything: Annotated[bool, typer.Option("--all", help="Whatever the reason.")] = False,
+    start: Start = "earliest",
+    dry_run: Annotated[bool, typer.Option(help="Only count.")] = False,
+    config: options.Config = None,
+    sets: options.Set = None,
+    as_json: options.Json = False,
+) -> None:
+    """Send dead letters to the service again, with their original bytes and key.
+
+    Do so when the cause is gone; a message that is still bad becomes a dead letter again. Blanked
+    ones (a card number, an erased account) cannot be sent.
+
+    Example: fraudstream dlq republish --reason quarantined
+    """
+    from collections import Counter
+
+    from streams.clients import deadletters
+
+    if everything == bool(reason):
+        raise typer.BadParameter("give --reason or --all")
+    found = options.settings(config, sets)
+    letters = deadletters.read(found, start, _reasons(reason))
+    if dry_run:
+        blanks = Counter(letter.blanked for letter in letters)
+        result = {"sendable": blanks[False], "blanked": blanks[True]}
+    else:
+        sent, blanked = deadletters.republish(found, letters)
+        result = {"sent": sent, "blanked": blanked}
+    if as_json:
+        options.print_json(result)
+    else:
+        typer.echo(", ".join(f"{name} {n:,}" for name, n in result.items()))
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs of this module."""
+    for verb in (publish, alerts, scores):
+        app.command()(verb)
+    dlq = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+    dlq.command("list")(dlq_list)
+    dlq.command("republish")(dlq_republish)
+    app.add_typer(dlq, name="dlq", help="Messages that the service refused.")

@@ -1,0 +1,81 @@
+"""Verbs that make files of transactions: `simulate` and `convert`.
+
+In: flags. Out: files in schema v1. Does not know habits, frauds or foreign formats.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from streams.cli import options
+
+
+def simulate(
+    out: Annotated[Path, typer.Argument(help="NAME.parquet, NAME.csv or NAME.jsonl.")],
+    events: Annotated[int, typer.Option(help="Transactions.")] = 100_000,
+    accounts: Annotated[int, typer.Option(help="Accounts.")] = 5_000,
+    days: Annotated[int, typer.Option(help="Days that the stream spans.")] = 60,
+    seed: Annotated[int, typer.Option(help="Same seed, same bytes.")] = 1,
+    scenario: Annotated[
+        list[str] | None, typer.Option(help="Only this fraud; may be repeated. Default: all.")
+    ] = None,
+    fraud_rate: Annotated[float, typer.Option(help="Share of frauds.")] = 0.006,
+    start: Annotated[str, typer.Option(help="First day, UTC.")] = "2025-01-01",
+    label_delay: Annotated[float, typer.Option(help="Median delay of labels, days.")] = 2.0,
+    unreported: Annotated[float, typer.Option(help="Share of frauds nobody reports.")] = 0.05,
+    late: Annotated[float, typer.Option(help="Share that arrives late.")] = 0.0,
+    duplicates: Annotated[float, typer.Option(help="Share that arrives twice.")] = 0.0,
+    faults: Annotated[float, typer.Option(help="Share that breaks the schema.")] = 0.0,
+    as_json: options.Json = False,
+) -> None:
+    """Write a seeded stream: accounts with habits, frauds among them, labels with delay.
+
+    Beside NAME.parquet (transactions in arrival order) come NAME-labels.parquet (what becomes
+    known, and when) and NAME-truth.parquet (every fraud, reported or not; for analysis only).
+    Scenarios: card_testing, takeover, lost_stolen, compromised_merchant, impossible_travel, mule,
+    and order, which only the order of an account's payments tells.
+
+    Example: fraudstream simulate /tmp/s.parquet --events 1000000 --accounts 20000
+    """
+    from datetime import UTC, datetime
+
+    from streams.clients.writer import write_table
+    from streams.dev.simulate import Plan
+    from streams.dev.simulate import simulate as make
+    from streams.dev.simulate.frauds import SCENARIOS
+    from streams.errors import ConfigError
+
+    try:
+        first = datetime.fromisoformat(start).replace(tzinfo=UTC)
+    except ValueError:
+        raise ConfigError(f"no date {start!r}", remedy="Write --start 2025-01-01") from None
+    plan = Plan(
+        events=events, accounts=accounts, days=days, seed=seed,
+        scenarios=tuple(scenario) if scenario else SCENARIOS, fraud_rate=fraud_rate,
+        start_ms=int(first.timestamp()) * 1_000, label_delay_days=label_delay,
+        unreported=unreported, late=late, duplicates=duplicates, faults=faults,
+    )  # fmt: skip
+    stream = make(plan)
+    paths = {"transactions": out, "labels": beside(out, "labels"), "truth": beside(out, "truth")}
+    for name, path in paths.items():
+        write_table(path, getattr(stream, name))
+    told = {name: {"file": str(path), "rows": len(getattr(stream, name))}
+            for name, path in paths.items()}  # fmt: skip
+    if as_json:
+        options.print_json(told)
+        return
+    for name, each in told.items():
+        typer.echo(f"{name:<12}  {each['rows']:>10,}  {each['file']}")
+
+
+def beside(path: Path, what: str) -> Path:
+    """`dir/name.parquet` to `dir/name-labels.parquet`."""
+    return path.with_name(f"{path.stem}-{what}{path.suffix}")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs of this module."""
+    app.command()(simulate)

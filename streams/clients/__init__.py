@@ -1,0 +1,1 @@
+"""The two clients, publisher and subscriber, on confluent-kafka, and what is built from them."""

@@ -1,0 +1,109 @@
+"""Dead letters: listed, and sent to the service once more when the cause is gone.
+
+In: `transactions.dlq`. Out: `DeadLetter` values; messages on their original topic.
+Does not know why a message was refused beyond the reason it carries. A dead letter whose bytes were
+blanked (a card number was found, or its account was erased) has nothing to send again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from confluent_kafka import Message
+
+from streams.clients.publisher import Publisher
+from streams.clients.subscriber import Once, Subscriber
+from streams.schema import BLANKED, Reject
+from streams.settings import Settings
+
+TOPIC = "transactions.dlq"
+SHOWN_BYTES = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """One dead letter: where it lies, where it came from, why it is there, its original bytes."""
+
+    at: tuple[int, int]
+    reason: str
+    detail: str
+    source: tuple[str, int, int]
+    time_ms: int
+    key: bytes | None
+    value: bytes | None
+
+    @property
+    def blanked(self) -> bool:
+        return self.reason in BLANKED or self.value is None
+
+    def as_json(self) -> dict[str, Any]:
+        """For `--json`: what it says, and its text as far as it is text."""
+        text = None if self.value is None else self.value[:SHOWN_BYTES].decode("utf-8", "replace")
+        return {
+            "partition": self.at[0],
+            "offset": self.at[1],
+            "reason": self.reason,
+            "detail": self.detail,
+            "source": dict(zip(("topic", "partition", "offset"), self.source, strict=True)),
+            "time": self.time_ms,
+            "key": None if self.key is None else self.key.decode("utf-8", "replace"),
+            "value": text,
+        }
+
+
+def parse(message: Message) -> DeadLetter:
+    """A Kafka message of the dead letter topic."""
+    pairs: Any = message.headers() or []
+    found = {name: content or b"" for name, content in pairs}
+
+    def text(name: str) -> str:
+        return found.get(name, b"").decode("utf-8", "replace")
+
+    key, value = message.key(), message.value()
+    return DeadLetter(
+        at=(int(message.partition() or 0), int(message.offset() or 0)),
+        reason=text("reason"),
+        detail=text("detail"),
+        source=(text("topic"), int(text("partition") or -1), int(text("offset") or -1)),
+        time_ms=int(text("time") or 0),
+        key=key.encode() if isinstance(key, str) else key,
+        value=(value.encode() if isinstance(value, str) else value) or None,
+    )
+
+
+def read(settings: Settings, start: str, reasons: Iterable[str]) -> Iterator[DeadLetter]:
+    """The dead letters there are, of these reasons (all when none is named), each source once.
+
+    A crash may publish one twice; the source's place is its identity.
+    """
+    wanted = frozenset(reasons)
+    once = Once()
+    with Subscriber(TOPIC, settings=settings, start=start, follow=False) as reader:
+        for message in reader.messages():
+            letter = parse(message)
+            place = repr(letter.source if letter.source[1] >= 0 else letter.at).encode()
+            if (not wanted or letter.reason in wanted) and once.first(place):
+                yield letter
+
+
+def republish(settings: Settings, letters: Iterable[DeadLetter]) -> tuple[int, int]:
+    """Send the original bytes to the original topic: (sent, passed over because blanked).
+
+    The header `republished_from` names the first place. Raises BrokerError as `Publisher` does.
+    """
+    sent = blanked = 0
+    with Publisher(settings=settings) as out:
+        for letter in letters:
+            if letter.blanked or not letter.source[0]:
+                blanked += 1
+                continue
+            topic, partition, offset = letter.source
+            place = f"{topic}/{partition}/{offset}".encode()
+            out.republish(topic, letter.key, letter.value, [("republished_from", place)])
+            sent += 1
+    return sent, blanked
+
+
+REASONS = tuple(reason.value for reason in Reject)

@@ -1,0 +1,179 @@
+"""Files of transactions or labels: Parquet, CSV and JSON lines, read in bounded memory.
+
+In: a path (or standard input). Out: record batches of schema v1, or raw lines of JSON.
+Raises FormatError, naming row and column where they are known. Does not know Kafka, nor whether a
+value is allowed: only that columns have the names and types of schema v1.
+
+In CSV an empty cell is "not given" and `ext` holds a JSON object.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+import orjson
+import pyarrow as pa
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+
+from streams.adapters.canonical import LABEL, TRANSACTION
+from streams.errors import FormatError
+from streams.schema import MAX_MESSAGE_BYTES, REQUIRED_FIELDS
+
+FileFormat = Literal["parquet", "csv", "jsonl"]
+SUFFIXES: dict[str, FileFormat] = {
+    ".parquet": "parquet",
+    ".csv": "csv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "jsonl",
+}
+ROWS = 16_384
+"""Rows of a record batch."""
+CSV_BLOCK = 1 << 22
+MAX_LINE_BYTES = 4 * MAX_MESSAGE_BYTES
+LABEL_REQUIRED = ("label_id", "transaction_id", "account_id", "label", "label_time")
+
+
+def format_of(path: Path, given: str | None = None) -> FileFormat:
+    """The format by name or by suffix. Raises FormatError when neither tells."""
+    if given is not None:
+        if given not in SUFFIXES.values():
+            raise FormatError(f"no file format {given!r}", remedy="use parquet, csv or jsonl")
+        return given  # type: ignore[return-value]
+    if path.suffix.lower() not in SUFFIXES:
+        raise FormatError(
+            f"cannot tell the format of {path.name}",
+            remedy="name it .parquet, .csv or .jsonl, or give --format",
+        )
+    return SUFFIXES[path.suffix.lower()]
+
+
+def check_columns(names: list[str], where: str) -> pa.Schema:
+    """The full schema, of transactions or labels, that these columns belong to.
+
+    Raises FormatError for columns missing, unknown or named twice.
+    """
+    labels = "label_id" in names or "label" in names
+    schema, required = (LABEL, LABEL_REQUIRED) if labels else (TRANSACTION, REQUIRED_FIELDS)
+    missing = [name for name in required if name not in names]
+    unknown = sorted(set(names) - set(schema.names))
+    what = "labels" if labels else "transactions"
+    if missing:
+        raise FormatError(
+            f"{where} has no column {', '.join(missing)}",
+            remedy=f"It is not a file of {what} in schema v1; `fraudstream convert` makes one",
+        )
+    if unknown:
+        raise FormatError(
+            f"{where} has unknown columns: {', '.join(unknown)}",
+            remedy="Schema v1 keeps fields of your own under `ext` only",
+        )
+    if len(set(names)) < len(names):
+        raise FormatError(f"{where} names a column twice")
+    return schema
+
+
+def _aligned(array: pa.Array, field: pa.Field, where: str) -> pa.Array:
+    """A column in the type of schema v1. Raises FormatError when a value would change."""
+    kind, wanted = array.type, field.type
+    if pa.types.is_dictionary(kind) and kind.value_type in (wanted, pa.large_string()):
+        return array.cast(pa.dictionary(kind.index_type, wanted))
+    if kind == wanted:
+        return array
+    try:
+        if pa.types.is_timestamp(kind) and pa.types.is_int64(wanted):
+            return array.cast(pa.timestamp("ms", kind.tz)).cast(wanted)
+        text = pa.types.is_string(wanted)
+        if pa.types.is_null(kind) or text == (
+            pa.types.is_string(kind) or pa.types.is_large_string(kind)
+        ):
+            return array.cast(wanted)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise FormatError(f"{where}, column {field.name}: {error}") from None
+    raise FormatError(f"{where}, column {field.name}: {kind} where schema v1 has {wanted}")
+
+
+def _parquet(path: Path) -> Iterator[pa.RecordBatch]:
+    try:
+        names = pq.read_schema(path).names
+        schema = check_columns(names, path.name)
+        repeating = [n for n in names if n not in ("transaction_id", "label_id", "ext")]
+        file = pq.ParquetFile(path, read_dictionary=repeating)
+        first = 0
+        for batch in file.iter_batches(batch_size=ROWS):
+            where = f"{path.name}, rows {first + 1} to {first + len(batch)}"
+            columns = [
+                _aligned(column, schema.field(name), where)
+                for name, column in zip(batch.schema.names, batch.columns, strict=True)
+            ]
+            yield pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
+            first += len(batch)
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise FormatError(f"{path.name} is not a Parquet file: {error}") from None
+
+
+def _ext(column: pa.Array, where: str) -> pa.Array:
+    """JSON objects in a column of text to maps."""
+    found: list[list[tuple[str, str]] | None] = []
+    for row, text in enumerate(column.to_pylist(), 1):
+        try:
+            value = None if text is None else orjson.loads(text)
+        except orjson.JSONDecodeError:
+            raise FormatError(f"{where}, row {row} of them, column ext: not JSON") from None
+        if value is not None and not isinstance(value, dict):
+            raise FormatError(f"{where}, row {row} of them, column ext: not a JSON object")
+        found.append(None if value is None else [(k, str(v)) for k, v in value.items()])
+    return pa.array(found, TRANSACTION.field("ext").type)
+
+
+def _csv(source: Path | BinaryIO, name: str) -> Iterator[pa.RecordBatch]:
+    types = {f.name: f.type for f in (*TRANSACTION, *LABEL)} | {"ext": pa.string()}
+    try:
+        reader = pacsv.open_csv(
+            source,
+            # One thread, so that an error names its row.
+            read_options=pacsv.ReadOptions(use_threads=False, block_size=CSV_BLOCK),
+            convert_options=pacsv.ConvertOptions(
+                column_types=types, strings_can_be_null=True, null_values=[""]
+            ),
+        )
+        check_columns(reader.schema.names, name)
+        first = 0
+        for batch in reader:
+            where = f"{name}, rows {first + 1} to {first + len(batch)}"
+            if "ext" in batch.schema.names:
+                at = batch.schema.names.index("ext")
+                columns = [*batch.columns]
+                columns[at] = _ext(batch.column(at), where)
+                batch = pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
+            yield batch
+            first += len(batch)
+    except pa.ArrowInvalid as error:
+        told = re.sub(r"^In ", "", str(error))
+        raise FormatError(f"{name}: {told}") from None
+
+
+def batches(source: Path | BinaryIO, name: str, form: FileFormat) -> Iterator[pa.RecordBatch]:
+    """Record batches of a Parquet or CSV file. Raises FormatError."""
+    if form == "csv":
+        return _csv(source, name)
+    assert form == "parquet"
+    if not isinstance(source, Path):
+        raise FormatError("Parquet cannot be read from standard input", remedy="Give a file")
+    return _parquet(source)
+
+
+def lines(source: BinaryIO, name: str) -> Iterator[tuple[int, bytes]]:
+    """Numbered lines that are not empty. Raises FormatError for one beyond the limit."""
+    number = 0
+    while line := source.readline(MAX_LINE_BYTES + 1):
+        number += 1
+        if len(line) > MAX_LINE_BYTES:
+            raise FormatError(f"{name}, line {number}: longer than {MAX_LINE_BYTES} bytes")
+        line = line.strip()
+        if line:
+            yield number, line

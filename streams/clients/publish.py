@@ -1,0 +1,196 @@
+"""What `fraudstream publish` does: a file to its topic, at full speed or at a pace.
+
+In: a file or standard input, a pace. Out: messages on Kafka and a count of them.
+Does not know how records are sent (`publisher.py`) or parsed (`files.py`, `encode.py`).
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from streams.clients.encode import messages
+from streams.clients.files import FileFormat, batches, check_columns, format_of, lines
+from streams.clients.publisher import Publisher
+from streams.errors import ConfigError, FormatError
+
+LINES = 4_096
+"""Lines of a file sent together; those of a pipe are sent one by one, as they come."""
+SLICE = 2_048
+LONGEST_NAP_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Messages ready to send. times: event_time, or label_time of labels, in ms."""
+
+    topic: str
+    keys: list[bytes]
+    values: list[bytes]
+    times: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """At most `rate` messages a second, or event time `speed` times as fast; 0 is no limit."""
+
+    rate: float = 0.0
+    speed: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.rate and self.speed:
+            raise ConfigError("--rate and --speed exclude each other")
+        if self.rate < 0 or self.speed < 0:
+            raise ConfigError("--rate and --speed are above 0")
+
+
+def _column_chunks(source: Path, form: FileFormat) -> Iterator[Chunk]:
+    for batch in batches(source, source.name, form):
+        labels = "label_id" in batch.schema.names
+        keys, values = messages(batch)
+        times = batch.column("label_time" if labels else "event_time")
+        yield Chunk(
+            "labels" if labels else "transactions",
+            keys,
+            values,
+            np.asarray(times.fill_null(0).to_numpy(zero_copy_only=False), np.int64),
+        )
+
+
+def _row(number: int, line: bytes, name: str) -> tuple[bytes, int, bool]:
+    """Key, time and whether it is a label. Raises FormatError."""
+    try:
+        document = orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        raise FormatError(f"{name}, line {number}: not JSON: {error}") from None
+    if not isinstance(document, dict) or not isinstance(document.get("account_id"), str):
+        raise FormatError(f"{name}, line {number}, field account_id: missing or not a string")
+    label = "label_id" in document
+    moment = document.get("label_time" if label else "event_time")
+    return document["account_id"].encode(), moment if isinstance(moment, int) else 0, label
+
+
+def _line_chunks(source: Path | None) -> Iterator[Chunk]:
+    """Lines are sent byte for byte. All must be of one topic."""
+    name = "standard input" if source is None else source.name
+    together = 1 if source is None else LINES
+    with sys.stdin.buffer if source is None else source.open("rb") as stream:
+        topic = None
+        keys: list[bytes] = []
+        values: list[bytes] = []
+        times: list[int] = []
+        for number, line in lines(stream, name):
+            key, moment, label = _row(number, line, name)
+            found = "labels" if label else "transactions"
+            if topic not in (None, found):
+                raise FormatError(f"{name}, line {number}: {found} among {topic}")
+            topic = found
+            keys.append(key)
+            values.append(line)
+            times.append(moment)
+            if len(keys) == together:
+                yield Chunk(topic, keys, values, np.array(times, np.int64))
+                keys, values, times = [], [], []
+        if keys and topic is not None:
+            yield Chunk(topic, keys, values, np.array(times, np.int64))
+
+
+def chunks(source: Path | None, form: str | None) -> Iterator[Chunk]:
+    """The messages of a file, or of standard input (JSON lines) when `source` is None."""
+    if source is None:
+        if form not in (None, "jsonl"):
+            raise FormatError("standard input is read as JSON lines", remedy="Give a file")
+        return _line_chunks(None)
+    if not source.exists():
+        raise ConfigError(f"no file {source}")
+    found = format_of(source, form)
+    return _line_chunks(source) if found == "jsonl" else _column_chunks(source, found)
+
+
+def count_rows(source: Path | None, form: str | None) -> int | None:
+    """How many messages there will be, where that is known beforehand."""
+    if source is None or not source.exists() or format_of(source, form) != "parquet":
+        return None
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        meta = pq.read_metadata(source)
+    except pa.ArrowInvalid as error:
+        raise FormatError(f"{source.name} is not a Parquet file: {error}") from None
+    check_columns(meta.schema.to_arrow_schema().names, source.name)
+    return int(meta.num_rows)
+
+
+class _Clock:
+    """When each message is due, in seconds since the first one."""
+
+    def __init__(self, pace: Pace) -> None:
+        self._pace = pace
+        self._sent = 0
+        self._first_ms: int | None = None
+        self._latest_ms = 0
+        self._start = time.monotonic()
+
+    def due(self, chunk: Chunk) -> NDArray[np.float64] | None:
+        """Due times of the chunk's messages, never falling; None is at once."""
+        n = len(chunk.keys)
+        if self._pace.rate:
+            moments = (self._sent + np.arange(n)) / self._pace.rate
+            self._sent += n
+            return moments
+        if not self._pace.speed:
+            return None
+        if self._first_ms is None:
+            self._first_ms = int(chunk.times[0])
+            self._latest_ms = self._first_ms
+        rising = np.maximum(np.maximum.accumulate(chunk.times), self._latest_ms)
+        self._latest_ms = int(rising[-1])
+        return (rising - self._first_ms) / (1_000.0 * self._pace.speed)
+
+    def now(self) -> float:
+        return time.monotonic() - self._start
+
+
+def publish(
+    publisher: Publisher,
+    found: Iterator[Chunk],
+    pace: Pace,
+    *,
+    topic: str | None = None,
+    limit: int | None = None,
+    progress: Callable[[int], None] = lambda n: None,
+) -> int:
+    """Send every message (the first `limit`), in order; returns how many. `progress` gets counts.
+
+    Call `publisher.flush()` or leave its context to know that they arrived.
+    """
+    clock = _Clock(pace)
+    total = 0
+    for chunk in found:
+        name = publisher.topic(topic or chunk.topic)
+        n = len(chunk.keys) if limit is None else min(len(chunk.keys), limit - total)
+        due = clock.due(chunk)
+        at = 0
+        while at < n:
+            end = min(n, at + SLICE)
+            if due is not None:
+                ready = int(np.searchsorted(due, clock.now(), side="right"))
+                if ready <= at:
+                    publisher.wait(min(LONGEST_NAP_S, max(0.0, due[at] - clock.now())))
+                    continue
+                end = min(end, ready)
+            publisher.send_encoded(name, chunk.keys[at:end], chunk.values[at:end])
+            progress(end - at)
+            at = end
+        total += n
+        if limit is not None and total >= limit:
+            break
+    return total

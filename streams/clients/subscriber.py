@@ -1,0 +1,219 @@
+"""Reading from Kafka, as a library: the consumer behind `fraudstream alerts` and `scores`.
+
+In: a topic and where to begin. Out: records, each once, in the order of their partitions.
+Does not know how records are shown. The service may send a record again after a crash, byte for
+byte but for `produced_time`; the second one is dropped here, by its identity.
+
+    from streams import Subscriber
+
+    for alert in Subscriber("alerts", "localhost:9092"):
+        print(alert["account_id"], alert["score"], alert["decision"])
+"""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+import xxhash
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    OFFSET_END,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicPartition,
+)
+
+from streams.clients.publisher import settings_for
+from streams.connect import check_kafka, confluent_config
+from streams.errors import BrokerError, ConfigError
+from streams.settings import Settings
+
+REMEMBERED = 200_000
+"""Identities kept to drop repeats: several times what one outbox may send again."""
+BATCH = 1_000
+POLL_S = 0.2
+NEVER = 1 << 63
+TIMEOUT_S = 30.0
+UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+
+
+class Once:
+    """Remembers the last REMEMBERED identities."""
+
+    def __init__(self, limit: int = REMEMBERED) -> None:
+        self._limit = limit
+        self._seen: dict[int, None] = {}
+
+    def first(self, identity: bytes) -> bool:
+        """True the first time."""
+        digest = xxhash.xxh3_64_intdigest(identity)
+        if digest in self._seen:
+            return False
+        self._seen[digest] = None
+        if len(self._seen) > self._limit:
+            del self._seen[next(iter(self._seen))]
+        return True
+
+
+def identity(record: dict[str, Any]) -> bytes:
+    """What makes a record the same one when it is sent again."""
+    if "alert_id" in record:
+        return str(record["alert_id"]).encode()
+    if "label_id" in record:
+        return str(record["label_id"]).encode()
+    parts = [record.get("account_id"), record.get("transaction_id"), record.get("versions")]
+    return orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)
+
+
+def start_time_ms(text: str, now_ms: int) -> int:
+    """`2h` (ago) or an ISO 8601 time, UTC where it names no zone. Raises ConfigError."""
+    ago = re.fullmatch(r"(\d+)([smhd])", text)
+    if ago:
+        return now_ms - int(ago[1]) * UNITS_S[ago[2]] * 1_000
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ConfigError(
+            f"cannot read the time {text!r}",
+            remedy="Write earliest, latest, 30m, 2h, 7d, or 2025-01-31T12:00:00",
+        ) from None
+    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1_000)
+
+
+class Subscriber:
+    """Iterates over the records of one topic. Close it, or use it as a context manager.
+
+    start: "earliest", "latest", a span like "2h" (ago) or an ISO time. follow=False ends at what
+    the topic held when reading began. With a `group`, Kafka keeps the place: a record counts as
+    read when the next one is asked for, and the group's members share the partitions; `start` then
+    holds only for a group without a place, and only as earliest or latest.
+    """
+
+    def __init__(
+        self,
+        topic: str = "alerts",
+        bootstrap: str | None = None,
+        *,
+        settings: Settings | None = None,
+        start: str = "latest",
+        follow: bool = True,
+        group: str | None = None,
+    ) -> None:
+        self._settings = settings_for(bootstrap, settings)
+        check_kafka(self._settings)
+        self._topic = self._settings.topic(topic)
+        self._follow = follow
+        self._once = Once()
+        self._open: set[int] = set()
+        self._group = group
+        self._pending: Message | None = None
+        if group is not None and (not follow or start not in ("earliest", "latest")):
+            raise ConfigError("with a group, start is earliest or latest, and follow is on")
+        self._consumer = Consumer(
+            confluent_config(
+                self._settings,
+                {
+                    "group.id": group or f"fraudstream-reader-{uuid.uuid4().hex}",
+                    # Retention may take what we were about to read: go on with what is left.
+                    "auto.offset.reset": start if group else "earliest",
+                    "enable.auto.commit": group is not None,
+                    "enable.auto.offset.store": False,
+                    "enable.partition.eof": not follow,
+                    "fetch.wait.max.ms": 50,
+                    "queued.max.messages.kbytes": 16_384,
+                    "log_level": 2,
+                },
+            )
+        )
+        partitions = self._partitions()
+        if group is not None:
+            self._consumer.subscribe([self._topic])
+        else:
+            self._consumer.assign(self._places(partitions, start))
+        self._open = set(partitions)
+
+    def _ends(self) -> dict[int, int]:
+        """Where reading ends on each partition; without an end, nothing is named."""
+        if self._follow:
+            return {}
+        found = {}
+        for partition in self._open:
+            place = TopicPartition(self._topic, partition)
+            _, found[partition] = self._consumer.get_watermark_offsets(place, timeout=TIMEOUT_S)
+        return found
+
+    def _partitions(self) -> list[int]:
+        known = self._consumer.list_topics(self._topic, timeout=TIMEOUT_S).topics[self._topic]
+        if known.error is not None:
+            raise BrokerError(
+                f"cannot read topic {self._topic}: {known.error.str()}",
+                remedy="`fraudstream topics create` makes it",
+            )
+        return sorted(known.partitions)
+
+    def _places(self, partitions: list[int], start: str) -> list[TopicPartition]:
+        fixed = {"earliest": OFFSET_BEGINNING, "latest": OFFSET_END}
+        if start in fixed:
+            return [TopicPartition(self._topic, p, fixed[start]) for p in partitions]
+        moment = start_time_ms(start, int(time.time() * 1_000))
+        asked = [TopicPartition(self._topic, p, max(0, moment)) for p in partitions]
+        found: list[TopicPartition] = self._consumer.offsets_for_times(asked, timeout=TIMEOUT_S)
+        return found
+
+    def messages(self) -> Iterator[Message]:
+        """Raw messages, repeats included. Raises BrokerError when the broker refuses."""
+        ends = self._ends()
+        while self._open:
+            for message in self._consumer.consume(BATCH, POLL_S):
+                error = message.error()
+                if error is None:
+                    self._settle()
+                    self._pending = message
+                    partition, offset = message.partition(), message.offset()
+                    assert partition is not None and offset is not None
+                    end = ends.get(partition, NEVER)
+                    if offset < end:
+                        yield message
+                    if offset >= end - 1:
+                        self._open.discard(partition)
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    self._open.discard(message.partition())
+                elif not error.retriable():
+                    raise BrokerError(error.str(), topic=self._topic)
+        self._settle()
+
+    def _settle(self) -> None:
+        """Count the record handed out last as read."""
+        if self._group is not None and self._pending is not None:
+            self._consumer.store_offsets(message=self._pending)
+        self._pending = None
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for message in self.messages():
+            value = message.value()
+            if value is None:
+                continue
+            record = orjson.loads(value)
+            if self._once.first(identity(record)):
+                yield record
+
+    def close(self) -> None:
+        """Give the connection back; with a group, also the place."""
+        try:
+            self._consumer.close()
+        except KafkaException as error:
+            raise BrokerError(f"closing: {error.args[0].str()}", topic=self._topic) from None
+
+    def __enter__(self) -> Subscriber:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,77 @@
+"""Scores and alerts as a person reads them: one line each, as they come.
+
+In: records of schema v1. Out: lines on a console, in colour where it is a terminal.
+Does not know where records come from. Columns have fixed widths, because a stream has no last row.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from streams.money import amount_text
+
+COLOURS = {"block": "bold red", "review": "yellow", "approve": "green"}
+COLUMNS = {
+    "alerts": (("time (UTC)", 19), ("account", 18), ("amount", 16), ("score", 7), ("decision", 9)),
+    "scores": (("time (UTC)", 19), ("account", 18), ("transaction", 20), ("score", 7),
+               ("decision", 9)),
+}  # fmt: skip
+HEADING_EVERY = 50
+WIDE = 100_000
+
+
+def console() -> Console:
+    """Standard output; lines are never folded when it is not a terminal."""
+    found = Console(highlight=False, soft_wrap=True)
+    return found if found.is_terminal else Console(highlight=False, soft_wrap=True, width=WIDE)
+
+
+def moment(time_ms: int) -> str:
+    """A time to the second, UTC."""
+    return datetime.fromtimestamp(time_ms / 1_000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def reasons_text(record: dict[str, Any]) -> str:
+    """The reasons of an alert in words, the rules that matched after them."""
+    words = [str(reason["text"]) for reason in record.get("reasons", ())]
+    words += [f"rule {rule['rule_id']}" for rule in record.get("rules", ())]
+    return "; ".join(words)
+
+
+class Lines:
+    """Prints records of one kind, `alerts` or `scores`, under a heading."""
+
+    def __init__(self, kind: str, to: Console) -> None:
+        self._columns = COLUMNS[kind]
+        self._alerts = kind == "alerts"
+        self._to = to
+        self._printed = 0
+
+    def show(self, record: dict[str, Any]) -> None:
+        """One more line."""
+        if self._printed == 0 or (self._to.is_terminal and self._printed % HEADING_EVERY == 0):
+            names = [name.ljust(width) for name, width in self._columns]
+            last = "reasons" if self._alerts else "mode"
+            self._to.print(Text(" ".join([*names, last]), style="bold"))
+        self._printed += 1
+        decision = str(record["decision"])
+        cells = [moment(record["event_time"]), str(record["account_id"])]
+        if self._alerts:
+            cells.append(amount_text(record["amount"], record["currency"]))
+        else:
+            cells.append(str(record["transaction_id"]))
+        score = record["score"]
+        cells.append("-" if score is None else f"{score:.4f}")
+        line = Text()
+        for cell, (name, width) in zip([*cells, decision], self._columns, strict=True):
+            style = COLOURS.get(decision, "") if name == "decision" else ""
+            line.append(cell.ljust(width) + " ", style=style)
+        tail = reasons_text(record) if self._alerts else str(record["mode"])
+        if record.get("late"):
+            tail = f"{tail} (late)".strip()
+        line.append(tail)
+        self._to.print(line)

@@ -1,0 +1,95 @@
+"""Files of transactions or labels, written: Parquet, CSV or JSON lines by the suffix.
+
+In: record batches of schema v1. Out: one file that `files.py` reads back.
+Does not know where the rows come from.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import BinaryIO
+
+import orjson
+import pyarrow as pa
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+
+from streams.clients.encode import messages
+from streams.clients.files import ROWS, FileFormat, format_of
+from streams.errors import ConfigError
+
+ROW_GROUP = 65_536
+
+
+class Writer:
+    """Writes record batches to one file, by its suffix. A context manager.
+
+    The bytes are a function of the batches: no time and no version of a tool enters them.
+    """
+
+    def __init__(self, path: Path, schema: pa.Schema, form: FileFormat | None = None) -> None:
+        self._form = form or format_of(path)
+        self._plain = pa.schema(
+            [
+                f.with_type(f.type.value_type) if pa.types.is_dictionary(f.type) else f
+                for f in schema
+            ]
+        )
+        self._parquet: pq.ParquetWriter | None = None
+        self._file: BinaryIO | None = None
+        self._csv: pacsv.CSVWriter | None = None
+        if self._form == "parquet":
+            self._parquet = pq.ParquetWriter(path, schema, compression="zstd", store_schema=False)
+        elif self._form == "csv":
+            flat = [f.with_type(pa.string()) if f.name == "ext" else f for f in self._plain]
+            self._csv = pacsv.CSVWriter(path, pa.schema(flat))
+        else:
+            self._file = path.open("wb")
+
+    def write(self, table: pa.Table | pa.RecordBatch) -> None:
+        """Append rows; the schema must be the writer's."""
+        if self._parquet is not None:
+            whole = pa.table(table) if isinstance(table, pa.RecordBatch) else table
+            self._parquet.write_table(whole, row_group_size=ROW_GROUP)
+            return
+        pieces = [table] if isinstance(table, pa.RecordBatch) else table.to_batches(ROWS)
+        for piece in pieces:
+            if self._csv is not None:
+                self._csv.write_batch(self._flat(piece))
+            else:
+                assert self._file is not None
+                _, values = messages(piece)
+                self._file.write(b"\n".join(values) + b"\n" if values else b"")
+
+    def _flat(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """The batch without dictionaries and maps, which CSV does not have."""
+        columns = []
+        for field, column in zip(self._plain, batch.columns, strict=True):
+            if field.name == "ext":
+                maps = column.to_pylist()
+                texts = [None if m is None else orjson.dumps(dict(m)).decode() for m in maps]
+                columns.append(pa.array(texts, pa.string()))
+            else:
+                columns.append(column.cast(field.type))
+        return pa.RecordBatch.from_arrays(columns, names=self._plain.names)
+
+    def close(self) -> None:
+        """Finish the file."""
+        for each in (self._parquet, self._csv, self._file):
+            if each is not None:
+                each.close()
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """One table to one file. Raises ConfigError when it cannot be written."""
+    try:
+        with Writer(path, table.schema) as writer:
+            writer.write(table)
+    except OSError as error:
+        raise ConfigError(f"cannot write {path}: {error.strerror or error}") from None
