@@ -5,8 +5,9 @@ Does not know how scores are computed: golden scores are checked by `model/score
 
 The manifest holds the shape, feature names and digest, normalisation (knots are in the weights),
 calibration, thresholds, versions, metrics, a model card, the sha256 of the weights and its
-own digest. A bundle is written beside its place and renamed into it, so that a reader sees all or none,
-and a bad bundle never replaces a good one. A signature, if wanted, is Ed25519 over the digest.
+own digest. A bundle is written beside its place and renamed into it, so a reader sees all
+or none, and a bad bundle never replaces a good one. A signature, if wanted, is Ed25519 over the
+manifest.
 """
 
 from __future__ import annotations

@@ -9,9 +9,11 @@ Does not know where the events came from, nor which of them a model will be fitt
     account.npy     int32 [n]       account number, ascending; never an input of a model
     label.npy       int8 [n]        1 fraud, 0 legitimate, -1 never labelled
     label_time.npy  int64 [n]       ms when the label became known; -1 without a label
-    kind.npy        int8 [n]        analysis only: kind of fraud, 0 none (segments of a report)
+    truth.npy       int8 [n]        evaluation only: what is true, where known; else -1
+    kind.npy        int8 [n]        evaluation only: kind of case, 0 none (segments of a report)
 
-An event without a fraud label is legitimate only once labels would have arrived: `known_at(cut)`.
+An event that nobody reported is legitimate, and known as such only once labels would have arrived:
+`mature` gives it that label time. `known_at(cut)` is the gate that every fit passes.
 """
 
 from __future__ import annotations
@@ -19,19 +21,27 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from model.errors import DatasetError
-from model.inputs import EVENT_WORDS, TIME_SHIFT
+from model.inputs import (
+    AUTH_MASK,
+    AUTH_SHIFT,
+    EVENT_WORDS,
+    HISTORY,
+    TIME_SHIFT,
+    ScoringBatch,
+)
 
 FORMAT = 1
 MANIFEST = "manifest.json"
-ARRAYS = ("words", "features", "account", "label", "label_time", "kind")
+ARRAYS = ("words", "features", "account", "label", "label_time", "truth", "kind")
 
 
 @dataclass(frozen=True)
@@ -43,6 +53,7 @@ class Dataset:
     account: NDArray[np.int32]
     label: NDArray[np.int8]
     label_time: NDArray[np.int64]
+    truth: NDArray[np.int8]
     kind: NDArray[np.int8]
     names: tuple[str, ...]
     feature_digest: str
@@ -79,10 +90,55 @@ class Dataset:
 
     def rows(self, keep: NDArray[np.bool_]) -> Dataset:
         """The rows of whole accounts chosen by `keep` (a mask over rows)."""
-        arrays = {name: np.ascontiguousarray(getattr(self, name)[keep]) for name in ARRAYS}
-        return Dataset(
-            **arrays, names=self.names, feature_digest=self.feature_digest, kinds=self.kinds
-        )
+        arrays: dict[str, Any] = {name: getattr(self, name)[keep] for name in ARRAYS}
+        return replace(self, **arrays, digest="")
+
+    def answer(self) -> NDArray[np.int8]:
+        """What an evaluation holds scores against: the truth where known, else the label."""
+        return np.where(self.truth >= 0, self.truth, self.label).astype(np.int8)
+
+
+def mature(
+    label: NDArray[np.int8],
+    label_time: NDArray[np.int64],
+    event_time: NDArray[np.int64],
+    maturity_ms: int,
+) -> tuple[NDArray[np.int8], NDArray[np.int64]]:
+    """Unlabelled events become legitimate, known `maturity_ms` after the event."""
+    silent = label < 0
+    return (
+        np.where(silent, 0, label).astype(np.int8),
+        np.where(silent, event_time + maturity_ms, label_time).astype(np.int64),
+    )
+
+
+@njit(cache=True, nogil=True)
+def _gather(
+    words: NDArray[np.uint64],
+    place: NDArray[np.int32],
+    rows: NDArray[np.int64],
+    current: NDArray[np.uint64],
+    history: NDArray[np.uint64],
+    length: NDArray[np.int32],
+) -> None:
+    for k in range(len(rows)):
+        i = rows[k]
+        current[k] = words[i]
+        current[k, 0] &= np.uint64(0xFFFFFFFFFFFFFFFF ^ (AUTH_MASK << AUTH_SHIFT))
+        count = min(place[i], HISTORY)
+        length[k] = count
+        history[k, HISTORY - count :] = words[i - count : i]
+
+
+def gather(dataset: Dataset, place: NDArray[np.int32], rows: NDArray[np.int64]) -> ScoringBatch:
+    """Rows as the service would score them: the event, and the last of its account before it."""
+    n = len(rows)
+    current = np.empty((n, EVENT_WORDS), np.uint64)
+    history = np.zeros((n, HISTORY, EVENT_WORDS), np.uint64)
+    length = np.empty(n, np.int32)
+    _gather(np.asarray(dataset.words), place, rows.astype(np.int64), current, history, length)
+    features = np.ascontiguousarray(dataset.features[rows], np.float32)
+    return ScoringBatch(current, history, length, features)
 
 
 def build(
@@ -94,6 +150,7 @@ def build(
     *,
     names: Sequence[str],
     feature_digest: str,
+    truth: NDArray[np.int8] | None = None,
     kind: NDArray[np.int8] | None = None,
     kinds: Sequence[str] = (),
 ) -> Dataset:
@@ -102,17 +159,23 @@ def build(
     time = (words[:, 0] >> np.uint64(TIME_SHIFT)).astype(np.int64)
     order = np.lexsort((np.arange(len(words)), time, number))
     kind = np.zeros(len(words), np.int8) if kind is None else kind
+    truth = np.full(len(words), -1, np.int8) if truth is None else truth
     return Dataset(
         words=words[order],
         features=features[order],
         account=number[order],
         label=label[order].astype(np.int8),
         label_time=label_time[order].astype(np.int64),
+        truth=truth[order].astype(np.int8),
         kind=kind[order].astype(np.int8),
         names=tuple(names),
         feature_digest=feature_digest,
         kinds=tuple(kinds),
     )
+
+
+def _sum(array: NDArray[Any]) -> str:
+    return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
 
 
 def write(dataset: Dataset, folder: Path, **about: Any) -> str:
@@ -122,7 +185,7 @@ def write(dataset: Dataset, folder: Path, **about: Any) -> str:
     for name in ARRAYS:
         array = np.ascontiguousarray(getattr(dataset, name))
         np.save(folder / f"{name}.npy", array, allow_pickle=False)
-        sums[name] = hashlib.sha256(array.view(np.uint8).reshape(-1)).hexdigest()
+        sums[name] = _sum(array)
     digest = hashlib.sha256(json.dumps([sums, dataset.names]).encode()).hexdigest()[:16]
     manifest = {
         "format": FORMAT,
@@ -164,8 +227,6 @@ def read(folder: Path, *, check: bool = False) -> Dataset:
     for name, array in arrays.items():
         if len(array) != rows:
             raise DatasetError(f"{name}.npy in {folder} has {len(array)} rows, not {rows}")
-        if check:
-            raw = np.ascontiguousarray(array).view(np.uint8).reshape(-1)
-            if hashlib.sha256(raw).hexdigest() != sums[name]:
-                raise DatasetError(f"{name}.npy in {folder} does not match its checksum")
+        if check and _sum(array) != sums[name]:
+            raise DatasetError(f"{name}.npy in {folder} does not match its checksum")
     return Dataset(**arrays, names=names, feature_digest=feature_digest, kinds=kinds, digest=digest)

@@ -1,7 +1,7 @@
 """The training form to the serving form: everything before the attention becomes table rows.
 
 In: a `Transformer` (or the tensors of a bundle). Out: `Folded`, plain float32 arrays; and
-`forward`, the same mathematics in torch for a GPU. Does not know how the CPU kernel walks the arrays.
+`forward`, the same mathematics in torch for a GPU. Does not know how the CPU kernel walks them.
 
     event row   -> its share of key and value for each of the three convolution taps
     current row -> as trained, with the auth_response rows zero (unknown at scoring time)
@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from model import tokens
+from model.inputs import HISTORY
 from model.transformer import TAPS, Shape, Transformer
 
 Floats = Any
@@ -37,7 +38,7 @@ class Folded(NamedTuple):
     query_bias: Floats  # [layers, heads * key]
     relation_key: Floats  # [layers, key, RELATION_ROWS]
     relation_value: Floats  # [layers, RELATION_ROWS, value]
-    recency: Floats  # [layers, heads, HISTORY]; columns 0 and 1 are never attended to
+    recency: Floats  # [layers, heads, HISTORY]; the oldest are never attended to
     nothing: Floats  # [layers, heads]
     out: Floats  # [layers, heads * value, width]
     up: Floats  # [layers, width, hidden]
@@ -77,7 +78,7 @@ def fold(model: Transformer) -> Folded:
         query_bias=layers("query.bias") * scale,
         relation_key=layers("relation_key").mT,
         relation_value=layers("relation_value"),
-        recency=functional.pad(layers("recency"), (2, 0)),
+        recency=functional.pad(layers("recency"), (HISTORY - tokens.REACH, 0)),
         nothing=layers("nothing"),
         out=out,
         up=layers("up.weight").mT * layers("norm_mlp.gain")[:, :, None],

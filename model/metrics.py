@@ -6,6 +6,8 @@ A measure that the labels do not define (one class only) is NaN, never a guess.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -104,3 +106,56 @@ def calibration_error(labels: Labels, scores: Floats, bins: int = 15) -> float:
         return float("nan")
     table = reliability(labels, scores, bins)
     return float(np.sum(np.abs(table[:, 0] - table[:, 1]) * table[:, 2]) / table[:, 2].sum())
+
+
+def log_loss(labels: Labels, scores: Floats) -> float:
+    """Mean negative log likelihood."""
+    p = np.clip(scores, 1e-9, 1 - 1e-9)
+    return float(-np.mean(np.where(labels > 0, np.log(p), np.log(1 - p))))
+
+
+def value_detected(labels: Labels, scores: Floats, amounts: NDArray[Any], alerts: int) -> float:
+    """The share of the defrauded amount among the `alerts` highest scores."""
+    top = np.argsort(-scores, kind="stable")[:alerts]
+    return float(amounts[top][labels[top] > 0].sum() / max(amounts[labels > 0].sum(), 1))
+
+
+def bootstrap(
+    labels: Labels, one: Floats, other: Floats, measure: Any, rounds: int = 200, seed: int = 0
+) -> tuple[float, float, float]:
+    """(difference, 2.5 %, 97.5 %) of a measure between two scores on the same resampled rows."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for _ in range(rounds):
+        rows = rng.integers(0, len(labels), len(labels))
+        found.append(measure(labels[rows], one[rows]) - measure(labels[rows], other[rows]))
+    low, high = np.quantile(found, [0.025, 0.975])
+    return float(measure(labels, one) - measure(labels, other)), float(low), float(high)
+
+
+def summary(
+    labels: Labels,
+    scores: Floats,
+    cards: NDArray[np.integer],
+    days: NDArray[np.integer],
+    amounts: NDArray[Any],
+    budget: float = 0.005,
+) -> dict[str, float]:
+    """The measures of a report, by name. `budget` is the share of events that become alerts."""
+    alerts = max(int(budget * len(labels)), 1)
+    top = np.argsort(-scores, kind="stable")[:alerts]
+    return {
+        "events": float(len(labels)),
+        "frauds": float((labels > 0).sum()),
+        "auc": roc_auc(labels, scores),
+        "ap": average_precision(labels, scores),
+        "cp100": card_precision(labels, scores, cards, days, 100),
+        "recall_fpr_0.1%": recall_at_fpr(labels, scores, 0.001),
+        "recall_fpr_0.01%": recall_at_fpr(labels, scores, 0.0001),
+        "recall_budget": recall_at_budget(labels, scores, alerts),
+        "precision_budget": float((labels[top] > 0).mean()),
+        "value_budget": value_detected(labels, scores, amounts, alerts),
+        "brier": brier(labels, scores),
+        "log_loss": log_loss(labels, scores),
+        "ece": calibration_error(labels, scores),
+    }

@@ -9,7 +9,9 @@ proof (neighbours, order, batch, threads). `StubScorer` stands in where no model
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,6 +26,7 @@ from model.fold import Folded, fold
 from model.inputs import HISTORY, ScoringBatch
 from model.kernel import kernel_of
 
+Probabilities = NDArray[np.float64]
 GOLDEN_TOLERANCE: Final = 1e-6
 MAX_THREADS: Final = 64
 _NO_WEIGHTS: Final = np.zeros((0, HISTORY), np.float32)
@@ -58,6 +61,13 @@ def _calibrate(
     return out
 
 
+def calibrate(logit: NDArray[np.float32], line: Sequence[tuple[float, float]]) -> Probabilities:
+    """Log-odds to probabilities by the knots of a bundle."""
+    knots = np.array(line, np.float64)
+    xs, ys = np.ascontiguousarray(knots[:, 0]), np.ascontiguousarray(knots[:, 1])
+    return _calibrate(np.ascontiguousarray(logit, np.float32), xs, ys)
+
+
 class Scorer:
     """A loaded bundle on the CPU kernel, or on a GPU where there is one."""
 
@@ -69,8 +79,6 @@ class Scorer:
         self.bundle = bundle
         self.device = _device(device)
         self._folded: Folded = fold(bundle.model())
-        knots = np.array(bundle.calibration, np.float64)
-        self._xs, self._ys = np.ascontiguousarray(knots[:, 0]), np.ascontiguousarray(knots[:, 1])
         self._threads = threads
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
         self._kernel: Any = None
@@ -125,7 +133,7 @@ class Scorer:
             self._run(batch, slice(0, len(batch)), out)
         else:
             edges = np.linspace(0, len(batch), self._threads + 1).astype(int)
-            parts = [slice(a, b) for a, b in zip(edges, edges[1:], strict=False)]
+            parts = [slice(a, b) for a, b in pairwise(edges)]
             list(self._pool.map(lambda part: self._run(batch, part, out), parts))
         return out
 
@@ -142,7 +150,7 @@ class Scorer:
 
     def calibrate(self, logits: NDArray[np.float32]) -> NDArray[np.float64]:
         """Log-odds of the model to probabilities."""
-        return _calibrate(logits, self._xs, self._ys)
+        return calibrate(logits, self.bundle.calibration)
 
     def score(self, batch: ScoringBatch) -> NDArray[np.float64]:
         """Calibrated probability of fraud, float64 [n]."""

@@ -55,9 +55,10 @@ RELATION_SIZES: Final = (16, 64, 32)
 RELATION_OFFSETS: Final = (0, 16, 80)
 RELATION_ROWS: Final = 112
 
-REACH: Final = HISTORY - 2
-"""Past events attended to. The two oldest of a full ring only lend their fields to the two after
-them: what came before them is gone, so their own codes would differ from those in training."""
+REACH: Final = HISTORY - 4
+"""Past events attended to. The four oldest of a full ring only lend their fields to those after
+them: the convolution reaches back two events and the codes of each of these two more, and what came
+before the ring is gone. So every event attended to has the codes that it had in training."""
 
 UNKNOWN: Final = np.float32(-1.0)
 

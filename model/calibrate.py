@@ -1,0 +1,95 @@
+"""Log-odds to probabilities, and probabilities to thresholds. Fitted on matured rows only.
+
+In: log-odds and labels of a block the model was not fitted on. Out: knots for a bundle, thresholds.
+Does not know where the rows come from. Labels must be at their true prevalence.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+Knots = tuple[tuple[float, float], ...]
+IDENTITY: Knots = ((-1.0, -1.0), (1.0, 1.0))
+
+
+def platt(
+    logit: NDArray[np.float32], y: NDArray[np.int8], rounds: int = 100
+) -> tuple[float, float]:
+    """Slope and offset by Newton's method, with one pseudo-count of each class against extremes."""
+    x = np.asarray(logit, np.float64)
+    positives = float((y == 1).sum())
+    target = np.where(y == 1, (positives + 1) / (positives + 2), 1 / (len(y) - positives + 2))
+    a, b = 1.0, 0.0
+    for _ in range(rounds):
+        p = 1 / (1 + np.exp(-np.clip(a * x + b, -40, 40)))
+        w = p * (1 - p)
+        g = np.array([((p - target) * x).sum(), (p - target).sum()])
+        off = (w * x).sum()
+        h = np.array([[(w * x * x).sum() + 1e-6, off], [off, w.sum() + 1e-6]])
+        step = np.linalg.solve(h, g)
+        a, b = a - step[0], b - step[1]
+        if np.abs(step).max() < 1e-9:
+            break
+    return max(float(a), 1e-3), float(b)
+
+
+def knots(logit: NDArray[np.float32], y: NDArray[np.int8], bins: int = 12) -> Knots:
+    """A rising broken line: Platt's line, bent towards the observed rates where there are enough.
+
+    Knots stand at equal shares of the frauds; each moves towards its observed log-odds by
+    n / (n + 20), n the frauds around it, and the whole is made to rise.
+    """
+    a, b = platt(logit, y)
+    frauds = np.sort(np.asarray(logit, np.float64)[y == 1])
+    low, high = float(np.min(logit)), float(np.max(logit))
+    if len(frauds) < 40 or low >= high:
+        return ((-10.0, a * -10 + b), (10.0, a * 10 + b))
+    bins = min(bins, len(frauds) // 20)
+    edges = np.unique(np.quantile(frauds, np.linspace(0, 1, bins + 1)))
+    edges[0], edges[-1] = low - 1e-3, high + 1e-3
+    found: list[tuple[float, float]] = []
+    for left, right in pairwise(edges):
+        inside = (logit >= left) & (logit < right)
+        n, k = int(inside.sum()), int((y[inside] == 1).sum())
+        if n == 0:
+            continue
+        p = 1 / (1 + np.exp(-np.clip(a * np.asarray(logit, np.float64)[inside] + b, -40, 40)))
+        expected = float(p.mean())
+        observed = (k + expected) / (n + 1)
+        shift = np.log(observed / (1 - observed)) - np.log(expected / (1 - expected))
+        mean = float(np.mean(logit[inside]))
+        mean = float((p * logit[inside]).sum() / p.sum()) if p.sum() > 0 else mean
+        found.append((mean, a * mean + b + shift * k / (k + 20)))
+    return _rising(found, a)
+
+
+def _rising(found: list[tuple[float, float]], slope: float) -> Knots:
+    """Pool neighbours until the line rises; the ends go on with the line's own slope."""
+    xs, ys = [found[0][0]], [found[0][1]]
+    for x, y in found[1:]:
+        if x > xs[-1] + 1e-4:
+            xs.append(x)
+            ys.append(max(y, ys[-1] + 1e-4 * (x - xs[-2])))
+    first = (xs[0] - 5.0, ys[0] - 5.0 * slope)
+    last = (xs[-1] + 5.0, ys[-1] + 5.0 * slope)
+    return (first, *zip(xs, ys, strict=True), last)
+
+
+def apply(logit: NDArray[np.float32], line: Knots) -> NDArray[np.float64]:
+    """Probabilities, as `model/score.py` computes them."""
+    from model.score import calibrate
+
+    return calibrate(logit, line)
+
+
+def threshold_for_budget(p: NDArray[np.float64], share: float) -> float:
+    """The threshold above which `share` of events lie."""
+    return float(np.quantile(p, 1 - share))
+
+
+def threshold_for_cost(false_alarm: float, missed: float) -> float:
+    """The probability above which an alert is cheaper than silence."""
+    return false_alarm / (false_alarm + missed)

@@ -1,0 +1,283 @@
+"""The training loop: cuts chunks, takes steps, averages weights, saves checkpoints, tells the time.
+
+In: a `Dataset`, the rows whose loss counts, a loss function. Out: a trained model. Does not know
+what the loss is: `pretrain.py` and `finetune.py` give one.
+
+A chunk is T consecutive rows of the sorted stream with a loss at every chosen one of them. Its
+context is the REACH+2 rows before it; keys and values are local, so the context is exact and
+position i sees what it would see in serving. Rows of another account are masked, so chunks may
+cross accounts and nothing is padded.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from model import tokens
+from model.data import Dataset
+from model.transformer import Chunk, Transformer
+
+Rows = NDArray[np.int64]
+_BEFORE = tokens.REACH + 2
+
+
+class Source:
+    """A dataset as codes, ready to be cut into chunks. `columns` replaces the feature matrix."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        knots: NDArray[np.float32],
+        device: str = "cpu",
+        columns: NDArray[np.float32] | None = None,
+    ) -> None:
+        self.words = np.ascontiguousarray(dataset.words)
+        self.place = dataset.place()
+        self.codes = tokens.encode_stream(self.words, self.place)
+        self.features = dataset.features if columns is None else columns
+        self.knots = knots
+        self.device = device
+        self._offsets = np.array(tokens.RELATION_OFFSETS, np.int64)
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def chunk(self, first: Rows, count: int) -> tuple[Chunk, Rows]:
+        """Codes of the chunks from each `first`, and the row of each target [B, T]."""
+        n = len(self.words)
+        rows = np.minimum(first[:, None] + np.arange(count), n - 1)
+        around = first[:, None] + np.arange(-_BEFORE, count)
+        around = np.clip(around, 0, n - 1)
+        relation = tokens.relate_chunk(self.words, self.place, first, count)
+        x = np.ascontiguousarray(self.features[rows.reshape(-1)], np.float32)
+        row, weight = tokens.encode_features(x, self.knots)
+        shape = (*rows.shape, x.shape[1])
+        to = self._tensor
+        made = Chunk(
+            context=to(self.codes[around].astype(np.int64)),
+            behind=to(np.minimum(self.place[around], 2).astype(np.int64)),
+            reach=to(np.minimum(self.place[rows], tokens.REACH).astype(np.int64)),
+            relation=to(relation.astype(np.int64) + self._offsets),
+            row=to(row.astype(np.int64).reshape(shape)),
+            weight=to(weight.reshape(shape)),
+        )
+        return made, rows
+
+    def _tensor(self, array: NDArray[Any]) -> Tensor:
+        return torch.from_numpy(array).to(self.device)
+
+
+def cover(chosen: NDArray[np.bool_], count: int, shift: int = 0) -> Rows:
+    """Chunk starts so that every chosen row lies in exactly one chunk; gaps are jumped over."""
+    rows = np.flatnonzero(chosen)
+    starts = []
+    at = 0
+    limit = -1
+    if shift and len(rows):  # another cut each epoch: the first chunk is shorter
+        starts.append(max(int(rows[0]) - shift, 0))
+        limit = starts[0] + count
+        at = int(np.searchsorted(rows, limit))
+    while at < len(rows):
+        starts.append(int(rows[at]))
+        at = int(np.searchsorted(rows, starts[-1] + count))
+    return np.array(starts, np.int64)
+
+
+@dataclass
+class Recipe:
+    """How to train. Budgets are in steps, so that a run's length does not hang on its data."""
+
+    steps: int = 1_000
+    chunk: int = 64
+    batch: int = 64
+    """Chunks a step."""
+    rate: float = 3e-3
+    table_rate: float = 1.0
+    """Rate of the tables, as a multiple."""
+    decay: float = 0.02
+    warmup: float = 0.05
+    average: float = 0.995
+    """Weights served are an exponential average of the last steps'."""
+    event_dropout: float = 0.1
+    feature_dropout: float = 0.05
+    clip: float = 1.0
+    seed: int = 0
+    every: int = 0
+    """Steps between evaluations; 0 means a tenth of all."""
+
+
+Loss = Callable[[Transformer, Chunk, Rows], Tensor]
+Judge = Callable[[Transformer, int], float]
+Tell = Callable[[str], None]
+
+
+@dataclass
+class Progress:
+    """What a run has come to; saved in its checkpoint."""
+
+    step: int = 0
+    best: float = -math.inf
+    best_step: int = 0
+    history: list[tuple[int, float]] = field(default_factory=list)
+
+
+def groups_of(model: torch.nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
+    """Decay for matrices and tables; none for gains, biases and the recency terms."""
+    tables, plain, free = [], [], []
+    for name, p in model.named_parameters():
+        if "table" in name or "feature_step" in name:
+            tables.append(p)
+        elif p.ndim < 2 or "recency" in name:
+            free.append(p)
+        else:
+            plain.append(p)
+    rate = recipe.rate
+    return [
+        {"params": tables, "lr": rate * recipe.table_rate, "weight_decay": recipe.decay},
+        {"params": plain, "lr": rate, "weight_decay": recipe.decay},
+        {"params": free, "lr": rate, "weight_decay": 0.0},
+    ]
+
+
+def _starts(chosen: NDArray[np.bool_], recipe: Recipe, rng: np.random.Generator) -> Iterator[Rows]:
+    """Batches of chunk starts, epoch after epoch, each with another cut."""
+    held = np.zeros(0, np.int64)
+    while True:
+        while len(held) < recipe.batch:
+            found = cover(chosen, recipe.chunk, int(rng.integers(0, recipe.chunk)))
+            held = np.concatenate([held, rng.permutation(found)])
+        yield held[: recipe.batch]
+        held = held[recipe.batch :]
+
+
+class Average:
+    """Exponential average of weights, with a short memory at the start."""
+
+    def __init__(self, model: torch.nn.Module, rate: float) -> None:
+        self.rate = rate
+        self.count = 0
+        self.values = {k: v.detach().clone() for k, v in model.state_dict().items()}
+
+    def update(self, model: torch.nn.Module) -> None:
+        self.count += 1
+        rate = min(self.rate, 1 - 1 / (1 + self.count / 10))
+        for name, value in model.state_dict().items():
+            if value.dtype.is_floating_point:
+                self.values[name].lerp_(value, 1 - rate)
+
+
+def train(
+    model: Transformer,
+    source: Source,
+    chosen: NDArray[np.bool_],
+    loss: Loss,
+    recipe: Recipe,
+    judge: Judge | None = None,
+    tell: Tell = lambda _: None,
+    checkpoint: Path | None = None,
+    extra: torch.nn.Module | None = None,
+) -> Progress:
+    """Fit `model` in place; it ends with the best averaged weights by `judge`, else the last.
+
+    `extra` holds further parameters of the loss (heads), trained alongside. With `checkpoint` the
+    run is saved at every evaluation and goes on from there when called again.
+    """
+    whole = torch.nn.ModuleList([model] if extra is None else [model, extra])
+    optimiser = torch.optim.AdamW(groups_of(whole, recipe), betas=(0.9, 0.98))
+    rates = [g["lr"] for g in optimiser.param_groups]
+    average = Average(whole, recipe.average)
+    progress, best = Progress(), {k: v.clone() for k, v in whole.state_dict().items()}
+    if checkpoint is not None and checkpoint.exists():
+        progress, best = _resume(checkpoint, whole, optimiser, average)
+    rng = np.random.default_rng([recipe.seed, progress.step])
+    torch.manual_seed(recipe.seed * 1_000_003 + progress.step)
+    starts = _starts(chosen, recipe, rng)
+    every = recipe.every or max(recipe.steps // 10, 1)
+    model.event_dropout, model.feature_dropout = recipe.event_dropout, recipe.feature_dropout
+    began, first = time.monotonic(), progress.step
+    total = 0.0
+    while progress.step < recipe.steps:
+        whole.train()
+        done = progress.step / recipe.steps
+        scale = min(done / recipe.warmup + 0.01, 1.0) * 0.5 * (1 + math.cos(math.pi * done))
+        for group, rate in zip(optimiser.param_groups, rates, strict=True):
+            group["lr"] = rate * scale
+        chunk, rows = source.chunk(next(starts), recipe.chunk)
+        value = loss(model, chunk, rows)
+        optimiser.zero_grad(set_to_none=True)
+        value.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(whole.parameters(), recipe.clip)
+        optimiser.step()
+        average.update(whole)
+        total += float(value.detach())
+        progress.step += 1
+        if progress.step % every and progress.step < recipe.steps:
+            continue
+        mean, total = total / ((progress.step - 1) % every + 1), 0.0
+        spent = time.monotonic() - began
+        left = spent / (progress.step - first) * (recipe.steps - progress.step)
+        line = f"step {progress.step}/{recipe.steps} loss {mean:.5f} left {left:.0f} s"
+        if judge is not None:
+            now = {k: v.clone() for k, v in whole.state_dict().items()}
+            whole.load_state_dict(average.values)
+            whole.eval()
+            with torch.no_grad():
+                score = judge(model, progress.step)
+            whole.load_state_dict(now)
+            progress.history.append((progress.step, score))
+            line += f" judged {score:.5f}"
+            if score > progress.best:
+                progress.best, progress.best_step = score, progress.step
+                best = {k: v.clone() for k, v in average.values.items()}
+        else:
+            best = average.values
+        tell(line)
+        if checkpoint is not None:
+            _save(checkpoint, whole, optimiser, average, progress, best)
+    whole.load_state_dict(best)
+    whole.eval()
+    return progress
+
+
+def _save(
+    path: Path,
+    model: torch.nn.Module,
+    optimiser: torch.optim.Optimizer,
+    average: Average,
+    progress: Progress,
+    best: dict[str, Tensor],
+) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    made = path.with_suffix(".part")
+    torch.save(
+        {
+            "model": model.state_dict(),
+            "optimiser": optimiser.state_dict(),
+            "average": average.values,
+            "count": average.count,
+            "progress": progress.__dict__,
+            "best": best,
+        },
+        made,
+    )
+    made.replace(path)
+
+
+def _resume(
+    path: Path, model: torch.nn.Module, optimiser: torch.optim.Optimizer, average: Average
+) -> tuple[Progress, dict[str, Tensor]]:
+    saved = torch.load(path, weights_only=True)
+    model.load_state_dict(saved["model"])
+    optimiser.load_state_dict(saved["optimiser"])
+    average.values, average.count = saved["average"], saved["count"]
+    return Progress(**saved["progress"]), saved["best"]
