@@ -164,6 +164,19 @@ class LabelBook:
         found = (last >= 0) & (then.key[last] == keys)
         return np.where(found, then.verdict[last], np.int8(NOT_KNOWN)).astype(np.int8)
 
+    def newest(
+        self, accounts: Iterable[Any], transactions: Iterable[Any]
+    ) -> tuple[NDArray[np.int8], NDArray[np.int64]]:
+        """The last verdict on each transaction and when it became known; -1 without a label."""
+        keys = transaction_keys(_texts(accounts), _texts(transactions))
+        if not len(self._labels):
+            return np.full(len(keys), NOT_KNOWN, np.int8), np.full(len(keys), -1, np.int64)
+        last = np.searchsorted(self._labels.key, keys, side="right") - 1
+        found = (last >= 0) & (self._labels.key[last] == keys)
+        verdicts = np.where(found, self._labels.verdict[last], np.int8(NOT_KNOWN)).astype(np.int8)
+        times = np.where(verdicts != NOT_KNOWN, self._labels.time[last], -1)
+        return verdicts, times.astype(np.int64)
+
 
 def _texts(column: Any) -> Iterable[str]:
     texts: Iterable[str] = column.to_pylist() if hasattr(column, "to_pylist") else column

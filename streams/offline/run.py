@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
@@ -22,10 +21,10 @@ from typing import Any, Literal
 import orjson
 
 from streams import features
-from streams.assembly import Judge, judge
+from streams.assembly import judge
 from streams.errors import ConfigError
 from streams.offline import results
-from streams.offline.replay import BATCH_EVENTS, RiskFor, Shard
+from streams.offline.replay import BATCH_EVENTS, Shard
 from streams.offline.risk_pass import Snapshots, build
 from streams.offline.rows import rows
 from streams.offline.source import Source
@@ -93,7 +92,7 @@ def replay(
     total = sum(job.source.rows(shard) for shard in job.source.shards())
     done = total - sum(job.source.rows(shard) for shard in missing)
     progress(done, total)
-    for count in _run(job, snapshots, missing, jobs, engine):
+    for count in each_shard(run_shard, job, snapshots, missing, jobs, engine):
         done += count
         progress(done, max(total, done))
     summary = {"job": identity, "digest": results.digest(job.out), **tally(job.out)}
@@ -115,51 +114,61 @@ def _claim_directory(out: Path, identity: dict[str, Any]) -> None:
     path.write_bytes(content)
 
 
-def run_shard(job: Job, snapshots: Snapshots, shard: int) -> int:
-    """Replay one shard into its result file; returns its messages. The same on any engine."""
-    _one_thread()
-    judges: list[Judge] = [judge(each) for each in job.settings]
-    risk: RiskFor | None = snapshots.risk_for(shard)
-    runner = Shard(
+def open_shard(job: Job, snapshots: Snapshots, shard: int, *, history: bool = False) -> Shard:
+    """A shard's runner with the judges of the job, on one thread: more shards use more cores."""
+    import torch
+
+    torch.set_num_threads(1)
+    return Shard(
         shard,
-        judges,
-        risk,
+        [judge(each) for each in job.settings],
+        snapshots.risk_for(shard),
         max_future_ms=job.settings[0].worker.max_future_s * 1_000,
         forgotten=job.forgotten,
+        history=history,
     )
-    count = 0
-    with results.ResultWriter(results.shard_path(job.out, shard), len(judges)) as writer:
+
+
+def run_shard(job: Job, snapshots: Snapshots, shard: int) -> int:
+    """Replay one shard into its result file; returns its messages. The same on any engine."""
+    runner, count = open_shard(job, snapshots, shard), 0
+    path = results.shard_path(job.out, shard)
+    with results.ResultWriter(path, len(job.settings)) as writer:
         for step in runner.steps(job.source.batches(shard, job.batch)):
             writer.add(rows(step))
             count += len(step.work.columns.batch)
     return count
 
 
-def _one_thread() -> None:
-    """One core a shard: more shards are the way to more cores."""
-    import torch
-
-    torch.set_num_threads(1)
+ShardWork = Callable[[Job, Snapshots, int], int]
+"""Does one shard and returns its messages; a function of a module, so that it can travel."""
 
 
-def _run(
-    job: Job, snapshots: Snapshots, shards: Sequence[int], jobs: int, engine: Engine
+def each_shard(
+    work: ShardWork,
+    job: Job,
+    snapshots: Snapshots,
+    shards: Sequence[int],
+    jobs: int,
+    engine: Engine,
 ) -> Iterable[int]:
+    """Run `work` over shards here, over processes, or on Ray; yields as shards are done."""
     if engine == "ray":
-        yield from _on_ray(job, snapshots, shards)
+        yield from _on_ray(work, job, snapshots, shards)
     elif jobs <= 1 or len(shards) <= 1:
         for shard in shards:
-            yield run_shard(job, snapshots, shard)
+            yield work(job, snapshots, shard)
     else:
         context = multiprocessing.get_context("spawn")
-        workers = min(jobs, len(shards), os.cpu_count() or 1)
-        with ProcessPoolExecutor(workers, mp_context=context) as pool:
-            futures = [pool.submit(run_shard, job, snapshots, shard) for shard in shards]
+        with ProcessPoolExecutor(min(jobs, len(shards)), mp_context=context) as pool:
+            futures = [pool.submit(work, job, snapshots, shard) for shard in shards]
             for future in as_completed(futures):
                 yield future.result()
 
 
-def _on_ray(job: Job, snapshots: Snapshots, shards: Sequence[int]) -> Iterable[int]:
+def _on_ray(
+    work: ShardWork, job: Job, snapshots: Snapshots, shards: Sequence[int]
+) -> Iterable[int]:
     try:
         import ray
     except ImportError:
@@ -168,7 +177,7 @@ def _on_ray(job: Job, snapshots: Snapshots, shards: Sequence[int]) -> Iterable[i
         ) from None
     if not ray.is_initialized():
         ray.init(log_to_driver=False)
-    remote = ray.remote(run_shard)
+    remote = ray.remote(work)
     waiting = [remote.remote(job, snapshots, shard) for shard in shards]
     while waiting:
         ready, waiting = ray.wait(waiting)

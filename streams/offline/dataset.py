@@ -1,0 +1,143 @@
+"""The training set of a source: events, features as they were at the time, labels as they came.
+
+In: a job over one model-less pipeline. Out: the folder of `model/data.py`.
+Does not know what is trained from it. A label is kept with its label_time, so that a fit can ask
+what was known by a moment; the features were computed by the pipeline, hence without the future.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from model import data
+from streams import features
+from streams.errors import ConfigError
+from streams.labels import LabelBook, transaction_keys
+from streams.offline.risk_pass import Snapshots, build
+from streams.offline.run import Engine, Job, Progress, each_shard, open_shard
+from streams.settle import APPLIED
+
+PARTS = "parts"
+ID_BYTES = 256
+"""Bytes kept of an id while sorting: 64 characters of UTF-8."""
+
+
+def _shard_file(job: Job, shard: int) -> Path:
+    return job.out / PARTS / f"{shard:05d}.npz"
+
+
+def collect_shard(job: Job, snapshots: Snapshots, shard: int) -> int:
+    """One shard's accepted events to a file of arrays."""
+    runner, count = open_shard(job, snapshots, shard), 0
+    parts: dict[str, list[NDArray[Any]]] = {
+        "words": [np.zeros((0, 4), np.uint64)],
+        "features": [np.zeros((0, features.COUNT), np.float32)],
+        "account": [np.zeros(0, f"S{ID_BYTES}")],
+        "transaction": [np.zeros(0, f"S{ID_BYTES}")],
+    }
+    for step in runner.steps(job.source.batches(shard, job.batch)):
+        kept = np.flatnonzero(step.work.status == APPLIED)
+        columns = step.work.columns
+        parts["words"].append(columns.words[kept])
+        parts["features"].append(step.work.features[kept])
+        parts["account"].append(_ids(columns.account_id, kept))
+        parts["transaction"].append(_ids(columns.transaction_id, kept))
+        count += len(columns.batch)
+    path = _shard_file(job, shard)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix(".draft.npz")
+    arrays: dict[str, Any] = {name: np.concatenate(some) for name, some in parts.items()}
+    np.savez(draft, **arrays)
+    draft.rename(path)
+    return count
+
+
+def _ids(names: list[str], kept: NDArray[np.int64]) -> NDArray[Any]:
+    return np.array([names[i].encode() for i in kept.tolist()], f"S{ID_BYTES}")
+
+
+def dataset(
+    job: Job,
+    *,
+    jobs: int = 1,
+    engine: Engine = "processes",
+    progress: Progress = lambda done, total: None,
+) -> dict[str, Any]:
+    """Write the training set to `job.out`; returns what was written.
+
+    Raises ConfigError when the source holds no accepted transaction.
+    """
+    snapshots = build(job.source, job.settings[0], job.out / "risk", jobs)
+    shards = job.source.shards()
+    missing = [shard for shard in shards if not _shard_file(job, shard).exists()]
+    total, done = sum(job.source.rows(shard) for shard in shards), 0
+    for count in each_shard(collect_shard, job, snapshots, missing, jobs, engine):
+        done += count
+        progress(done, max(total, done))
+    loaded = [np.load(_shard_file(job, shard)) for shard in shards]
+    parts = {
+        name: np.concatenate([one[name] for one in loaded])
+        for name in ("words", "features", "account", "transaction")
+    }
+    if not len(parts["words"]):
+        raise ConfigError("the source holds no accepted transaction")
+    summary = _write(job, parts)
+    for shard in shards:
+        _shard_file(job, shard).unlink()
+    (job.out / PARTS).rmdir()
+    return summary
+
+
+def _write(job: Job, parts: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
+    values = list(job.source.labels())
+    accounts = [name.decode() for name in parts["account"].tolist()]
+    transactions = [name.decode() for name in parts["transaction"].tolist()]
+    label, label_time = LabelBook.of(values).newest(accounts, transactions)
+    kind, kinds = _kinds(values, accounts, transactions)
+    built = data.build(
+        parts["words"],
+        parts["features"],
+        parts["account"],
+        label,
+        label_time,
+        names=features.NAMES,
+        feature_digest=features.DIGEST,
+        kind=kind,
+        kinds=kinds,
+    )
+    about = {"source": job.source.identity(), "delay_days": job.settings[0].risk.delay_days}
+    digest = data.write(built, job.out, **about)
+    return {
+        "digest": digest,
+        "rows": len(built),
+        "accounts": int(built.account.max()) + 1,
+        "frauds": int((label == 1).sum()),
+        "labelled": int((label >= 0).sum()),
+        "features": len(features.NAMES),
+    }
+
+
+def _kinds(
+    values: Iterable[bytes], accounts: list[str], transactions: list[str]
+) -> tuple[NDArray[np.int8], list[str]]:
+    """The fraud_type of each transaction as a code, 0 for none; for evaluation by segment."""
+    found: dict[int, str] = {}
+    for value in values:
+        try:
+            document = orjson.loads(value)
+            key = transaction_keys([document["account_id"]], [document["transaction_id"]])[0]
+            if document.get("fraud_type"):
+                found[int(key)] = str(document["fraud_type"])
+        except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
+            continue
+    names = sorted(set(found.values()))[: np.iinfo(np.int8).max - 1]
+    code = {name: index for index, name in enumerate(names, 1)}
+    keys = transaction_keys(accounts, transactions).tolist()
+    kind = np.array([code.get(found.get(key, ""), 0) for key in keys], np.int8)
+    return kind, ["none", *names]
