@@ -34,6 +34,7 @@ from streams.live.patience import Patience
 from streams.metrics import Metrics
 from streams.pipeline import Outcome, Policy, Work, advance, read, score, settle
 from streams.risk import RiskView
+from streams.state import Arena
 from streams.store import Commit, Store, Writes
 
 TRIM_ENTRIES: Final = 8
@@ -69,6 +70,30 @@ def joined(batches: Sequence[Batch]) -> Batch:
         headers=headers,
         next_offset=batches[-1].next_offset,
     )
+
+
+def warm(scorer: AnyScorer, policy: Policy) -> None:
+    """Take two made-up transactions the whole pure way, so that everything is compiled and loaded.
+
+    Done before a partition is claimed: the first compilation takes longer than a session lasts.
+    """
+    value = (
+        b'{"schema_version":1,"transaction_id":"t","account_id":"a","event_time":1735689600000,'
+        b'"amount":1,"currency":"EUR"}'
+    )
+    times = np.full(2, 1_735_689_600_000, np.int64)
+    batch = Batch("", 0, np.arange(2), times, [b"a", b"a"], [value, value[:-1]], None, 2)
+    arena = Arena(0, 1)
+    for _ in range(2):
+        columns = read(batch, {}, 0)
+        arena.fill([(account, None) for account in arena.missing(columns.account_id)])
+        work = advance(columns, arena, None, history=True)
+        settle(work, score(scorer, [work])[0], policy)
+        record = arena.writes()
+        arena.settled()
+    again = Arena(0, 1)
+    again.fill([("a", arena.record("a"))])
+    assert len(record) <= 1
 
 
 class Round:

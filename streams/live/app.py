@@ -16,7 +16,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Final, cast
 
 from confluent_kafka import KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
@@ -25,7 +25,7 @@ from prometheus_client import start_http_server
 from streams import alerts, assembly
 from streams.connect import check_kafka, check_redis, confluent_config, redis_client
 from streams.errors import BrokerError, FraudstreamError
-from streams.live.agents import RiskSource, Round
+from streams.live.agents import RiskSource, Round, warm
 from streams.live.failpoint import Failpoint
 from streams.live.intake import Intake
 from streams.live.microbatch import MicroBatchApp, RangeConsumer, make_app
@@ -82,6 +82,7 @@ class Worker:
 def assemble(settings: Settings, store: Store, *, risk: RiskSource | None = None) -> Worker:
     """Put a worker together. Checks what can be checked before a partition is claimed."""
     judge = assembly.judge(settings)
+    warm(judge.scorer, judge.policy)
     metrics = Metrics()
     failpoint = Failpoint(settings.worker.failpoint)
     patience = Patience(settings.worker.retry_s, metrics)
@@ -160,19 +161,20 @@ async def serve(worker: Worker, ready: Callable[[], None] = lambda: None) -> Bas
     finally:
         worker.patience.stop()
         reason = stalled[0] if stalled else app.crash_reason
-        await _stopped(app, starting)
+        starting.cancel()
+        with suppress(asyncio.CancelledError, Exception):
+            await starting
+        try:
+            await asyncio.wait_for(_let_go(worker), STOP_TIMEOUT_S)
+        except TimeoutError:
+            _logger.warning("did not stop in %.0f s; what goes on is left", STOP_TIMEOUT_S)
         watchdog.stop()
     return reason
 
 
-async def _stopped(app: MicroBatchApp, starting: asyncio.Future[Any]) -> None:
-    starting.cancel()
-    with suppress(asyncio.CancelledError, Exception):
-        await starting
-    try:
-        await asyncio.wait_for(app.stop(), STOP_TIMEOUT_S)
-    except TimeoutError:
-        _logger.warning("did not stop in %.0f s; ending", STOP_TIMEOUT_S)
+async def _let_go(worker: Worker) -> None:
+    await worker.app.stop()
+    await worker.intake.leave()
 
 
 def _signs(worker: Worker) -> Signs:
@@ -213,18 +215,17 @@ def run(settings: Settings, ready: Callable[[], None] = lambda: None) -> int:
         gc.freeze()
         reason = asyncio.run(serve(worker, ready))
         worker.thread.shutdown(wait=False, cancel_futures=True)
+        if worker.intake.in_thread:
+            # Python would wait for the thread, which waits for a server that does not answer.
+            _logger.critical("a step hangs; ending without it", exc_info=reason)
+            logging.shutdown()
+            os._exit(0 if reason is None else 1)
     if reason is None:
         return 0
     if isinstance(reason, FraudstreamError):
         raise reason
     _logger.critical("crashed", exc_info=reason)
     return 1
-
-
-def end(code: int) -> None:
-    """End the process now: a thread that still hangs in a call must not keep it."""
-    logging.shutdown()
-    os._exit(code)
 
 
 def _quiet(settings: Settings) -> None:

@@ -78,6 +78,8 @@ class Intake:
         """Messages taken from the stream and neither acked nor released, by identity."""
         self.given_up: dict[TP, float] = {}
         """Partitions given up to a newer owner and still assigned, and since when (monotonic)."""
+        self.in_thread = 0
+        """Calls that the worker's thread has not finished."""
         self.rounds = 0
         """Rounds ended, for whoever watches for progress."""
 
@@ -116,8 +118,18 @@ class Intake:
             self.given_up.pop(tp, None)
             await self._in_thread(self._partitions.release, tp.partition)
 
+    async def leave(self) -> None:
+        """Let go of all partitions, in order; the worker stops."""
+        await self.release(sorted(self._cursors))
+
     async def _in_thread(self, call: Callable[..., T], *given: Any) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, call, *given)
+        self.in_thread += 1
+        running = asyncio.get_running_loop().run_in_executor(self._thread, call, *given)
+        running.add_done_callback(self._out_of_thread)
+        return await running
+
+    def _out_of_thread(self, _done: asyncio.Future[Any]) -> None:
+        self.in_thread -= 1
 
     # The agent.
 
