@@ -147,7 +147,7 @@ def _properties(
         listeners["SASL_SSL"] = secure_port
     addresses = {name: f"{name}://127.0.0.1:{at}" for name, at in listeners.items()}
     lines = [
-        (infra() / "kafka" / "common.properties").read_text("utf-8"),
+        (infra() / "kafka" / "server.properties").read_text("utf-8"),
         "listeners=" + ",".join(addresses.values()),
         "advertised.listeners="
         + ",".join(address for name, address in addresses.items() if name != "CONTROLLER"),
