@@ -1,0 +1,317 @@
+"""Risk snapshots against a slow exact oracle; look-ups in them."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import xxhash
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streams.batch import Batch
+from streams.columns import Columns
+from streams.errors import StoreError
+from streams.features import RISK_NAMES
+from streams.labels import Labels, decode_labels
+from streams.risk import NO_SNAPSHOT, RiskView, Sheet, Snapshot, digest_of, needed_days
+from streams.risk_build import RiskBuilder
+from streams.schema import DAY_MS
+
+FIRST = 18_000
+"""Day number of the first event day in these tests."""
+
+
+@dataclass(frozen=True)
+class Payment:
+    account: str
+    transaction: str
+    day: int
+    merchant: str | None
+    terminal: str | None
+    amount: int
+    copies: int = 1
+
+
+@dataclass(frozen=True)
+class Verdict:
+    label_id: str
+    account: str
+    transaction: str
+    label: str
+    time: int
+
+
+def hashed(name: str | None) -> int:
+    return 0 if name is None else xxhash.xxh3_64_intdigest(name.encode())
+
+
+def columns_of(payments: list[Payment], appended: int = -1, partition: int = 0) -> Columns:
+    """Accepted columns of these payments, noon of their days."""
+    n = len(payments)
+    batch = Batch(
+        topic="transactions",
+        partition=partition,
+        offsets=np.arange(n, dtype=np.int64),
+        timestamps=np.full(n, appended, np.int64),
+        keys=[p.account.encode() for p in payments],
+        values=[b"{}"] * n,
+        headers=None,
+        next_offset=n + 1,
+    )
+    return Columns(
+        batch=batch,
+        row=np.arange(n, dtype=np.int32),
+        account_id=[p.account for p in payments],
+        transaction_id=[p.transaction for p in payments],
+        tenant_id=[None] * n,
+        words=np.zeros((n, 4), np.uint64),
+        event_time=np.array([p.day * DAY_MS + DAY_MS // 2 for p in payments], np.int64),
+        amount=np.array([p.amount for p in payments], np.int64),
+        currency=["EUR"] * n,
+        merchant=np.array([hashed(p.merchant) for p in payments], np.uint64),
+        terminal=np.array([hashed(p.terminal) for p in payments], np.uint64),
+        billing_country=np.zeros(n, np.uint16),
+        ip_country=np.zeros(n, np.uint16),
+        latitude=np.zeros(n, np.int32),
+        longitude=np.zeros(n, np.int32),
+        docs=[{}] * n,
+        rejects=[],
+        tombstones=[],
+    )
+
+
+def labels_of(verdicts: list[Verdict]) -> Labels:
+    return decode_labels(
+        [
+            (
+                f'{{"schema_version":1,"label_id":"{v.label_id}","account_id":"{v.account}",'
+                f'"transaction_id":"{v.transaction}","label":"{v.label}","label_time":{v.time}}}'
+            ).encode()
+            for v in verdicts
+        ]
+    )
+
+
+def oracle(
+    payments: list[Payment], verdicts: list[Verdict], day: int, delay: int
+) -> dict[str, dict[int, list[list[int]]]]:
+    """For merchants and terminals: id -> per window [transactions, frauds, amount]."""
+    known: dict[tuple[str, str], Verdict] = {}
+    events = {(p.account, p.transaction): p for p in payments}
+    for v in sorted(
+        verdicts,
+        key=lambda v: (v.time, xxhash.xxh3_64_intdigest(f"{v.label_id}\0{v.label}".encode())),
+    ):
+        event = events.get((v.account, v.transaction))
+        if event is not None and event.day * DAY_MS <= v.time < day * DAY_MS:
+            known[v.account, v.transaction] = v
+    found: dict[str, dict[int, list[list[int]]]] = {}
+    for kind in ("merchant", "terminal"):
+        totals: dict[int, list[list[int]]] = defaultdict(lambda: [[0, 0, 0] for _ in range(3)])
+        for key, p in events.items():
+            name = getattr(p, kind)
+            for w, length in enumerate((1, 7, 30)):
+                if name is not None and day - delay - length <= p.day < day - delay:
+                    total = totals[hashed(name)][w]
+                    total[0] += 1
+                    total[1] += key in known and known[key].label == "fraud"
+                    total[2] += min(p.amount, 10**12)
+        found[kind] = dict(totals)
+    return found
+
+
+def as_dict(snapshot: Snapshot) -> dict[str, dict[int, list[list[int]]]]:
+    return {
+        kind: {
+            int(totals.ids[i]): [
+                [
+                    int(totals.transactions[w, i]),
+                    int(totals.frauds[w, i]),
+                    int(totals.amounts[w, i]),
+                ]
+                for w in range(3)
+            ]
+            for i in range(len(totals.ids))
+        }
+        for kind, totals in (("merchant", snapshot.merchants), ("terminal", snapshot.terminals))
+    }
+
+
+names = st.sampled_from([None, "a", "b", "c"])
+payments_lists = st.lists(
+    st.builds(
+        Payment,
+        account=st.sampled_from(["x", "y"]),
+        transaction=st.integers(0, 40).map(str),
+        day=st.integers(FIRST, FIRST + 50),
+        merchant=names,
+        terminal=names,
+        amount=st.integers(0, 10**15 - 1),
+        copies=st.integers(1, 2),
+    ),
+    max_size=30,
+    unique_by=lambda p: (p.account, p.transaction),
+)
+verdicts_lists = st.lists(
+    st.builds(
+        Verdict,
+        label_id=st.integers(0, 3).map(str),
+        account=st.sampled_from(["x", "y", "z"]),
+        transaction=st.integers(0, 40).map(str),
+        label=st.sampled_from(["fraud", "fraud", "legitimate", "disputed"]),
+        time=st.one_of(
+            st.integers((FIRST - 5) * DAY_MS, (FIRST + 70) * DAY_MS),
+            st.integers(FIRST, FIRST + 60).map(lambda day: day * DAY_MS),
+        ),
+    ),
+    max_size=40,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    payments=payments_lists,
+    verdicts=verdicts_lists,
+    delay=st.sampled_from([0, 1, 7]),
+    seed=st.integers(0, 2**16),
+    forget=st.booleans(),
+)
+def test_snapshots_equal_the_oracle(
+    payments: list[Payment], verdicts: list[Verdict], delay: int, seed: int, forget: bool
+) -> None:
+    chance = random.Random(seed)
+    arrivals = [p for p in payments for _ in range(p.copies)]
+    chance.shuffle(arrivals)
+    verdicts = list(verdicts)
+    chance.shuffle(verdicts)
+    builder = RiskBuilder(delay)
+    for start in range(0, len(arrivals), 7):
+        builder.add(columns_of(arrivals[start : start + 7]))
+    for start in range(0, len(verdicts), 5):
+        builder.add_labels(labels_of(verdicts[start : start + 5]))
+    for day in range(FIRST, FIRST + 95, 1 + chance.randrange(4)):
+        if forget:
+            builder.forget_before(day)
+        snapshot = builder.build(day)
+        assert as_dict(snapshot) == oracle(payments, verdicts, day, delay)
+
+
+@settings(max_examples=60, deadline=None)
+@given(payments=payments_lists, verdicts=verdicts_lists, seed=st.integers(0, 2**16))
+def test_what_comes_between_snapshots_gives_the_same_bytes(
+    payments: list[Payment], verdicts: list[Verdict], seed: int
+) -> None:
+    """Everything a day needs is there before it is built: the order and the cuts leave no trace."""
+    chance = random.Random(seed)
+    delay = 2
+    whole = RiskBuilder(delay)
+    whole.add(columns_of(payments))
+    whole.add_labels(labels_of(verdicts))
+    piecewise = RiskBuilder(delay)
+    latest: list[tuple[int, Payment | Verdict]]
+    # As late as may be: at the last moment before the first snapshot that counts it.
+    latest = [(p.day + delay + 1, p) for p in payments]
+    latest += [(v.time // DAY_MS + 1, v) for v in verdicts]
+    waiting = [(min(day, chance.randint(FIRST, FIRST + 99)), item) for day, item in latest]
+    chance.shuffle(waiting)
+    waiting.sort(key=lambda pair: pair[0])
+    for day in range(FIRST, FIRST + 99):
+        while waiting and waiting[0][0] <= day:
+            item = waiting.pop(0)[1]
+            if isinstance(item, Payment):
+                piecewise.add(columns_of([item]))
+            else:
+                piecewise.add_labels(labels_of([item]))
+        piecewise.forget_before(day)
+        assert piecewise.build(day).to_bytes() == whole.build(day).to_bytes()
+
+
+def test_only_the_days_needed_are_kept() -> None:
+    builder = RiskBuilder(7)
+    sizes = []
+    for day in range(FIRST, FIRST + 300):
+        builder.add(
+            columns_of([Payment("x", f"{day}-{i}", day, f"m{day}", None, 5) for i in range(20)])
+        )
+        builder.add_labels(
+            labels_of([Verdict("l", "x", f"{day}-{i}", "fraud", day * DAY_MS) for i in range(20)])
+        )
+        builder.forget_before(day)
+        builder.build(day)
+        sizes.append(len(builder))
+    assert max(sizes) <= 2 * 20 * (7 + 30 + 2)
+    entities = builder._entities[0]
+    assert len(entities.days) <= 38 and entities.numbers.count <= 2 * 40
+    assert sum(map(len, builder._labels)) <= 20 * 38
+
+
+def some_snapshot(day: int = FIRST + 10) -> Snapshot:
+    builder = RiskBuilder(1)
+    payments = [
+        Payment("x", "1", day - 2, "a", "t", 100),
+        Payment("x", "2", day - 4, "a", None, 300),
+        Payment("x", "3", day - 20, "b", "t", 50),
+    ]
+    builder.add(columns_of(payments))
+    builder.add_labels(labels_of([Verdict("l", "x", "2", "fraud", (day - 1) * DAY_MS)]))
+    return builder.build(day)
+
+
+def test_bytes_and_back() -> None:
+    snapshot = some_snapshot()
+    content = snapshot.to_bytes()
+    again = Snapshot.from_bytes(content)
+    assert again.to_bytes() == content and as_dict(again) == as_dict(snapshot)
+    with pytest.raises(StoreError, match="cut short"):
+        Snapshot.from_bytes(content[:-1])
+    with pytest.raises(StoreError, match="not a risk snapshot"):
+        Snapshot.from_bytes(b"fsr0" + content[4:])
+    with pytest.raises(StoreError, match="damaged"):
+        Sheet.of(content[:-1] + b"\1", digest_of(content))
+
+
+def sheet(snapshot: Snapshot) -> Sheet:
+    content = snapshot.to_bytes()
+    return Sheet.of(content, digest_of(content))
+
+
+def test_look_up() -> None:
+    day = FIRST + 10
+    known = sheet(some_snapshot(day))
+    view = RiskView({day: known}, day)
+    asked = [
+        Payment("q", "1", day, "a", "t", 1),
+        Payment("q", "2", day, "nobody", None, 1),
+        Payment("q", "3", day - 1, "a", "t", 1),
+        Payment("q", "4", day + 3, "b", None, 1),
+    ]
+    found, versions = view.lookup(columns_of(asked))
+    assert found.dtype == np.float32 and versions == [known.version] * 2 + [NO_SNAPSHOT] + [
+        known.version
+    ]
+    row = dict(zip(RISK_NAMES, found[0].tolist(), strict=True))
+    assert row["merchant_1d_transactions"] == 1 and row["merchant_7d_transactions"] == 2
+    assert row["merchant_7d_frauds"] == 1 and row["merchant_7d_fraud_share"] == 0.5
+    assert row["merchant_30d_mean_amount"] == 200 and row["merchant_1d_frauds"] == 0
+    assert row["terminal_30d_transactions"] == 2 and row["terminal_30d_mean_amount"] == 75
+    assert (found[1:3] == -1).all()
+    b = dict(zip(RISK_NAMES, found[3].tolist(), strict=True))
+    assert b["merchant_1d_transactions"] == 0 and b["merchant_1d_fraud_share"] == -1
+    assert b["merchant_30d_transactions"] == 1 and b["terminal_30d_transactions"] == -1
+
+
+def test_no_snapshot_is_no_risk() -> None:
+    found, versions = RiskView({}, None).lookup(columns_of([Payment("q", "1", FIRST, "a", "b", 1)]))
+    assert (found == -1).all() and versions == [NO_SNAPSHOT]
+    found, versions = RiskView({}, FIRST).lookup(columns_of([]))
+    assert found.shape == (0, 24) and versions == []
+
+
+def test_a_clock_that_runs_ahead_asks_for_no_later_day() -> None:
+    ahead = columns_of([Payment("q", "1", FIRST + 1, "a", "b", 1)], appended=FIRST * DAY_MS + 5)
+    behind = columns_of([Payment("q", "1", FIRST - 9, "a", "b", 1)], appended=FIRST * DAY_MS + 5)
+    assert needed_days([ahead, behind]) == [FIRST - 9, FIRST]
