@@ -21,6 +21,7 @@ import model.inputs
 PACKAGE: Final = "fraudstream"
 SPINE: Final = (
     "alerts",
+    "batch",
     "codes",
     "columns",
     "deadletter",
@@ -28,34 +29,46 @@ SPINE: Final = (
     "decode",
     "entry",
     "features",
+    "labels",
     "lists",
     "money",
-    "panes",
     "pipeline",
     "privacy",
     "reasons",
-    "record",
-    "ring",
     "risk",
+    "risk_build",
+    "risk_feed",
     "rulebook",
     "rules",
     "scan",
     "schema",
+    "screen",
     "settle",
     "state",
-    "traits",
+    "validate",
     "windows",
+    "words",
+    "writes",
 )
-"""Modules of `streams`, besides `model.inputs`. A test holds this equal to what the pipeline
-imports."""
+"""Modules of `streams`, besides its kernels and `model.inputs`. A test holds this equal to what
+the pipeline imports."""
+
+
+def spine_files() -> list[Path]:
+    """The source files that can change a score, a decision or an alert."""
+    root = Path(__file__).parent
+    return [
+        *(root / f"{name}.py" for name in SPINE),
+        *sorted((root / "kernels").glob("*.py")),
+        Path(model.inputs.__file__),
+    ]
 
 
 @cache
 def code_version() -> str:
     """Package version and eight hex digits over the spine's source files."""
-    root = Path(__file__).parent
     whole = hashlib.sha256()
-    for path in (*(root / f"{name}.py" for name in SPINE), Path(model.inputs.__file__)):
+    for path in spine_files():
         # Line ends are made one kind: a checkout on another system is the same program.
         content = path.read_bytes().replace(b"\r\n", b"\n")
         whole.update(b"%s %d\n" % (path.name.encode(), len(content)))
