@@ -30,7 +30,7 @@ from streams.batch import Batch
 from streams.codes import COUNTRY_CODES
 from streams.columns import Columns, Rejected
 from streams.scan import scan
-from streams.schema import MAX_EVENT_TIME_MS, MAX_MESSAGE_BYTES, MAX_NESTING
+from streams.schema import MAX_EVENT_TIME_MS, MAX_MESSAGE_BYTES, MAX_NESTING, REQUIRED_FIELDS
 from streams.screen import screen
 from streams.validate import CHECKS, check_headers, examine, tombstone_account
 from streams.words import Fields
@@ -169,20 +169,21 @@ def _assemble(
 ) -> Columns:
     """Step 4: `Columns` of rows that are all valid."""
     n = len(rows)
+    fields = fields if n else dict.fromkeys(REQUIRED_FIELDS, ())
     values: Any = batch.values if n == len(batch) else [batch.values[i] for i in rows]
-    event_time = words.integers(fields["event_time"] if n else [])
-    amount = words.integers(fields["amount"] if n else [])
+    event_time = words.integers(fields["event_time"])
+    amount = words.integers(fields["amount"])
     merchant, terminal, place = words.places(fields, n)
     return Columns(
         batch=batch,
         row=np.array(rows, np.int32),
-        account_id=list(fields["account_id"]) if n else [],
-        transaction_id=list(fields["transaction_id"]) if n else [],
+        account_id=list(fields["account_id"]),
+        transaction_id=list(fields["transaction_id"]),
         tenant_id=list(fields["tenant_id"]) if "tenant_id" in fields else [None] * n,
         words=words.pack(fields, values, event_time, amount, place),
         event_time=event_time,
         amount=amount,
-        currency=list(fields["currency"]) if n else [],
+        currency=list(fields["currency"]),
         merchant=merchant,
         terminal=terminal,
         billing_country=words.codes(fields, "billing_country", COUNTRY_CODES, n).astype(np.uint16),

@@ -11,7 +11,7 @@ not depend on the order of arrival. `disputed` is a claim and counts as not know
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -20,20 +20,36 @@ import orjson
 import xxhash
 from numpy.typing import NDArray
 
+from streams.privacy import has_pan, has_pan_bytes, strings_in
 from streams.schema import (
     LABEL_VALUES,
     MAX_EVENT_TIME_MS,
     MAX_ID_LENGTH,
     MAX_MESSAGE_BYTES,
+    MAX_TEXT_LENGTH,
     MIN_EVENT_TIME_MS,
     SCHEMA_VERSION,
+    Reject,
 )
+from streams.validate import Check, integer, member, text
 
 FRAUD: Final = 1
 LEGITIMATE: Final = 0
 NOT_KNOWN: Final = -1
 VERDICTS: Final = {"fraud": FRAUD, "legitimate": LEGITIMATE, "disputed": NOT_KNOWN}
 assert set(VERDICTS) == set(LABEL_VALUES)
+
+LABEL_CHECKS: Final[Mapping[str, Check]] = {
+    "schema_version": integer(SCHEMA_VERSION, SCHEMA_VERSION),
+    "label_id": text(MAX_ID_LENGTH),
+    "transaction_id": text(MAX_ID_LENGTH),
+    "account_id": text(MAX_ID_LENGTH),
+    "label": member(frozenset(LABEL_VALUES), Reject.BAD_VALUE, "not a label"),
+    "label_time": integer(MIN_EVENT_TIME_MS, MAX_EVENT_TIME_MS),
+    "source": text(MAX_TEXT_LENGTH),
+    "fraud_type": text(MAX_TEXT_LENGTH),
+}
+LABEL_REQUIRED: Final = ("label_id", "transaction_id", "account_id", "label", "label_time")
 
 
 def transaction_keys(accounts: Iterable[str], transactions: Iterable[str]) -> NDArray[np.uint64]:
@@ -92,22 +108,23 @@ def decode_labels(values: Iterable[bytes | None]) -> Labels:
 
 
 def _label(value: bytes | None) -> dict[str, Any] | None:
-    if value is None or len(value) > MAX_MESSAGE_BYTES:
+    if not value or len(value) > MAX_MESSAGE_BYTES or has_pan_bytes(value):
         return None
     try:
         label = orjson.loads(value)
     except orjson.JSONDecodeError:
         return None
-    if type(label) is not dict or label.get("schema_version", SCHEMA_VERSION) != SCHEMA_VERSION:
+    if type(label) is not dict or not label.keys() <= LABEL_CHECKS.keys():
         return None
-    for name in ("label_id", "transaction_id", "account_id"):
-        text = label.get(name)
-        if type(text) is not str or not 0 < len(text) <= MAX_ID_LENGTH or "\0" in text:
+    plain = value.isascii() and b"\\" not in value
+    if not plain and any(map(has_pan, strings_in(label))):
+        return None
+    for name, check in LABEL_CHECKS.items():
+        content = label.get(name)
+        wrong = name in LABEL_REQUIRED if content is None else check(content) is not None
+        if wrong:
             return None
-    time = label.get("label_time")
-    if type(time) is not int or not MIN_EVENT_TIME_MS <= time < MAX_EVENT_TIME_MS:
-        return None
-    return label if label.get("label") in VERDICTS else None
+    return label
 
 
 def joined(parts: Sequence[Labels]) -> Labels:

@@ -13,7 +13,7 @@ The search for card numbers is the only one there is: fields, logs and dead lett
    digits is no candidate, and neither is any part of it.
 3. A candidate that passes Luhn is a card number, except
    a. the number of a field that holds such numbers by nature, known by the key before it:
-      event_time, observed_time, amount, and the fraction of latitude and longitude;
+      event_time, observed_time, label_time, amount, and the fraction of latitude and longitude;
    b. inside a hash or UUID: 32 or more hexadecimal digits (the dashes of a UUID aside), at least
       one of them a letter. Hashes are digits by chance, one in 200 times long enough;
    c. inside a longer token (`tx-1234567890123452`, `9f1234567890123452c`), where its first digits
@@ -71,6 +71,7 @@ _DOUBLED: Final = _doubled()
 # The key, its closing quote and the colon: what stands before an exempt number.
 _EVENT_TIME: Final = np.frombuffer(b'"event_time":', np.uint8)
 _OBSERVED_TIME: Final = np.frombuffer(b'"observed_time":', np.uint8)
+_LABEL_TIME: Final = np.frombuffer(b'"label_time":', np.uint8)
 _AMOUNT: Final = np.frombuffer(b'"amount":', np.uint8)
 _LATITUDE: Final = np.frombuffer(b'"latitude":', np.uint8)
 _LONGITUDE: Final = np.frombuffer(b'"longitude":', np.uint8)
@@ -131,7 +132,9 @@ def _exempt_number(data: NDArray[np.uint8], low: int, start: int, stop: int, hig
     for i in range(start, stop):
         number = 10 * number + data[i] - 48
     return MIN_EVENT_TIME_MS <= number <= MAX_EVENT_TIME_MS and (
-        _follows(data, low, start, _EVENT_TIME) or _follows(data, low, start, _OBSERVED_TIME)
+        _follows(data, low, start, _EVENT_TIME)
+        or _follows(data, low, start, _OBSERVED_TIME)
+        or _follows(data, low, start, _LABEL_TIME)
     )
 
 

@@ -57,7 +57,9 @@ _PAN_FOUND: Final = (Reject.PAN_FOUND, "digits that pass the check of a card num
 _PRINTABLE_NAME: Final = re.compile(r"[a-z][a-z_]{0,31}")
 
 
-def _text(limit: int) -> Check:
+def text(limit: int) -> Check:
+    """A string of 1 to `limit` characters, none of them bad."""
+
     def check(value: Any) -> Verdict:
         if type(value) is not str:
             return Reject.WRONG_TYPE, "not a string"
@@ -72,7 +74,9 @@ def _text(limit: int) -> Check:
     return check
 
 
-def _member(members: frozenset[str], reason: Reject, what: str) -> Check:
+def member(members: frozenset[str], reason: Reject, what: str) -> Check:
+    """One of the members."""
+
     def check(value: Any) -> Verdict:
         if type(value) is not str:
             return Reject.WRONG_TYPE, "not a string"
@@ -81,7 +85,9 @@ def _member(members: frozenset[str], reason: Reject, what: str) -> Check:
     return check
 
 
-def _integer(low: int, high: int, reason: Reject = Reject.OUT_OF_RANGE) -> Check:
+def integer(low: int, high: int, reason: Reject = Reject.OUT_OF_RANGE) -> Check:
+    """A JSON integer (1.0 is none, true is none) from `low` to `high`, both included."""
+
     def check(value: Any) -> Verdict:
         if type(value) is not int:
             return Reject.WRONG_TYPE, "not an integer (no fraction, no exponent, at most 64 bits)"
@@ -90,7 +96,9 @@ def _integer(low: int, high: int, reason: Reject = Reject.OUT_OF_RANGE) -> Check
     return check
 
 
-def _degrees(limit: int) -> Check:
+def degrees(limit: int) -> Check:
+    """A number from -`limit` to `limit`."""
+
     def check(value: Any) -> Verdict:
         if type(value) is not int and type(value) is not float:
             return Reject.WRONG_TYPE, "not a number"
@@ -100,8 +108,8 @@ def _degrees(limit: int) -> Check:
     return check
 
 
-_ID: Final = _text(MAX_ID_LENGTH)
-_LONG: Final = _text(MAX_TEXT_LENGTH)
+_ID: Final = text(MAX_ID_LENGTH)
+_LONG: Final = text(MAX_TEXT_LENGTH)
 
 
 def _ext(value: Any) -> Verdict:
@@ -124,36 +132,36 @@ def _codes(table: Mapping[str | None, int]) -> frozenset[str]:
     return frozenset(name for name in table if name is not None)
 
 
-_COUNTRY: Final = _member(COUNTRIES, Reject.BAD_COUNTRY, "not a country of ISO 3166-1 (2 letters)")
-_TIME: Final = _integer(MIN_EVENT_TIME_MS, MAX_EVENT_TIME_MS, Reject.EVENT_TIME_RANGE)
+_COUNTRY: Final = member(COUNTRIES, Reject.BAD_COUNTRY, "not a country of ISO 3166-1 (2 letters)")
+_TIME: Final = integer(MIN_EVENT_TIME_MS, MAX_EVENT_TIME_MS, Reject.EVENT_TIME_RANGE)
 _LISTED: Final = "not one of the values in the schema"
 
 CHECKS: Final[Mapping[str, Check]] = {
-    "schema_version": _integer(SCHEMA_VERSION, SCHEMA_VERSION, Reject.SCHEMA_VERSION),
+    "schema_version": integer(SCHEMA_VERSION, SCHEMA_VERSION, Reject.SCHEMA_VERSION),
     "transaction_id": _ID,
     "account_id": _ID,
     "event_time": _TIME,
-    "amount": _integer(0, MAX_AMOUNT_MINOR),
-    "currency": _member(CURRENCIES, Reject.BAD_CURRENCY, "not a currency of ISO 4217"),
-    "event_type": _member(_codes(EVENT_TYPE_CODES), Reject.BAD_VALUE, _LISTED),
-    "direction": _member(_codes(DIRECTION_CODES), Reject.BAD_VALUE, _LISTED),
-    "channel": _member(_codes(CHANNEL_CODES), Reject.BAD_VALUE, _LISTED),
+    "amount": integer(0, MAX_AMOUNT_MINOR),
+    "currency": member(CURRENCIES, Reject.BAD_CURRENCY, "not a currency of ISO 4217"),
+    "event_type": member(_codes(EVENT_TYPE_CODES), Reject.BAD_VALUE, _LISTED),
+    "direction": member(_codes(DIRECTION_CODES), Reject.BAD_VALUE, _LISTED),
+    "channel": member(_codes(CHANNEL_CODES), Reject.BAD_VALUE, _LISTED),
     "entry_mode": _ID,
     "card_id": _ID,
     "merchant_id": _ID,
     "terminal_id": _ID,
-    "mcc": _member(_codes(MCC_CODES), Reject.BAD_MCC, "not a string of 4 digits"),
+    "mcc": member(_codes(MCC_CODES), Reject.BAD_MCC, "not a string of 4 digits"),
     "counterparty_account_id": _ID,
     "merchant_country": _COUNTRY,
     "billing_country": _COUNTRY,
     "ip_country": _COUNTRY,
-    "latitude": _degrees(90),
-    "longitude": _degrees(180),
+    "latitude": degrees(90),
+    "longitude": degrees(180),
     "device_id": _LONG,
     "ip_hash": _LONG,
     "email_hash": _LONG,
-    "auth_response": _member(_codes(AUTH_RESPONSE_CODES), Reject.BAD_VALUE, _LISTED),
-    "observed_time": _integer(MIN_EVENT_TIME_MS, MAX_EVENT_TIME_MS),
+    "auth_response": member(_codes(AUTH_RESPONSE_CODES), Reject.BAD_VALUE, _LISTED),
+    "observed_time": integer(MIN_EVENT_TIME_MS, MAX_EVENT_TIME_MS),
     "original_transaction_id": _ID,
     "tenant_id": _ID,
     "ext": _ext,
@@ -166,15 +174,15 @@ assert tuple(CHECKS) == REQUIRED_FIELDS + OPTIONAL_FIELDS
 def _unparsable(value: bytes, depth: int) -> tuple[Reject, str]:
     """Why the parser refused these bytes."""
     try:
-        text = value.decode()
+        decoded = value.decode()
     except UnicodeDecodeError as error:
         return Reject.BAD_UTF8, f"byte {error.start} is not UTF-8"
     if depth > MAX_NESTING:
         return Reject.TOO_DEEP, f"more than {MAX_NESTING} levels"
-    if text.startswith("\ufeff"):
+    if decoded.startswith("\ufeff"):
         return Reject.BAD_JSON, "a byte order mark"
     try:
-        lenient = json.loads(text, strict=False)
+        lenient = json.loads(decoded, strict=False)
     except ValueError:
         return Reject.BAD_JSON, "not JSON"
     if any(BAD_CHARACTERS.search(each) for each in strings_in(lenient)):
@@ -188,8 +196,7 @@ def _holds_pan(value: bytes, document: Any, flags: int) -> bool:
     if not flags & UNCLEAN:
         return False
     # What the raw bytes hide: digits of other scripts, digits written as \\u escapes.
-    text = value.decode("utf-8", "replace")
-    return has_pan(text) or any(map(has_pan, strings_in(document)))
+    return has_pan(value.decode("utf-8", "replace")) or any(map(has_pan, strings_in(document)))
 
 
 def _unknown(document: dict[str, Any]) -> Verdict:

@@ -1,0 +1,444 @@
+"""Decoding: verdicts, columns, and that no verdict depends on the batch around it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+import xxhash
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from model import inputs
+from streams.batch import Headers
+from streams.codes import country_code
+from streams.columns import NO_POSITION, Columns
+from streams.decode import decode
+from streams.schema import MAX_EVENT_TIME_MS, MAX_MESSAGE_BYTES, MIN_EVENT_TIME_MS, Reject
+from tests.messages import (
+    BROKER_TIME,
+    FULL,
+    MAX_FUTURE_MS,
+    SMALL,
+    batch_of,
+    decode_all,
+    decode_one,
+    message,
+    odd_documents,
+    valid_documents,
+)
+
+REFUSED = Path(__file__).parent.parent / "examples" / "messages" / "refused.jsonl"
+CASES = [json.loads(line) for line in REFUSED.read_text("utf-8").splitlines()]
+LATER = {Reject.ID_CONFLICT, Reject.FORGOTTEN, Reject.QUARANTINED}
+"""Codes that only later steps give."""
+
+
+def reason_of(columns: Columns) -> str | None:
+    assert len(columns) + len(columns.rejects) + len(columns.tombstones) == 1
+    return columns.rejects[0].reason.value if columns.rejects else None
+
+
+def field(word: int, shift: int, mask: int) -> int:
+    return (word >> shift) & mask
+
+
+# Verdicts
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case["reason"])
+def test_each_code_has_an_example(case: dict[str, Any]) -> None:
+    value = None if case["value"] is None else case["value"].encode()
+    if "value_hex" in case:
+        value = bytes.fromhex(case["value_hex"])
+    if "repeat" in case:
+        value = case["value"].replace("PADDING", "PADDING" * case["repeat"]).encode()
+    key = None if case["key"] is None else case["key"].encode()
+    columns = decode_one(value, key, time=case.get("broker_time", -1))
+    assert [(each.reason, each.detail) for each in columns.rejects] == [
+        (case["reason"], case["detail"])
+    ]
+
+
+def test_no_code_lacks_an_example() -> None:
+    assert {case["reason"] for case in CASES} == set(Reject) - LATER
+
+
+def test_full_and_small_messages_are_accepted() -> None:
+    for document in (FULL, SMALL):
+        columns = decode_one(orjson.dumps(document))
+        assert columns.rejects == []
+        assert columns.docs == [document]
+
+
+VERDICTS = [
+    (b"", "empty"),
+    (b"null", "not_an_object"),
+    (b"7", "not_an_object"),
+    (b"{}", "missing_field"),
+    (b"\xef\xbb\xbf" + message(), "bad_json"),
+    (message() + b"x", "bad_json"),
+    (b" \n" + message() + b"\t", None),
+    (message(amount=...)[:-1] + b',"amount":NaN}', "bad_json"),
+    (message(amount=...)[:-1] + b',"amount":Infinity}', "bad_json"),
+    (message(amount=...)[:-1] + b',"amount":1e999}', "bad_json"),
+    (message(amount=...)[:-1] + b',"amount":1e308}', "wrong_type"),
+    (message(amount=...)[:-1] + b',"amount":-0.0}', "wrong_type"),
+    (message(amount=...)[:-1] + b',"amount":-0}', None),
+    (message(amount=...)[:-1] + b',"amount":1.0}', "wrong_type"),
+    (message(amount=...)[:-1] + b',"amount":1e2}', "wrong_type"),
+    (message(amount=...)[:-1] + b',"amount":9223372036854775808}', "out_of_range"),
+    (message(amount=...)[:-1] + b',"amount":92233720368547758080}', "wrong_type"),
+    (message(amount=10**15), "out_of_range"),
+    (message(amount=10**15 - 1), None),
+    (message(amount=True), "wrong_type"),
+    (message(amount=None), "missing_field"),
+    (message(schema_version=True), "wrong_type"),
+    (message(schema_version=1.0), "wrong_type"),
+    (message(schema_version="1"), "wrong_type"),
+    (message(schema_version=2, novelty=1), "schema_version"),
+    (message(event_time=0), "event_time_range"),
+    (message(event_time=-1), "event_time_range"),
+    (message(event_time=253_402_300_799_000), "event_time_range"),
+    (message(event_time=1.7e12), "wrong_type"),
+    (message(event_time=MIN_EVENT_TIME_MS), None),
+    (message(event_time=MIN_EVENT_TIME_MS - 1), "event_time_range"),
+    (message(observed_time=MIN_EVENT_TIME_MS - 1), "out_of_range"),
+    (message(observed_time=MAX_EVENT_TIME_MS), None),
+    (message(transaction_id=""), "out_of_range"),
+    (message(transaction_id="x" * 64), None),
+    (message(transaction_id="é" * 64), None),
+    (message(transaction_id="é" * 65), "too_long"),
+    (message(device_id="x" * 128), None),
+    (message(device_id="x" * 129), "too_long"),
+    (message(transaction_id="a\x00b"), "bad_character"),
+    (message(transaction_id="a\x7fb"), "bad_character"),
+    (message(transaction_id="a\u2067b"), "bad_character"),
+    (message(transaction_id="a\nb"), "bad_character"),
+    (message(transaction_id="A\u030a"), None),  # combining marks are data, kept as they are
+    (message().replace(b'"tx-1"', b'"a\\ud800"'), "bad_character"),
+    (message().replace(b'"tx-1"', b'"a\x00b"'), "bad_character"),
+    (message().replace(b'"tx-1"', b'"\xed\xa0\x80"'), "bad_utf8"),
+    (message().replace(b'"tx-1"', b'"\xc0\xaf"'), "bad_utf8"),
+    (message().replace(b'"tx-1"', b'"\\u0074x-1"'), None),
+    (message().replace(b'"tx-1"', b'"a\\"b\\\\"'), None),
+    (message().replace(b'"amount":', b'"\\u0061mount":'), None),
+    (message().replace(b'"amount":', b'"amount" : '), None),
+    (message()[:-1] + b',"\\u0061mount":1}', "duplicate_field"),
+    (message()[:-1] + b',"amount" :1250}', "duplicate_field"),
+    (message(ext=...)[:-1] + b',"ext":{"a":"1","a":"1"}}', "duplicate_field"),
+    (message(ext={"a:b": '"c":{}[]'}), None),
+    (message(ext={}), None),
+    (message(ext=None), None),
+    (message(ext=[]), "wrong_type"),
+    (message(ext={"a": 1}), "wrong_type"),
+    (message(ext={"a": None}), "wrong_type"),
+    (message(ext={"a": {}}), "wrong_type"),
+    (message(ext={"": "x"}), "out_of_range"),
+    (message(ext={"x" * 65: "x"}), "too_long"),
+    (message(ext={"x": "x" * 129}), "too_long"),
+    (message(ext={"x": "\u202e"}), "bad_character"),
+    (message(ext={f"k{i}": "x" for i in range(32)}), None),
+    (message(ext={f"k{i}": "x" for i in range(33)}), "too_long"),
+    (message(merchant_id=None), None),
+    (message(merchant_id=5), "wrong_type"),
+    (message(mcc=5411), "wrong_type"),
+    (message(mcc="54١١"), "bad_mcc"),
+    (message(mcc="0000"), None),
+    (message(merchant_country="ZZ"), "bad_country"),
+    (message(merchant_country="fr"), "bad_country"),
+    (message(currency="XYZ"), "bad_currency"),
+    (message(currency=978), "wrong_type"),
+    (message(currency=["EUR"]), "wrong_type"),
+    (message(event_type="chargeback"), "bad_value"),
+    (message(direction="in"), "bad_value"),
+    (message(auth_response="ok"), "bad_value"),
+    (message(entry_mode="fax"), None),
+    (message(latitude=90, longitude=-180), None),
+    (message(latitude=90.000001, longitude=0), "bad_position"),
+    (message(latitude=0, longitude=180.5), "bad_position"),
+    (message(latitude=None, longitude=None), None),
+    (message(latitude=None), "bad_position"),
+    (message(longitude=...), "bad_position"),
+    (message(latitude="48.8"), "wrong_type"),
+    (message(latitude=False), "wrong_type"),
+    (message(latitude=1e308), "bad_position"),
+    (b"[" * 60_000, "too_deep"),
+    (b'{"a":' * 2_000, "too_deep"),
+    (b"x" * (MAX_MESSAGE_BYTES + 1), "too_large"),
+    (b"x" * (10 * 2**20), "too_large"),
+]
+
+
+@pytest.mark.parametrize(("value", "reason"), VERDICTS)
+def test_verdict(value: bytes, reason: str | None) -> None:
+    assert reason_of(decode_one(value)) == reason
+
+
+def test_verdicts_hold_in_one_batch_in_any_order() -> None:
+    for cases in (VERDICTS, VERDICTS[::-1]):
+        columns = decode_all([value for value, _ in cases], [b"acct-1"] * len(cases))
+        found = dict.fromkeys(range(len(cases)))
+        found.update({each.row: each.reason.value for each in columns.rejects})
+        assert list(found.values()) == [reason for _, reason in cases]
+        assert columns.row.tolist() == [i for i, (_, reason) in enumerate(cases) if reason is None]
+
+
+def test_the_key_must_be_the_account() -> None:
+    account = "acct-é"
+    value = message(account_id=account)
+    assert reason_of(decode_one(value, account.encode())) is None
+    for key in (None, b"", b"acct-1", account.encode("latin-1")):
+        assert reason_of(decode_one(value, key)) == "key_mismatch"
+
+
+def test_future_is_measured_from_the_brokers_time() -> None:
+    value = message(event_time=BROKER_TIME + MAX_FUTURE_MS)
+    assert reason_of(decode_one(value, time=BROKER_TIME)) is None
+    assert reason_of(decode_one(value, time=BROKER_TIME - 1)) == "event_time_future"
+    assert reason_of(decode_one(message(event_time=MAX_EVENT_TIME_MS), time=-1)) is None
+
+
+def test_a_null_value_with_a_key_is_a_tombstone() -> None:
+    keys = [b"acct-1", None, b"", b"\xff", b"a\0", b"x" * 65, b"4111111111111111"]
+    columns = decode_all([None] * len(keys), keys)
+    assert columns.tombstones == [(0, "acct-1")]
+    assert [each.reason.value for each in columns.rejects] == ["empty"] * 5 + ["pan_found"]
+
+
+def test_headers_are_only_limited() -> None:
+    few: Headers = [("trace", b"4111111111111111"), ("none", None)]  # type: ignore[list-item]
+    many: Headers = [(f"h{i}", b"") for i in range(33)]
+    long: Headers = [("h", b"x" * 9_000)]
+    batch = batch_of([message()] * 3, [b"acct-1"] * 3, headers=[few, many, long])
+    columns = decode(batch, MAX_FUTURE_MS)
+    assert columns.row.tolist() == [0]
+    assert [each.reason for each in columns.rejects] == [Reject.TOO_LARGE] * 2
+
+
+def test_an_unknown_name_is_told_only_when_it_can_be_nobodys_data() -> None:
+    assert decode_one(message(amout=1)).rejects[0].detail == "amout"
+    for name in ("acct-1", "Jane", "x" * 40, "a1"):
+        assert decode_one(message(**{name: 1})).rejects[0].detail == "member 29 of the object"
+    value = message(merchant_id="jane", jane=1)
+    assert decode_one(value).rejects[0].detail == "member 29 of the object"
+
+
+# Columns
+
+
+def test_words_hold_what_model_inputs_says() -> None:
+    value = message()
+    columns = decode_one(value)
+    w0, w1, w2, w3 = (int(word) for word in columns.words[0])
+    assert w0 >> inputs.TIME_SHIFT == FULL["event_time"]
+    assert field(w0, inputs.TYPE_SHIFT, inputs.TYPE_MASK) == 1
+    assert field(w0, inputs.DIRECTION_SHIFT, inputs.DIRECTION_MASK) == 1
+    assert field(w0, inputs.CHANNEL_SHIFT, inputs.CHANNEL_MASK) == 1
+    assert field(w0, inputs.ENTRY_SHIFT, inputs.ENTRY_MASK) == 1
+    assert field(w0, inputs.AUTH_SHIFT, inputs.AUTH_MASK) == 1
+    assert field(w0, inputs.COUNTS_SHIFT, 1) == 1
+    assert w0 & 0x1F == 0
+    assert w1 >> inputs.AMOUNT_SHIFT == FULL["amount"]
+    assert w1 & inputs.MCC_MASK == 5411
+    assert w2 >> inputs.ID_SHIFT == xxhash.xxh3_64_intdigest(b"tx-1") >> 16
+    assert w2 & inputs.CONTENT_MASK == xxhash.xxh3_64_intdigest(value) >> 48
+    assert w3 >> inputs.PLACE_SHIFT == xxhash.xxh3_64_intdigest(b"m-1") >> 32
+    assert field(w3, inputs.COUNTRY_SHIFT, inputs.COUNTRY_MASK) == country_code("FR")
+    assert w3 & inputs.DEVICE_MASK == xxhash.xxh3_64_intdigest(b"d-1") >> 42
+
+
+def test_columns_beside_the_words() -> None:
+    columns = decode_one(message())
+    assert columns.account_id == ["acct-1"]
+    assert columns.transaction_id == ["tx-1"]
+    assert columns.tenant_id == ["bank-1"]
+    assert columns.currency == ["EUR"]
+    assert columns.event_time.tolist() == [FULL["event_time"]]
+    assert columns.amount.tolist() == [FULL["amount"]]
+    assert columns.merchant.tolist() == [xxhash.xxh3_64_intdigest(b"m-1")]
+    assert columns.terminal.tolist() == [xxhash.xxh3_64_intdigest(b"t-1")]
+    assert columns.billing_country.tolist() == [country_code("DE")]
+    assert columns.ip_country.tolist() == [country_code("GB")]
+    assert columns.latitude.tolist() == [48_858_370]
+    assert columns.longitude.tolist() == [2_294_481]
+
+
+def test_what_is_not_given_is_zero() -> None:
+    columns = decode_one(orjson.dumps(SMALL))
+    w0, w1, _, w3 = (int(word) for word in columns.words[0])
+    assert w0 == SMALL["event_time"] << inputs.TIME_SHIFT | 1 << inputs.COUNTS_SHIFT
+    assert w1 == SMALL["amount"] << inputs.AMOUNT_SHIFT
+    assert w3 == 0
+    assert columns.merchant[0] == columns.terminal[0] == 0
+    assert columns.latitude[0] == columns.longitude[0] == NO_POSITION
+    assert columns.tenant_id == [None]
+
+
+def test_the_place_is_merchant_then_terminal_then_counterparty() -> None:
+    changes: list[dict[str, Any]] = [
+        {},
+        {"merchant_id": None},
+        {"merchant_id": None, "terminal_id": ...},
+        {"merchant_id": ..., "terminal_id": ..., "counterparty_account_id": None},
+    ]
+    columns = decode_all([message(**each) for each in changes], [b"acct-1"] * 4)
+    places = [int(word) >> inputs.PLACE_SHIFT for word in columns.words[:, 3]]
+    tops = [xxhash.xxh3_64_intdigest(name) >> 32 for name in (b"m-1", b"t-1", b"acct-2")]
+    assert places == [*tops, 0]
+
+
+@pytest.mark.parametrize("event_type", [None, *inputs.EVENT_TYPES])
+@pytest.mark.parametrize("direction", [None, *inputs.DIRECTIONS])
+def test_counts_is_money_that_leaves(event_type: str | None, direction: str | None) -> None:
+    columns = decode_one(message(event_type=event_type, direction=direction))
+    leaves = event_type in (None, "authorization", "capture", "transfer") and direction != "credit"
+    assert field(int(columns.words[0, 0]), inputs.COUNTS_SHIFT, 1) == leaves
+
+
+def test_codes_of_every_enumeration() -> None:
+    lists = {
+        "event_type": (inputs.EVENT_TYPES, inputs.TYPE_SHIFT, inputs.TYPE_MASK),
+        "direction": (inputs.DIRECTIONS, inputs.DIRECTION_SHIFT, inputs.DIRECTION_MASK),
+        "channel": (inputs.CHANNELS, inputs.CHANNEL_SHIFT, inputs.CHANNEL_MASK),
+        "entry_mode": (inputs.ENTRY_MODES, inputs.ENTRY_SHIFT, inputs.ENTRY_MASK),
+        "auth_response": (inputs.AUTH_RESPONSES, inputs.AUTH_SHIFT, inputs.AUTH_MASK),
+    }
+    for name, (values, shift, mask) in lists.items():
+        columns = decode_all(
+            [message(**{name: value}) for value in values], [b"acct-1"] * len(values)
+        )
+        found = [field(int(word), shift, mask) for word in columns.words[:, 0]]
+        assert found == list(range(1, len(values) + 1))
+    other = decode_one(message(entry_mode="fax"))
+    assert field(int(other.words[0, 0]), inputs.ENTRY_SHIFT, 7) == inputs.OTHER_CODE
+
+
+# Batches
+
+
+def same(one: Columns, other: Columns) -> None:
+    for name in Columns.__dataclass_fields__:
+        if name != "batch":
+            a, b = getattr(one, name), getattr(other, name)
+            if isinstance(a, np.ndarray):
+                assert a.dtype == b.dtype
+                np.testing.assert_array_equal(a, b, err_msg=name)
+            else:
+                assert a == b, name
+
+
+def one_by_one(values: list[bytes | None], keys: list[bytes | None]) -> list[Columns]:
+    return [decode_all([value], [key]) for value, key in zip(values, keys, strict=True)]
+
+
+def check_batch(values: list[bytes | None], keys: list[bytes | None]) -> None:
+    whole = decode_all(values, keys)
+    singles = one_by_one(values, keys)
+    assert len(whole) + len(whole.rejects) + len(whole.tombstones) == len(values)
+    assert whole.row.tolist() == [i for i, each in enumerate(singles) if len(each)]
+    accepted = [each for each in singles if len(each)]
+    for name in ("words", "event_time", "amount", "merchant", "terminal", "billing_country",
+                 "ip_country", "latitude", "longitude"):  # fmt: skip
+        column = getattr(whole, name)
+        assert [row.tolist() for row in column] == [
+            getattr(each, name)[0].tolist() for each in accepted
+        ]
+    for name in ("account_id", "transaction_id", "tenant_id", "currency", "docs"):
+        assert getattr(whole, name) == [getattr(each, name)[0] for each in accepted]
+    assert [(each.row, each.reason, each.detail) for each in whole.rejects] == [
+        (i, *((r := single.rejects[0]).reason, r.detail))
+        for i, single in enumerate(singles)
+        if single.rejects
+    ]
+    assert whole.tombstones == [
+        (i, single.tombstones[0][1]) for i, single in enumerate(singles) if single.tombstones
+    ]
+
+
+_raw = st.one_of(
+    st.none(),
+    st.binary(max_size=40),
+    st.recursive(
+        st.one_of(st.none(), st.booleans(), st.floats(allow_nan=False), st.text(max_size=5)),
+        lambda inner: st.one_of(st.lists(inner), st.dictionaries(st.text(max_size=5), inner)),
+    ).map(lambda value: json.dumps(value).encode()),
+    valid_documents().map(orjson.dumps),
+    odd_documents().map(lambda document: json.dumps(document).encode()),
+    odd_documents().map(lambda document: orjson.dumps(document, option=orjson.OPT_INDENT_2))
+    .flatmap(lambda value: st.integers(0, len(value)).map(lambda cut: value[:cut])),
+)  # fmt: skip
+_keyed = st.tuples(_raw, st.sampled_from([b"acct-1", b"acct-2", "acct-é".encode(), None, b"\xff"]))
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(_keyed, max_size=12))
+def test_a_batch_is_decoded_as_its_messages_one_by_one(
+    messages: list[tuple[bytes | None, bytes | None]],
+) -> None:
+    check_batch([value for value, _ in messages], [key for _, key in messages])
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(valid_documents(), min_size=1, max_size=20))
+def test_valid_documents_are_accepted(documents: list[dict[str, Any]]) -> None:
+    columns = decode_all(
+        [orjson.dumps(document) for document in documents],
+        [document["account_id"].encode() for document in documents],
+    )
+    assert columns.rejects == []
+    assert columns.docs == documents
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.binary(max_size=200), st.one_of(st.none(), st.binary(max_size=80)))
+def test_any_bytes_are_accounted_for(value: bytes, key: bytes | None) -> None:
+    columns = decode_one(value, key)
+    assert len(columns) + len(columns.rejects) + len(columns.tombstones) == 1
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_flipped_bytes_are_accounted_for(data: st.DataObject) -> None:
+    value = bytearray(message())
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(value) - 1))
+        value[at] = data.draw(st.integers(0, 255))
+    check_batch([message(), bytes(value), None, message()], [b"acct-1"] * 4)
+
+
+def test_a_bad_neighbour_changes_nothing() -> None:
+    values: list[bytes | None] = [message(transaction_id=f"t{i}") for i in range(50)]
+    good = decode_all(values, [b"acct-1"] * 50)
+    for bad in (b"{", None, message(amount="x"), message(novelty=1), message(ext={"k": "é"})):
+        mixed = decode_all([*values[:25], bad, *values[25:]], [b"acct-1"] * 51)
+        keep = np.isin(mixed.row, [i for i in range(51) if i != 25])
+        np.testing.assert_array_equal(mixed.words[keep], good.words)
+
+
+def test_an_empty_batch() -> None:
+    columns = decode_all([], [])
+    assert len(columns) == 0
+    assert columns.words.shape == (0, 4)
+
+
+def test_the_same_batch_decodes_to_the_same_columns() -> None:
+    values = [value for value, _ in VERDICTS]
+    keys = [b"acct-1"] * len(values)
+    same(decode_all(values, keys), decode_all(values, keys))
+
+
+@settings(max_examples=200, deadline=None)
+@given(odd_documents())
+def test_details_hold_no_value(document: dict[str, Any]) -> None:
+    document["transaction_id"] = "zq7-secret-tx"
+    document["merchant_id"] = ["zq7-secret-merchant"]
+    document.setdefault("account_id", "zq7-secret-account")
+    document["zq7-secret-name"] = "zq7"
+    columns = decode_one(orjson.dumps(document), b"zq7-key")
+    assert all("zq7" not in each.detail for each in columns.rejects)
+    assert columns.rejects
