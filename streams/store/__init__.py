@@ -136,7 +136,9 @@ class Store(Protocol):
     def forget(self, partition: int, account: str, cut_offset: int, scrub: Scrub) -> None:
         """Erase an account from outside: record, outbox rows; leave a marker, count the erasure.
 
-        Offsets of the account below `cut_offset` are not to be applied again.
+        `cut_offset` is where the account's tombstone stands in the log: offsets below it are not
+        to be applied again. A partition past it has erased the record itself, and keeps what came
+        after.
         """
 
     def forgotten(self, claim: Claim) -> dict[bytes, int]:

@@ -27,8 +27,7 @@ class _Part:
     outbox: dict[int, bytes] = field(default_factory=dict)
     gone: dict[bytes, int] = field(default_factory=dict)
 
-    def erase(self, account: str, cut_offset: int) -> None:
-        self.records.pop(account, None)
+    def mark(self, account: str, cut_offset: int) -> None:
         name = account_digest(account)
         self.gone[name] = max(cut_offset, self.gone.get(name, -1))
 
@@ -96,7 +95,8 @@ class MemoryStore:
             if commit.entry is not None and len(part.outbox) >= MAX_OUTBOX_ENTRIES:
                 raise StoreFull("the outbox is full", partition=claim.partition)
             for account, cut_offset in commit.erased:
-                part.erase(account, cut_offset)
+                part.mark(account, cut_offset)
+                part.records.pop(account, None)
             part.write(commit.writes)
             if commit.entry is not None:
                 part.outbox[commit.next] = commit.entry
@@ -125,8 +125,10 @@ class MemoryStore:
     def forget(self, partition: int, account: str, cut_offset: int, scrub: Scrub) -> None:
         with self._lock:
             part = self._parts.setdefault(partition, _Part())
-            part.erase(account, cut_offset)
-            part.erasures += 1
+            part.mark(account, cut_offset)
+            if part.offset is None or part.offset <= cut_offset:
+                part.records.pop(account, None)
+                part.erasures += 1
             for seq, entry in list(part.outbox.items()):
                 kept = scrub(entry)
                 if kept is None:

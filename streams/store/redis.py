@@ -31,15 +31,15 @@ REBUILD = checks.REBUILD
 ACQUIRE_ATTEMPTS = 5
 SCRUB_ATTEMPTS = 1_000
 
-ACQUIRE = Script.named("acquire")
-COMMIT = Script.named("commit")
-TRIM = Script.named("trim")
-FORGET = Script.named("forget")
-SCRUB = Script.named("scrub")
-
 
 class RedisStore:
     """A Store on one Redis. `generation` None follows the pointer key, as workers do."""
+
+    acquire_script = Script.named("acquire")
+    commit_script = Script.named("commit")
+    trim_script = Script.named("trim")
+    forget_script = Script.named("forget")
+    scrub_script = Script.named("scrub")
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class RedisStore:
                 names.append(keys.of(self._namespace, generation - 1, partition).part)
             code, *state = scripts.run(
                 self._client,
-                ACQUIRE,
+                self.acquire_script,
                 names,
                 (owner, KEY_FORMAT, identity.topic_id, identity.partitions, identity.model_id),
                 partition=partition,
@@ -99,12 +99,16 @@ class RedisStore:
 
     def commit(self, claim: Claim, commit: Commit) -> None:
         _, names, arguments = self._call(claim, commit)
-        answer = scripts.run(self._client, COMMIT, names, arguments, partition=claim.partition)
+        answer = scripts.run(
+            self._client, self.commit_script, names, arguments, partition=claim.partition
+        )
         if answer[0] != b"OK":
             _refuse(claim, commit.expected, text(answer[0]), text(answer[1]))
 
     def commit_all(self, steps: Sequence[tuple[Claim, Commit]]) -> list[PartitionError | None]:
-        answers = scripts.run_all(self._client, COMMIT, [self._call(*step) for step in steps])
+        answers = scripts.run_all(
+            self._client, self.commit_script, [self._call(*step) for step in steps]
+        )
         results: list[PartitionError | None] = []
         for (claim, commit), answer in zip(steps, answers, strict=True):
             try:
@@ -152,7 +156,11 @@ class RedisStore:
         own = self._keys(claim)
         arguments: list[Argument] = [claim.token, claim.owner, *seqs]
         code, detail = scripts.run(
-            self._client, TRIM, [own.part, own.outbox], arguments, partition=claim.partition
+            self._client,
+            self.trim_script,
+            [own.part, own.outbox],
+            arguments,
+            partition=claim.partition,
         )
         if code != b"OK":
             _refuse(claim, None, text(code), text(detail))
@@ -164,7 +172,7 @@ class RedisStore:
             # The count first: no commit that knew the account can come after it.
             scripts.run(
                 self._client,
-                FORGET,
+                self.forget_script,
                 [own.part, own.gone, own.record + account],
                 [account_digest(account), cut_offset],
                 partition=partition,
@@ -181,7 +189,7 @@ class RedisStore:
                 if entry is None or kept == entry:
                     break
                 arguments: list[Argument] = [seq, entry, kept or b""]
-                if scripts.run(self._client, SCRUB, [outbox], arguments)[0] == b"OK":
+                if scripts.run(self._client, self.scrub_script, [outbox], arguments)[0] == b"OK":
                     break
 
     def forgotten(self, claim: Claim) -> dict[bytes, int]:

@@ -215,6 +215,21 @@ def test_an_erasure_from_outside_stops_the_running_owner(store: Store) -> None:
     store.commit(again, Commit(5, 6, whole(b=b"b6")))
 
 
+def test_what_came_after_the_tombstone_outlives_forget(store: Store) -> None:
+    claim = store.acquire(0, TOPIC)
+    store.commit(claim, Commit(None, 5, whole(a=b"old"), (), b"a,old"))
+    store.commit(claim, Commit(5, 9, whole(a=b"new"), (("a", 6),), b"a,new"))
+    store.forget(0, "a", 6, lambda entry: None if b"old" in entry else entry)
+    assert store.load(claim, ["a"]) == [b"new"]
+    assert store.pending(claim) == [(9, b"a,new")]
+    assert store.forgotten(claim) == {account_digest("a"): 6}
+    store.commit(claim, Commit(9, 10))
+    store.forget(0, "a", 10, keep)
+    assert store.load(claim, ["a"]) == [None]
+    with pytest.raises(Conflict, match="erased"):
+        store.commit(claim, Commit(10, 11))
+
+
 def test_a_commit_that_came_before_the_erasure_is_still_done(store: Store) -> None:
     claim = store.acquire(0, TOPIC)
     step = Commit(None, 5, whole(a=b"a"))
@@ -244,6 +259,7 @@ def test_a_marker_never_goes_back(store: Store) -> None:
     claim = store.acquire(0, TOPIC)
     store.forget(0, "a", 9, keep)
     store.forget(0, "a", 4, keep)
+    assert store.forgotten(claim) == {account_digest("a"): 9}
     claim = store.acquire(0, TOPIC)
     store.commit(claim, Commit(None, 5, erased=(("a", 3), ("b", 4), ("b", 2))))
     assert store.forgotten(claim) == {account_digest("a"): 9, account_digest("b"): 4}
