@@ -24,9 +24,10 @@ from faust.types import TP
 from streams.batch import Batch
 from streams.errors import BrokerError, Conflict, Fenced, PartitionError
 from streams.live.failpoint import Failpoint
-from streams.live.microbatch import LogRange, RangeConsumer, RangeMessage
+from streams.live.microbatch import RangeConsumer, RangeMessage
 from streams.live.partitions import Partitions
 from streams.live.patience import Stopped
+from streams.live.ranges import LogRange
 from streams.metrics import Metrics
 from streams.store.checks import REBUILD
 

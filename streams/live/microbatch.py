@@ -22,13 +22,11 @@ whoever reads the events drops those.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import aiokafka
 import faust
-import numpy as np
 from aiokafka.errors import OffsetOutOfRangeError
 from faust.app.base import BootStrategy
 from faust.transport.consumer import ensure_TP
@@ -38,9 +36,9 @@ from faust.types.transports import SchedulingStrategyT
 from faust.types.tuples import ack_lock
 from mode.utils.futures import notify
 
-from streams.batch import Batch
 from streams.connect import faust_broker
 from streams.errors import ConfigError
+from streams.live.ranges import Fetched, LogRange, Ownership, Reach, to_batch
 from streams.settings import Settings
 
 FAUST_VERSION = "0.15.3"
@@ -52,70 +50,6 @@ if faust.__version__ != FAUST_VERSION:  # pragma: no cover - the pin in pyprojec
         f"faust-streaming {faust.__version__} is installed, and the micro-batch consumer is "
         f"written against {FAUST_VERSION}",
         remedy=f"pip install faust-streaming=={FAUST_VERSION}",
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class LogRange:
-    """What Kafka knows of a partition: first and next offset, and the group's commit, if any."""
-
-    start: int
-    end: int
-    committed: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Fetched:
-    """A batch and the range of offsets [begin, batch.next_offset) that it accounts for."""
-
-    batch: Batch
-    begin: int
-    epoch: int
-
-
-@dataclass(frozen=True, slots=True)
-class Reach:
-    """How far reading came: end of the last range, next offset to fetch, end of the log.
-
-    `position` may be past `fetched`: a control record was all that a fetch found.
-    """
-
-    fetched: int
-    position: int
-    end: int
-
-    def lag(self, applied: int) -> int:
-        """Messages not applied, when all up to `applied` are."""
-        return self.end - (self.position if applied >= self.fetched else applied)
-
-
-class Ownership(Protocol):
-    """Who keeps the offsets. All calls come from the event loop, one at a time."""
-
-    async def claim(self, log: Mapping[TP, LogRange]) -> Mapping[TP, int]:
-        """Partitions were assigned: take them over; answer where to read from. May refuse."""
-
-    async def placed(self, positions: Mapping[TP, int], epoch: int) -> None:
-        """From `epoch` on, ranges of these partitions begin at these offsets."""
-
-    async def release(self, partitions: Sequence[TP]) -> None:
-        """Partitions were revoked: forget everything about them."""
-
-
-def to_batch(tp: TP, records: Sequence[Any], next_offset: int) -> Batch:
-    """The batch of some consumer records of one partition, their bytes untouched."""
-    n = len(records)
-    return Batch(
-        topic=tp.topic,
-        partition=tp.partition,
-        offsets=np.fromiter((r.offset for r in records), np.int64, n),
-        timestamps=np.fromiter(
-            (-1 if r.timestamp is None else r.timestamp for r in records), np.int64, n
-        ),
-        keys=[r.key for r in records],
-        values=[r.value for r in records],
-        headers=[r.headers for r in records] if any(r.headers for r in records) else None,
-        next_offset=next_offset,
     )
 
 

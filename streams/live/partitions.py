@@ -14,9 +14,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from streams.errors import PartitionError
-from streams.live.microbatch import LogRange
 from streams.live.outbox import Outbox
 from streams.live.patience import Patience
+from streams.live.ranges import LogRange
 from streams.metrics import Metrics
 from streams.state import Arena
 from streams.store import Claim, Identity, Store

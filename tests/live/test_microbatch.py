@@ -1,0 +1,454 @@
+"""Every override of Faust and aiokafka, and the same on a real broker."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import itertools
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import faust
+import numpy as np
+import pytest
+from aiokafka.errors import OffsetOutOfRangeError
+from confluent_kafka import Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+from faust.types import TP
+
+from streams.batch import Batch
+from streams.connect import confluent_config
+from streams.errors import ConfigError
+from streams.live import microbatch
+from streams.live.microbatch import (
+    FetchThread,
+    MicroBatchApp,
+    MicroBatchScheduler,
+    RangeConsumer,
+    RangeMessage,
+    make_app,
+)
+from streams.live.ranges import Fetched, LogRange, Reach, to_batch
+from streams.settings import load
+from tests.live.reading import Reader, Shelf, publish, reading, settings_for
+
+TP0, TP1 = TP("transactions", 0), TP("transactions", 1)
+
+
+def test_another_version_of_faust_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(faust, "__version__", "0.15.4")
+    spec = importlib.util.spec_from_file_location("another", microbatch.__file__)
+    assert spec is not None and spec.loader is not None
+    with pytest.raises(ConfigError, match=r"0\.15\.4.*0\.15\.3"):
+        spec.loader.exec_module(importlib.util.module_from_spec(spec))
+
+
+def record(offset: int, value: bytes | None = b"v", **given: Any) -> Any:
+    fields = {"timestamp": 1_000 + offset, "key": b"k", "headers": (), **given}
+    return SimpleNamespace(offset=offset, value=value, **fields)
+
+
+def test_a_batch_holds_the_bytes_themselves() -> None:
+    value = b"\xff\x00 not utf-8"
+    batch = to_batch(TP1, [record(4, value), record(9, None, timestamp=None, key=None)], 12)
+    assert batch.values[0] is value
+    assert batch.values[1] is None and batch.keys == [b"k", None]
+    assert batch.offsets.tolist() == [4, 9] and batch.timestamps.tolist() == [1_004, -1]
+    assert (batch.topic, batch.partition, batch.next_offset) == ("transactions", 1, 12)
+    assert batch.headers is None
+
+
+def test_headers_are_kept_when_anyone_has_them() -> None:
+    batch = to_batch(TP0, [record(0), record(1, headers=(("trace", b"1"),))], 2)
+    assert batch.headers == [(), (("trace", b"1"),)]
+
+
+def test_the_scheduler_yields_each_partition_once() -> None:
+    records = {TP0: fetched(0, 4), TP1: fetched(0, 2)}
+    assert list(MicroBatchScheduler().iterate(records)) == list(records.items())
+
+
+def fetched(begin: int, end: int, epoch: int = 1, tp: TP = TP0) -> Fetched:
+    """A range with one message in it."""
+    one = np.array([begin], np.int64)
+    batch = Batch(tp.topic, tp.partition, one, one, [b"k"], [b"v"], None, end)
+    return Fetched(batch, begin, epoch)
+
+
+class Thread:
+    """Stands for the fetch thread: notes seeks."""
+
+    def __init__(self) -> None:
+        self.seeks: list[tuple[dict[TP, int], int]] = []
+        self.forgotten: set[TP] = set()
+
+    async def place(self, positions: dict[TP, int], epoch: int) -> None:
+        self.seeks.append((dict(positions), epoch))
+
+    def forget(self, partitions: set[TP]) -> None:
+        self.forgotten |= set(partitions)
+
+
+async def unstarted(shelf: Shelf | None = None) -> tuple[MicroBatchApp, RangeConsumer, Thread]:
+    """A consumer that never connects, in generation 7."""
+    app = make_app(load(), shelf or Shelf())
+    app.loop = asyncio.get_running_loop()
+    consumer = app.consumer
+    assert isinstance(consumer, RangeConsumer)
+    app.consumer_generation_id = 7
+    thread = Thread()
+    consumer._thread.thread_loop.close()
+    consumer._thread = thread  # type: ignore[assignment]
+    return app, consumer, thread
+
+
+def test_acks_commit_the_contiguous_prefix_of_ranges() -> None:
+    async def check() -> None:
+        _, consumer, _ = await unstarted()
+        await consumer.place({TP0: 100})
+        first, second, third = (
+            consumer._to_message(TP0, fetched(*ends))
+            for ends in ((100, 103), (103, 110), (110, 111))
+        )
+        assert consumer._new_offset(TP0) is None
+        assert consumer.ack(second) and consumer.ack(third)
+        assert consumer._new_offset(TP0) is None, "the first range is still open"
+        assert consumer.ack(first)
+        assert list(consumer._filter_tps_with_pending_acks()) == [TP0]
+        assert consumer._new_offset(TP0) == 111
+        assert consumer._new_offset(TP0) is None, "nothing moved since"
+        assert consumer._n_acked == 3
+
+    asyncio.run(check())
+
+
+def test_a_hole_inside_a_range_needs_no_gap() -> None:
+    async def check() -> None:
+        _, consumer, _ = await unstarted()
+        await consumer.place({TP0: 0})
+        await consumer._add_gap(TP0, 1, 1_000_000)
+        assert not consumer._gap
+        # Offsets 1 to 49 do not exist; the next range begins where this one ends.
+        consumer.ack(consumer._to_message(TP0, fetched(0, 50)))
+        consumer.ack(consumer._to_message(TP0, fetched(50, 51)))
+        assert consumer._new_offset(TP0) == 51
+
+    asyncio.run(check())
+
+
+def test_acks_of_another_generation_or_epoch_are_refused() -> None:
+    async def check() -> None:
+        app, consumer, _ = await unstarted()
+        await consumer.place({TP0: 0})
+        stale = consumer._to_message(TP0, fetched(0, 5))
+        app.consumer_generation_id = 8
+        consumer._unacked_messages.add(stale)
+        assert not consumer.ack(stale)
+        assert not consumer._unacked_messages, "a rebalance would wait for it for ever"
+        before = consumer._to_message(TP0, fetched(0, 5))
+        await consumer.place({TP0: 0})
+        assert not consumer.ack(before), "read before the seek"
+        now = consumer._to_message(TP0, fetched(0, 5, epoch=2))
+        assert consumer.ack(now) and not consumer.ack(now)
+        assert not consumer.ack(consumer._to_message(TP1, fetched(0, 5, tp=TP1))), "not ours"
+        assert consumer._new_offset(TP0) == 5
+
+    asyncio.run(check())
+
+
+def test_a_released_message_is_neither_waited_for_nor_committed() -> None:
+    async def check() -> None:
+        _, consumer, _ = await unstarted()
+        await consumer.place({TP0: 0})
+        message = consumer._to_message(TP0, fetched(0, 5))
+        consumer._unacked_messages.add(message)
+        consumer.release(message)
+        assert not consumer._unacked_messages
+        assert not consumer.ack(message) and consumer._new_offset(TP0) is None
+
+    asyncio.run(check())
+
+
+def test_reading_starts_where_the_owner_says() -> None:
+    async def check() -> None:
+        shelf = Shelf()
+        _, consumer, thread = await unstarted(shelf)
+        consumer._starts = {TP0: 40, TP1: 0}
+        await consumer.perform_seek()
+        assert thread.seeks == [({TP0: 40, TP1: 0}, 1)]
+        assert shelf.epochs == {0: 1, 1: 1}
+        # Faust asks again when it stops the flow; without a new claim nothing moves.
+        await consumer.perform_seek()
+        assert thread.seeks[1:] == [({}, 2)]
+        await consumer.seek(TP0, 20)
+        assert thread.seeks[2:] == [({TP0: 20}, 3)]
+        assert consumer._read_offset[TP0] is None, "else what is below would be dropped for ever"
+
+    asyncio.run(check())
+
+
+def test_revoked_partitions_are_forgotten() -> None:
+    async def check() -> None:
+        shelf = Shelf()
+        app, consumer, thread = await unstarted(shelf)
+        thread.assignment = lambda: set()  # type: ignore[attr-defined]
+        await consumer.place({TP0: 0, TP1: 0})
+        consumer.ack(consumer._to_message(TP0, fetched(0, 5)))
+        app.on_rebalance_start()
+        await consumer.on_partitions_revoked({TP0})
+        assert shelf.released == [0] and thread.forgotten == {TP0}
+        assert consumer._ranges.keys() == consumer._frontier.keys() == {TP1}
+        assert not consumer.ack(consumer._to_message(TP0, fetched(5, 6)))
+
+    asyncio.run(check())
+
+
+def test_a_refused_claim_crashes_the_app() -> None:
+    async def check() -> None:
+        class Refusing(Shelf):
+            async def claim(self, log: Any) -> Any:
+                raise ConfigError("no")
+
+        app, consumer, thread = await unstarted(Refusing())
+
+        async def log_ranges(partitions: set[TP]) -> dict[TP, LogRange]:
+            return {tp: LogRange(0, 0, None) for tp in partitions}
+
+        thread.log_ranges = log_ranges  # type: ignore[attr-defined]
+        await consumer.on_partitions_assigned({TP0}, 7)
+        assert isinstance(app.crash_reason, ConfigError)
+        assert not consumer.flow_active or not thread.seeks
+
+    asyncio.run(check())
+
+
+def test_a_full_queue_does_not_stop_the_partition() -> None:
+    async def check() -> None:
+        _, consumer, _ = await unstarted()
+        consumer._set_active_tps({TP0})
+        consumer.on_buffer_full(TP0)
+        consumer.on_buffer_drop(TP0)
+        assert consumer._get_active_partitions() == {TP0}
+
+    asyncio.run(check())
+
+
+def test_fetch_wait_and_isolation_are_ours() -> None:
+    async def check() -> None:
+        app = make_app(load(flags=["kafka.fetch_max_wait_ms=33"]), Shelf())
+        app.loop = asyncio.get_running_loop()
+        thread = app.consumer._thread  # type: ignore[attr-defined]
+        assert isinstance(thread, FetchThread)
+        consumer = thread._create_worker_consumer(app.transport)
+        assert consumer._fetch_max_wait_ms == 33
+        assert consumer._isolation_level == "read_committed"
+        assert not consumer._enable_auto_commit
+        consumer._closed = True  # it never opened, and would warn that nobody closed it
+        thread.thread_loop.close()
+
+    asyncio.run(check())
+
+
+@pytest.mark.parametrize(
+    ("applied", "lag"),
+    [(10, 20), (17, 13), (20, 6), (25, 6)],
+    ids=["some fetched", "some applied", "all fetched applied", "more"],
+)
+def test_lag_counts_messages_and_not_control_records(applied: int, lag: int) -> None:
+    # Fetched up to 20; offsets 20 to 23 are control records; the log ends at 30.
+    assert Reach(fetched=20, position=24, end=30).lag(applied) == lag
+
+
+# On the real broker.
+
+
+def test_bytes_keys_and_offsets_survive_every_codec(kafka: str, topic_prefix: str) -> None:
+    settings = settings_for(kafka, topic_prefix, partitions=1)
+    sent: list[tuple[bytes | None, bytes | None]] = []
+    for codec in ("none", "gzip", "snappy", "lz4", "zstd"):
+        some = [(b"%d" % i, codec.encode() * 40 + b"\x00\xff%d" % i) for i in range(200)]
+        publish(settings, [(0, k, v) for k, v in some], **{"compression.type": codec})
+        sent += some
+    publish(settings, [(0, None, b"no key"), (0, b"key", None)])
+    sent += [(None, b"no key"), (b"key", None)]
+
+    async def check() -> None:
+        async with reading(settings) as reader:
+            await reader.until(lambda: len(reader.values()) >= len(sent))
+            batches = [m.fetched.batch for m in reader.messages]
+            found = [pair for b in batches for pair in zip(b.keys, b.values, strict=True)]
+            assert found == sent
+            assert np.concatenate([b.offsets for b in batches]).tolist() == list(range(len(sent)))
+            assert all((b.timestamps > 1_600_000_000_000).all() for b in batches)
+            assert len(reader.messages) < 100, "batches, not messages"
+
+    asyncio.run(check())
+
+
+def test_aborted_messages_are_left_out_and_leave_no_lag(kafka: str, topic_prefix: str) -> None:
+    settings = settings_for(kafka, topic_prefix, partitions=1)
+    topic = settings.topic("transactions")
+    producer = Producer(confluent_config(settings, {"transactional.id": topic_prefix}))
+    producer.init_transactions()
+    for number in range(6):
+        producer.begin_transaction()
+        producer.produce(topic, b"%d" % number, b"k")
+        producer.flush()
+        if number % 2:
+            producer.abort_transaction()
+        else:
+            producer.commit_transaction()
+
+    async def check() -> None:
+        async with reading(settings) as reader:
+            await reader.until(lambda: reader.values() == [b"0", b"2", b"4"])
+            ranges = [(m.fetched.begin, m.fetched.batch.next_offset) for m in reader.messages]
+            assert ranges[0][0] == 0
+            assert all(a[1] == b[0] for a, b in itertools.pairwise(ranges))
+            tp = TP(topic, 0)
+            await reader.until(lambda: reader.consumer.reach()[tp].position == 12)
+            assert reader.consumer.reach()[tp].lag(ranges[-1][1]) == 0
+
+    asyncio.run(check())
+
+
+def test_kafkas_commit_does_not_decide_where_to_start(kafka: str, topic_prefix: str) -> None:
+    settings = settings_for(kafka, topic_prefix, partitions=1)
+    publish(settings, [(0, b"k", b"%d" % i) for i in range(10)])
+
+    async def check() -> None:
+        async with reading(settings) as reader:
+            await reader.until(lambda: len(reader.values()) == 10)
+        async with reading(settings, Shelf({0: 4})) as reader:
+            await reader.until(lambda: len(reader.values()) >= 6)
+            assert reader.shelf.logs[0] == LogRange(0, 10, 10), "the first reader's commit"
+            assert reader.values() == [b"%d" % i for i in range(4, 10)]
+
+    asyncio.run(check())
+
+
+def test_what_is_not_acked_is_not_committed(kafka: str, topic_prefix: str) -> None:
+    settings = settings_for(kafka, topic_prefix, partitions=1)
+    publish(settings, [(0, b"k", b"v")] * 10)
+
+    async def check() -> None:
+        async with reading(settings) as reader:
+            reader.ack = False
+            await reader.until(lambda: len(reader.values()) == 10)
+        async with reading(settings) as reader:
+            assert reader.shelf.logs[0].committed is None
+
+    asyncio.run(check())
+
+
+def test_a_seek_back_starts_an_epoch_and_reads_again(kafka: str, topic_prefix: str) -> None:
+    settings = settings_for(kafka, topic_prefix, "worker.batch_events=5", partitions=1)
+    publish(settings, [(0, b"k", b"%d" % i) for i in range(200)])
+    tp = TP(settings.topic("transactions"), 0)
+
+    async def check() -> None:
+        async with reading(settings) as reader:
+            await reader.until(lambda: len(reader.messages) >= 3)
+            reader.gate.clear()
+            await asyncio.sleep(0.1)  # the queue fills behind the closed gate
+            await reader.consumer.place({tp: 7})
+            epoch = reader.shelf.epochs[0]
+            reader.gate.set()
+            await reader.until(lambda: newest(reader, epoch) == 200)
+            again = [m.fetched for m in reader.messages if m.fetched.epoch == epoch]
+            assert [v for f in again for v in f.batch.values] == [b"%d" % i for i in range(7, 200)]
+            assert again[0].begin == 7
+            ranges = [(f.begin, f.batch.next_offset) for f in again]
+            assert all(a[1] == b[0] for a, b in itertools.pairwise(ranges))
+
+    def newest(reader: Reader, epoch: int) -> int:
+        ends = [m.fetched.batch.next_offset for m in reader.messages if m.fetched.epoch == epoch]
+        return max(ends, default=0)
+
+    asyncio.run(check())
+
+
+def test_a_full_queue_blocks_and_goes_on_at_once(kafka: str, topic_prefix: str) -> None:
+    settings = settings_for(
+        kafka, topic_prefix, "worker.batch_events=10", "worker.buffer_batches=1", partitions=2
+    )
+    publish(settings, [(i % 2, b"k", b"%d" % i) for i in range(400)])
+
+    async def check() -> None:
+        async with reading(settings) as reader:
+            reader.gate.clear()
+            await asyncio.sleep(0.3)
+            taken = len(reader.messages)
+            reader.gate.set()
+            began = time.monotonic()
+            await reader.until(lambda: len(reader.values()) == 400)
+            assert taken < 5
+            assert time.monotonic() - began < 1.0, "Faust would wait a second each time"
+
+    asyncio.run(check())
+
+
+def test_a_log_that_lost_its_end_is_an_error_and_no_silent_restart(
+    kafka: str, topic_prefix: str
+) -> None:
+    settings = settings_for(kafka, topic_prefix, partitions=1)
+    publish(settings, [(0, b"k", b"v")] * 5)
+
+    async def check() -> None:
+        async with reading(settings, Shelf({0: 50})) as reader:
+            deadline = time.monotonic() + 20
+            while not reader.app.crashed and time.monotonic() < deadline:
+                await asyncio.sleep(0.05)
+            assert isinstance(reader.app.crash_reason, OffsetOutOfRangeError)
+            assert reader.messages == []
+
+    asyncio.run(check())
+
+
+def test_a_second_reader_takes_half_and_gives_it_back(kafka: str, topic_prefix: str) -> None:
+    settings = settings_for(kafka, topic_prefix, partitions=4)
+
+    async def check() -> None:
+        async with reading(settings) as one:
+            assert one.shelf.epochs.keys() == {0, 1, 2, 3}
+            async with reading(settings) as two:
+                await one.until(lambda: len(two.shelf.epochs) == 2)
+                assert sorted(one.shelf.released) == [0, 1, 2, 3], "an eager rebalance"
+                publish(settings, [(i % 4, b"k", b"%d" % i) for i in range(100)])
+                await one.until(lambda: len(one.values()) + len(two.values()) == 100)
+                assert one.messages and two.messages
+            first = one.shelf.epochs.copy()
+            await one.until(lambda: one.shelf.epochs != first)
+            # Nothing is kept in `Shelf`, so the whole log is read again.
+            await one.until(lambda: {m.partition for m in one.messages} == {0, 1, 2, 3})
+
+    asyncio.run(check())
+
+
+def test_deleted_records_show_as_a_range_that_begins_before_its_first_message(
+    kafka: str, topic_prefix: str
+) -> None:
+    settings = settings_for(kafka, topic_prefix, "worker.batch_events=10", partitions=1)
+    topic = settings.topic("transactions")
+    publish(settings, [(0, b"k", b"v")] * 50)
+
+    async def check() -> None:
+        async with reading(settings) as reader:
+            await reader.until(lambda: len(reader.values()) == 50)
+            await reader.consumer.place({TP(topic, 0): 20})
+            admin = AdminClient(confluent_config(settings))
+            for future in admin.delete_records([TopicPartition(topic, 0, 40)]).values():
+                future.result()
+            await reader.consumer.place({TP(topic, 0): 20})
+            epoch = reader.shelf.epochs[0]
+            await reader.until(lambda: reader.messages[-1].fetched.epoch == epoch)
+            first = next(m.fetched for m in reader.messages if m.fetched.epoch == epoch)
+            assert first.begin == 20 and first.batch.offsets[0] == 40
+
+    asyncio.run(check())
+
+
+def test_messages_show_no_content() -> None:
+    message = RangeMessage(TP0, fetched(0, 1), 1)
+    assert "b'v'" not in repr(message) and "b'k'" not in repr(message)
