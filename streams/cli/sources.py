@@ -71,6 +71,49 @@ def simulate(
         typer.echo(f"{name:<12}  {each['rows']:>10,}  {each['file']}")
 
 
+def convert(
+    form: Annotated[
+        str, typer.Argument(metavar="FORMAT", help="handbook, sparkov, tabformer or paysim.")
+    ],
+    source: Annotated[Path, typer.Argument(metavar="IN", help="The file as published.")],
+    out: Annotated[Path, typer.Argument(help="NAME.parquet, NAME.csv or NAME.jsonl.")],
+    key_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="Secret for account tokens. Default: token.key in worker.data_dir, made when "
+            "missing. Keep it: other keys give other accounts."
+        ),
+    ] = None,
+    config: options.Config = None,
+    sets: options.Set = None,
+    as_json: options.Json = False,
+) -> None:
+    """Turn a public data set into schema v1, in event time order.
+
+    Beside NAME.parquet comes NAME-labels.parquet: the truth, known seven days after the event.
+    Card numbers never reach the output; the account is a keyed token of them.
+
+    Example: fraudstream convert sparkov fraudTrain.csv train.parquet
+    """
+    from streams.clients.convert import convert as turn
+    from streams.clients.convert import token_key
+
+    data_dir = options.settings(config, sets).worker.data_dir
+    key = token_key(key_file or data_dir / "token.key", make=key_file is None)
+    labels = beside(out, "labels")
+    rows, frauds = turn(form, source, out, labels, key)
+    if as_json:
+        options.print_json(
+            {
+                "transactions": {"file": str(out), "rows": rows},
+                "labels": {"file": str(labels), "rows": frauds},
+            }
+        )
+        return
+    typer.echo(f"{'transactions':<12}  {rows:>10,}  {out}")
+    typer.echo(f"{'labels':<12}  {frauds:>10,}  {labels}")
+
+
 def beside(path: Path, what: str) -> Path:
     """`dir/name.parquet` to `dir/name-labels.parquet`."""
     return path.with_name(f"{path.stem}-{what}{path.suffix}")
@@ -78,4 +121,5 @@ def beside(path: Path, what: str) -> Path:
 
 def register(app: typer.Typer) -> None:
     """Add the verbs of this module."""
-    app.command()(simulate)
+    for verb in (simulate, convert):
+        app.command()(verb)

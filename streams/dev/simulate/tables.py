@@ -70,8 +70,9 @@ def _degrees(micro: NDArray[np.int32]) -> pa.Array:
 
 
 def transaction_ids(seed: int, rows: NDArray[np.int64]) -> pa.Array:
-    """The id of the n-th event of the stream of this seed."""
-    return numbered(f"s{seed}-", rows, 9)
+    """The id of the n-th event of the stream of this seed; the letter between the two numbers
+    keeps their digits from being taken for a card number."""
+    return numbered(f"s{seed}n", rows, 9)
 
 
 def transactions(e: ev.Events, row: NDArray[np.int64], world: World, seed: int) -> pa.Table:
@@ -144,7 +145,7 @@ def labels(
     people = numbered("acct-", e.account[known].astype(np.int64), 7)
     columns = {
         "schema_version": pa.array(np.full(len(known), SCHEMA_VERSION, np.int8)),
-        "label_id": numbered(f"l{seed}-", np.arange(len(known)), 9),
+        "label_id": numbered(f"l{seed}n", np.arange(len(known)), 9),
         "transaction_id": transaction_ids(seed, row[known]),
         "account_id": people,
         "label": _named(np.where(fraud, 0, 1), ("fraud", "legitimate")).cast(pa.string()),

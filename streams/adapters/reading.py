@@ -1,0 +1,171 @@
+"""What adapters share: CSV in pieces with named faults, amounts, labels, tokens.
+
+In: columns of a foreign file. Out: columns of schema v1. Does not know any one format.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pacsv
+from numpy.typing import NDArray
+
+from streams.adapters.canonical import LABEL, TRANSACTION, subset
+from streams.errors import FormatError
+from streams.schema import DAY_MS, SCHEMA_VERSION
+
+BLOCK_BYTES = 1 << 22
+LABEL_DELAY_MS = 7 * DAY_MS
+"""When the truth of a public data set becomes known: a live service learns it days later."""
+NO_DIGITS = str.maketrans("0123456789", "ghijklmnop")
+"""Hexadecimal without digits: long runs of them may look like a card number."""
+TOKEN_BYTES = 10
+
+
+def missing_columns(path: Path, have: Sequence[str], wanted: Sequence[str], name: str) -> None:
+    """Raises FormatError when a wanted column is not there."""
+    lacking = [column for column in wanted if column not in have]
+    if lacking:
+        raise FormatError(f"{path.name} is not {name}: no column {', '.join(lacking)}")
+
+
+def csv_pieces(
+    path: Path, types: Mapping[str, pa.DataType], name: str
+) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """Pieces of a CSV file with just these columns, each with the number of its first row (1 is
+    the row after the heading). Raises FormatError, naming row and column.
+    """
+    columns: list[str] = []
+    try:
+        with path.open("rb") as file:
+            heading = file.readline(BLOCK_BYTES).decode("utf-8-sig", "replace")
+        columns = [cell.strip().strip('"') for cell in heading.rstrip("\r\n").split(",")]
+        missing_columns(path, columns, list(types), name)
+        reader = pacsv.open_csv(
+            path,
+            # One thread, so that an error names its row.
+            read_options=pacsv.ReadOptions(use_threads=False, block_size=BLOCK_BYTES),
+            convert_options=pacsv.ConvertOptions(
+                column_types=dict(types), include_columns=list(types), null_values=[""],
+                strings_can_be_null=True,
+            ),
+        )  # fmt: skip
+        first = 1
+        for piece in reader:
+            yield first, piece
+            first += len(piece)
+    except pa.ArrowInvalid as error:
+        raise FormatError(f"{path.name}: {_told(str(error), columns)}") from None
+    except OSError as error:
+        raise FormatError(f"cannot read {path}: {error.strerror or error}") from None
+
+
+def _told(message: str, columns: list[str]) -> str:
+    """Arrow's words with the column's name, the row after the heading, and no value."""
+    at = re.search(r"column #(\d+)", message)
+    row = re.search(r"[Rr]ow #(\d+)", message)
+    column = columns[int(at[1])] if at and int(at[1]) < len(columns) else None
+    where = [f"row {int(row[1]) - 1}"] if row else []
+    where += [f"column {column}"] if column else []
+    what = re.search(r"conversion error to (\w+)", message)
+    text = f"not a value of type {what[1]}" if what else message.split(":")[-1].strip()
+    return f"{', '.join(where)}: {text}" if where else message
+
+
+def refuse(path: Path, first: int, bad: NDArray[np.bool_], column: str, what: str) -> None:
+    """Raises FormatError at the first bad row; `first` numbers the piece's first row."""
+    if bad.any():
+        raise FormatError(f"{path.name}, row {first + int(bad.argmax())}, column {column}: {what}")
+
+
+def required(path: Path, first: int, piece: pa.RecordBatch) -> None:
+    """Raises FormatError at the first empty cell."""
+    for name, column in zip(piece.schema.names, piece.columns, strict=True):
+        if column.null_count:
+            empty = np.asarray(pc.is_null(column).to_numpy(zero_copy_only=False))
+            refuse(path, first, empty, name, "empty")
+
+
+def minor_units(
+    path: Path, first: int, values: NDArray[np.float64], column: str, decimals: int = 2
+) -> NDArray[np.int64]:
+    """Exact minor units of decimal amounts. Raises FormatError where there are more decimals."""
+    scaled = values * 10.0**decimals
+    whole = np.rint(scaled)
+    refuse(path, first, ~np.isfinite(values) | (np.abs(values) > 1e12), column, "not an amount")
+    refuse(path, first, np.abs(scaled - whole) > 1e-3, column, f"more than {decimals} decimals")
+    return whole.astype(np.int64)
+
+
+def prefixed(prefix: str, values: pa.Array) -> pa.Array:
+    """Strings prefix + value; null stays null."""
+    return pc.binary_join_element_wise(prefix, values.cast(pa.string()), "")
+
+
+def mapped(values: pa.Array, table: Mapping[str, str | None]) -> pa.Array:
+    """Each string through a table, once a distinct value; what is not in it becomes null."""
+    coded = values.dictionary_encode()
+    found = pa.array([table.get(name) for name in coded.dictionary.to_pylist()], pa.string())
+    return found.take(coded.indices)
+
+
+def tokens(values: pa.Array, key: bytes, prefix: str) -> pa.Array:
+    """A keyed one-way digest of each string, once a distinct value: who lacks the key cannot find
+    the card number, not even by trying all of them."""
+    secret = hashlib.blake2b(key, digest_size=32).digest()
+    coded = values.cast(pa.string()).dictionary_encode()
+    found = [
+        prefix + digest.hexdigest().translate(NO_DIGITS)
+        for digest in (
+            hashlib.blake2b(name.encode(), key=secret, digest_size=TOKEN_BYTES)
+            for name in coded.dictionary.to_pylist()
+        )
+    ]
+    return pa.array(found, pa.string()).take(coded.indices)
+
+
+def transactions(n: int, columns: Mapping[str, Any]) -> pa.RecordBatch:
+    """A batch of schema v1 from columns; schema_version is put in."""
+    whole = {"schema_version": np.full(n, SCHEMA_VERSION, np.int8), **columns}
+    schema = subset(TRANSACTION, set(whole))
+    return pa.RecordBatch.from_arrays(
+        [_array(whole[f.name], f.type) for f in schema], schema=schema
+    )
+
+
+def _array(values: Any, kind: pa.DataType) -> pa.Array:
+    if isinstance(values, pa.Array):
+        return values.cast(kind)
+    return pa.array(values, kind)
+
+
+def constant(value: str, n: int) -> pa.Array:
+    """The same string n times."""
+    return pa.repeat(pa.scalar(value, pa.string()), n)
+
+
+def fraud_labels(
+    batch: pa.RecordBatch, fraud: NDArray[np.bool_], kinds: pa.Array | None = None
+) -> pa.RecordBatch:
+    """Labels of the frauds in a batch, known LABEL_DELAY_MS after the event."""
+    at = pa.array(np.flatnonzero(fraud))
+    ids = batch.column("transaction_id").take(at)
+    n = len(at)
+    columns = {
+        "schema_version": pa.array(np.full(n, SCHEMA_VERSION, np.int8)),
+        "label_id": prefixed("l-", ids),
+        "transaction_id": ids,
+        "account_id": batch.column("account_id").take(at),
+        "label": constant("fraud", n),
+        "label_time": pc.add(batch.column("event_time").take(at), LABEL_DELAY_MS),
+        "source": constant("dataset", n),
+        "fraud_type": pa.nulls(n, pa.string()) if kinds is None else kinds.take(at),
+    }
+    return pa.RecordBatch.from_arrays([columns[f.name] for f in LABEL], schema=LABEL)

@@ -1,0 +1,130 @@
+"""What `fraudstream convert` does: a foreign file to schema v1 files, in event time order.
+
+In: a format, a path. Out: a file of transactions and a file of labels.
+Does not know any format. A source that is not in time order is dealt into spans of event time on
+disk and sorted span by span, so memory is bounded by the fullest span.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from streams.adapters.canonical import LABEL
+from streams.adapters.formats import Adapter, Converted, adapter
+from streams.clients.writer import Writer
+from streams.errors import ConfigError, FormatError
+from streams.schema import DAY_MS
+
+SPAN_MS = 30 * DAY_MS
+KEY_BYTES = 32
+MAX_SPANS = 2_000
+"""More of them is a broken time column, not a data set."""
+
+
+def convert(name: str, source: Path, out: Path, labels: Path, key: bytes) -> tuple[int, int]:
+    """Write both files; returns how many transactions and labels. An unfinished file is removed.
+
+    Raises ConfigError and FormatError.
+    """
+    found = adapter(name)
+    if not source.is_file():
+        raise ConfigError(f"no file {source}")
+    try:
+        return _write(_ordered(found, source, key, out.parent), out, labels)
+    except BaseException:
+        out.unlink(missing_ok=True)
+        labels.unlink(missing_ok=True)
+        raise
+
+
+def token_key(path: Path, *, make: bool) -> bytes:
+    """The secret in a file; made of random bytes when it is missing and `make` is set.
+
+    Raises ConfigError for a file that is missing or too short to be a secret.
+    """
+    try:
+        if make and not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
+                out.write(secrets.token_bytes(KEY_BYTES))
+        key = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"cannot use the key file {path}: {error.strerror or error}") from None
+    if len(key) < KEY_BYTES // 2:
+        raise ConfigError(f"the key in {path} is shorter than {KEY_BYTES // 2} bytes")
+    return key
+
+
+def _write(pieces: Iterator[Converted], out: Path, labels: Path) -> tuple[int, int]:
+    first = next(pieces, None)
+    if first is None:
+        raise FormatError("the file has no rows")
+    counts = [0, 0]
+    with Writer(out, first.transactions.schema) as left, Writer(labels, LABEL) as right:
+        piece: Converted | None = first
+        while piece is not None:
+            left.write(piece.transactions)
+            right.write(piece.labels)
+            counts[0] += len(piece.transactions)
+            counts[1] += len(piece.labels)
+            piece = next(pieces, None)
+    return counts[0], counts[1]
+
+
+def _ordered(found: Adapter, source: Path, key: bytes, beside: Path) -> Iterator[Converted]:
+    if found.SORTED:
+        yield from found.rows(source, key)
+        return
+    try:
+        work = Path(tempfile.mkdtemp(prefix=".convert-", dir=beside))
+    except OSError as error:
+        raise ConfigError(f"cannot write beside {beside}: {error.strerror}") from None
+    try:
+        yield from _sorted_spans(found.rows(source, key), work)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _sorted_spans(pieces: Iterator[Converted], work: Path) -> Iterator[Converted]:
+    """Deal into spans, then give each span back sorted by event_time, ties as in the source."""
+    spans: dict[int, tuple[pq.ParquetWriter, pq.ParquetWriter]] = {}
+    schema: pa.Schema | None = None
+    for piece in pieces:
+        schema = piece.transactions.schema
+        for side, (batch, column) in enumerate(
+            ((piece.transactions, "event_time"), (piece.labels, "label_time"))
+        ):
+            span_of = batch.column(column).to_numpy() // SPAN_MS
+            for span in np.unique(span_of).tolist():
+                if span not in spans:
+                    if len(spans) == MAX_SPANS:
+                        raise FormatError(f"event times span more than {MAX_SPANS} months")
+                    spans[span] = (
+                        pq.ParquetWriter(work / f"{span}-0", schema),
+                        pq.ParquetWriter(work / f"{span}-1", LABEL),
+                    )
+                spans[span][side].write_batch(batch.filter(pa.array(span_of == span)))
+    for pair in spans.values():
+        for writer in pair:
+            writer.close()
+    for span in sorted(spans):
+        yield Converted(
+            _sorted(work / f"{span}-0", "event_time"), _sorted(work / f"{span}-1", "label_time")
+        )
+
+
+def _sorted(path: Path, column: str) -> pa.RecordBatch:
+    table = pq.read_table(path).combine_chunks()
+    order = np.argsort(table.column(column).to_numpy(), kind="stable")
+    taken = table.take(pa.array(order)).combine_chunks()
+    batches = taken.to_batches()
+    return batches[0] if batches else pa.RecordBatch.from_pylist([], schema=table.schema)
