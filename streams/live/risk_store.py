@@ -8,8 +8,8 @@ Does not know Kafka, nor what a snapshot says.
     fs:{risk}:days           day -> digest, of the days that are not empty
     fs:{risk}:s:<digest>     the snapshot, packed
 
-Every write names the token, and counts only while the lock holds it: a builder that was thought dead
-and woke up changes nothing. A day's digest and a digest's bytes are set once.
+Every write names the token, and counts only while the lock holds it: a builder that was thought
+dead and woke up changes nothing. A day's digest and a digest's bytes are set once.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import numpy as np
 import orjson
 import redis
 
-from streams.errors import FraudstreamError, StoreError, StoreFull, StoreLost
+from streams.errors import FraudstreamError, StoreError, StoreLost
 
 LOCK_MS: Final = 10_000
 KEEP_DAYS: Final = 400
@@ -101,6 +101,14 @@ def unpacked(stored: bytes) -> bytes:
         raise StoreError(f"a stored risk snapshot is unreadable: {error}") from None
 
 
+def _named(answer: bytes | str) -> str:
+    return answer.decode() if isinstance(answer, bytes) else answer
+
+
+def _text(answer: bytes | str | None) -> str | None:
+    return None if answer is None else _named(answer)
+
+
 class RiskStore:
     """All calls block. Raises StoreLost when Redis does not answer."""
 
@@ -118,8 +126,6 @@ class RiskStore:
     def _asked(self, call: Callable[[], T]) -> T:
         try:
             return call()
-        except redis.exceptions.OutOfMemoryError as error:
-            raise StoreFull(f"Redis is full: {error}", partition=-1) from None
         except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError) as error:
             raise StoreLost(f"Redis does not answer: {error}") from None
         except redis.exceptions.RedisError as error:
@@ -157,7 +163,7 @@ class RiskStore:
             lambda: self._client.hmget(self._state, ["about", "front", "restart"])
         )
         return State(
-            None if about is None else about.decode(),
+            _text(about),
             None if front is None else int(front),
             None if restart is None else orjson.loads(restart),
         )
@@ -165,19 +171,22 @@ class RiskStore:
     def days(self) -> dict[int, str]:
         """The digest of each day that has a snapshot."""
         found = self._asked(lambda: self._client.hgetall(self._days))
-        return {int(day): digest.decode() for day, digest in found.items()}
+        return {int(day): _named(digest) for day, digest in found.items()}
 
     def digests(self, days: list[int]) -> list[str | None]:
         """The same for some days only."""
         if not days:
             return []
         found = self._asked(lambda: self._client.hmget(self._days, [str(day) for day in days]))
-        return [None if digest is None else digest.decode() for digest in found]
+        return [_text(digest) for digest in found]
 
     def snapshot(self, digest: str) -> bytes | None:
         """A snapshot's bytes, None when they are no longer kept."""
         stored = self._asked(lambda: self._client.get(self._blob(digest)))
-        return None if stored is None else unpacked(stored)
+        if stored is None:
+            return None
+        assert isinstance(stored, bytes), "a client that decodes answers was given"
+        return unpacked(stored)
 
     def begin(self, token: int, about: str) -> None:
         """Start over for other topics or another delay; what was built is dropped."""

@@ -1,0 +1,197 @@
+"""Builds the risk snapshots live: reads all of `transactions` and `labels`, publishes day by day.
+
+In: settings; Kafka; Redis. Out: snapshots in Redis. Does not know the workers; they wait for it.
+
+One process per worker runs `serve`; the one that holds the lock builds, the others stand by.
+The state is a function of the two topics alone. Snapshots go to Redis together with the offsets
+from which a builder after this one can go on (about `delay` + 30 days back), so that a new builder
+starts there and not at the start of the log.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Final
+
+from confluent_kafka import KafkaException
+
+from streams.decode import decode
+from streams.errors import BrokerError, FraudstreamError
+from streams.labels import decode_labels
+from streams.live.risk_log import Chunk, RiskLog
+from streams.live.risk_store import KEEP_DAYS, LOCK_MS, NotLeader, RiskStore
+from streams.risk import digest_of
+from streams.risk_feed import NO_DAY, RiskFeed
+from streams.settings import Settings
+
+RENEW_EVERY_S: Final = LOCK_MS / 4_000
+STAND_BY_S: Final = 1.0
+AHEAD_DAYS: Final = 20
+"""A partition so far ahead of the slowest one is not read on: memory holds what lies between."""
+
+_logger = logging.getLogger(__name__)
+
+
+def serve(settings: Settings, store: RiskStore, stopped: Callable[[float], bool]) -> None:
+    """Build whenever the lock is free, until `stopped(seconds)`, which may wait, says yes.
+
+    Faults of Kafka and Redis are logged, and the building starts again.
+    """
+    pause = 0.0
+    while not stopped(pause):
+        pause = STAND_BY_S
+        try:
+            token = store.take()
+            if token is None:
+                continue
+            try:
+                _logger.info("building risk snapshots (token %d)", token)
+                Builder(settings, store, token).run(stopped)
+            finally:
+                store.release(token)
+        except NotLeader:
+            _logger.warning("another worker has taken over the building of risk snapshots")
+        except (FraudstreamError, KafkaException) as error:
+            _logger.warning("risk snapshots: %s; trying again", error)
+
+
+class Builder:
+    """Builds while it holds the lock."""
+
+    def __init__(self, settings: Settings, store: RiskStore, token: int) -> None:
+        self._store = store
+        self._token = token
+        self._max_future_ms = settings.worker.max_future_s * 1_000
+        self._renewed = time.monotonic()
+        self._delay = settings.risk.delay_days
+        self._log = RiskLog(settings)
+        self._kept: dict[int, str] = {}
+        self._marked = NO_DAY
+        self._marks: dict[tuple[str, int], int] = {}
+        self._held: set[int] = set()
+
+    def run(self, stopped: Callable[[float], bool]) -> None:
+        """Read and publish until stopped. Raises NotLeader, BrokerError, StoreError."""
+        try:
+            feed = self._begin()
+            while not stopped(0.0):
+                self._renew()
+                for chunk in self._log.read():
+                    self._add(feed, chunk)
+                    self._renew()
+                self._advance(feed)
+                self._balance(feed)
+        finally:
+            self._log.close()
+
+    def _begin(self) -> RiskFeed:
+        """Start where the builder before stopped, or at the start of the log."""
+        about = self._log.about(self._delay)
+        state = self._store.state()
+        if state.about != about:
+            self._store.begin(self._token, about)
+            state = self._store.state()
+        restart = state.restart or {}
+        transactions = self._log.open("transactions", restart.get("transactions", {}))
+        labels = self._log.open("labels", restart.get("labels", {}))
+        self._kept = self._store.days()
+        feed = RiskFeed(self._delay, transactions, labels, state.front)
+        self._read_labels(feed)
+        return feed
+
+    def _read_labels(self, feed: RiskFeed) -> None:
+        """All labels of now first: no snapshot can be due before, and they are few."""
+        marks = self._log.ends("labels")
+        self._log.assign(["labels"])
+        while not self._passed("labels", marks):
+            self._renew()
+            for chunk in self._log.read():
+                self._add(feed, chunk)
+                self._renew()
+        self._log.assign(["transactions", "labels"])
+
+    def _add(self, feed: RiskFeed, chunk: Chunk) -> None:
+        if chunk.topic == "transactions":
+            feed.add(decode(chunk.batch, self._max_future_ms))
+        else:
+            batch = chunk.batch
+            first = int(batch.offsets[0])
+            feed.add_labels(batch.partition, decode_labels(batch.values), first, batch.next_offset)
+
+    def _passed(self, topic: str, marks: dict[int, int]) -> bool:
+        read = self._log.positions(topic)
+        return all(read[partition] >= end for partition, end in marks.items())
+
+    def _advance(self, feed: RiskFeed) -> None:
+        """Publish what is due."""
+        if feed.newest == NO_DAY or (feed.front is not None and feed.newest <= feed.front):
+            return
+        if self._marked == NO_DAY or (feed.front or NO_DAY) >= self._marked:
+            # The ends of now: they were not reached before a transaction of `newest` was seen.
+            self._marks = {
+                (topic, partition): end
+                for topic in ("transactions", "labels")
+                for partition, end in self._log.ends(topic).items()
+            }
+            self._marked = feed.newest
+        ended: list[int] = []
+        for (topic, partition), end in self._marks.items():
+            read = self._log.positions(topic)[partition] >= end
+            if topic == "labels" and not read:
+                return
+            if topic == "transactions" and read:
+                ended.append(partition)
+        self._publish(feed, min(feed.ready(ended), self._marked))
+
+    def _publish(self, feed: RiskFeed, until: int) -> None:
+        before = feed.front
+        for snapshot in feed.snapshots(until):
+            content = snapshot.to_bytes()
+            digest = digest_of(content)
+            self._kept.setdefault(snapshot.day, digest)
+            self._store.publish(
+                self._token, snapshot.day, digest, content, dropped=self._outdated(snapshot.day)
+            )
+            self._renew()
+        if feed.front is not None and feed.front != before:
+            transactions, labels = feed.restart()
+            restart = {"transactions": transactions, "labels": labels}
+            self._store.publish(self._token, feed.front, None, None, restart)
+
+    def _outdated(self, front: int) -> dict[int, str]:
+        old = {day: digest for day, digest in self._kept.items() if day < front - KEEP_DAYS}
+        for day in old:
+            del self._kept[day]
+        return old
+
+    def _balance(self, feed: RiskFeed) -> None:
+        """Hold partitions that are far ahead of the slowest one that still has messages."""
+        reached = feed.reached()
+        behind = [day for p, day in reached.items() if not self._log.at_end("transactions", p)]
+        slowest = max(min(behind, default=feed.newest), feed.front or NO_DAY)
+        for partition, day in reached.items():
+            if partition in self._held and day <= slowest + AHEAD_DAYS // 2:
+                self._held.discard(partition)
+                self._log.resume(partition)
+            elif partition not in self._held and day > slowest + AHEAD_DAYS:
+                self._held.add(partition)
+                self._log.pause(partition)
+
+    def _renew(self) -> None:
+        now = time.monotonic()
+        if now - self._renewed >= RENEW_EVERY_S:
+            self._store.renew(self._token)
+            self._renewed = now
+
+
+def check_topics(settings: Settings) -> str:
+    """The identity that snapshots of these topics have. Raises BrokerError when one is missing."""
+    log = RiskLog(settings)
+    try:
+        return log.about(settings.risk.delay_days)
+    except KafkaException as error:
+        raise BrokerError(f"cannot describe the topics: {error}") from None
+    finally:
+        log.close()

@@ -1,0 +1,126 @@
+"""The worker's look at the risk snapshots: fetched when a day is first needed, waited for a while.
+
+In: the columns of a round. Out: a `RiskView` for them, and how many of their events are stale.
+Does not know how snapshots are built. Used by the worker's one thread; `stop` by any.
+
+A day that is not decided yet is waited for, up to `risk.wait_s`, as long as somebody builds. After
+a wait in vain the worker goes on with the newest snapshot there is, and looks again from time to
+time without waiting, until the day is decided.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Final
+
+from streams.columns import Columns
+from streams.errors import StoreError
+from streams.live.risk_store import RiskStore
+from streams.risk import RiskView, Sheet, event_days, needed_days
+
+SHEETS: Final = 16
+"""Days kept ready. A round needs one or two; late events and other partitions a few more."""
+LOOK_EVERY_S: Final = 0.05
+GLANCE_EVERY_S: Final = 1.0
+NOBODY_S: Final = 5.0
+"""No builder for so long: none will come. Longer than a new one needs to take over."""
+
+_logger = logging.getLogger(__name__)
+
+
+class RiskSource:
+    """Looks at one set of snapshots: those of `about` (the topics and the delay)."""
+
+    def __init__(self, store: RiskStore, about: str, wait_s: float) -> None:
+        self._store = store
+        self._about = about
+        self._wait_s = wait_s
+        self._front: int | None = None
+        self._sheets: OrderedDict[int, Sheet | None] = OrderedDict()
+        self._stopping = threading.Event()
+        self._given_up: int | None = None
+        self._glanced = 0.0
+        self.waiting = False
+        """A wait is going on: no progress is not a fault of the worker."""
+
+    def stop(self) -> None:
+        """End every wait, now and later."""
+        self._stopping.set()
+
+    def view(self, columns: Sequence[Columns]) -> tuple[RiskView, int]:
+        """The snapshots for these events, and how many of them had to do with an older one."""
+        days = needed_days(columns)
+        if days and (self._front is None or days[-1] > self._front):
+            self._reach(days[-1])
+        front = self._front
+        if front is None:
+            return RiskView({}, None), sum(map(len, columns))
+        wanted = sorted({min(day, front) for day in days})
+        sheets = self._ready(wanted)
+        stale = 0
+        if days and days[-1] > front:
+            stale = sum(int((event_days(each) > front).sum()) for each in columns)
+        return RiskView(sheets, front), stale
+
+    def _reach(self, day: int) -> None:
+        """Learn the front; wait until it is at `day`, or until waiting is in vain."""
+        if self._given_up is not None and day <= self._given_up:
+            if time.monotonic() - self._glanced < GLANCE_EVERY_S:
+                return
+            self._look()
+            self._glanced = time.monotonic()
+            return
+        if self._look() >= day:
+            return
+        began = seen = time.monotonic()
+        self.waiting = True
+        try:
+            while self._look() < day:
+                now = time.monotonic()
+                if self._store.alive():
+                    seen = now
+                if now - began >= self._wait_s or now - seen >= NOBODY_S:
+                    self._given_up, self._glanced = day, now
+                    _logger.warning("no risk snapshot of day %d after %.1f s", day, now - began)
+                    return
+                if self._stopping.wait(LOOK_EVERY_S):
+                    return
+        finally:
+            self.waiting = False
+
+    def _look(self) -> int:
+        state = self._store.state()
+        front = state.front if state.about == self._about else None
+        if front is None or (self._front is not None and front < self._front):
+            # Built anew from the start, or not at all: what was fetched may be of other topics.
+            self._sheets.clear()
+        self._front = front
+        return -1 if front is None else front
+
+    def _ready(self, days: list[int]) -> dict[int, Sheet]:
+        """The sheets of these days; empty days have none."""
+        missing = [day for day in days if day not in self._sheets]
+        for day, digest in zip(missing, self._store.digests(missing), strict=True):
+            self._sheets[day] = None if digest is None else self._sheet(day, digest)
+        found = {}
+        for day in days:
+            sheet = self._sheets[day]
+            self._sheets.move_to_end(day)
+            if sheet is not None:
+                found[day] = sheet
+        while len(self._sheets) > max(SHEETS, len(days)):
+            self._sheets.popitem(last=False)
+        return found
+
+    def _sheet(self, day: int, digest: str) -> Sheet:
+        content = self._store.snapshot(digest)
+        if content is None:
+            raise StoreError(
+                f"risk snapshot {digest} of day {day} is named in Redis, but not there",
+                remedy="Delete the key `<namespace>:{risk}:state`: the snapshots are built again",
+            )
+        return Sheet.of(content, digest)
