@@ -7,6 +7,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# `make setup TORCH=cpu`: the small build of torch instead of the CUDA one. Its packages are not those
+# of the lock file, so it comes from PyTorch's own index, with the version of the lock.
+TORCH ?=
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,7 +22,14 @@ $(READY): requirements-dev.txt pyproject.toml
 	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV) \
 	  || { echo "python3 -m venv failed; on Debian: apt-get install python3-venv" >&2; rm -rf $(VENV); exit 1; }
 	@[ -x $(BIN)/uv ] || $(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.5,<1'
+ifeq ($(TORCH),cpu)
+	@awk '/^[a-z0-9]/ {gpu = /^(torch|triton|nvidia-[a-z0-9-]+|cuda-[a-z]+)==/} !gpu' requirements-dev.txt > $(VENV)/cpu.txt
+	$(BIN)/uv pip sync --quiet --python $(BIN)/python $(VENV)/cpu.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --torch-backend cpu \
+	  "$$(sed -n 's/^\(torch==[^ ]*\).*/\1/p' requirements-dev.txt)"
+else
 	$(BIN)/uv pip sync --quiet --python $(BIN)/python requirements-dev.txt
+endif
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $@
 

@@ -1,0 +1,241 @@
+"""What is deployed agrees with the code: settings, metrics, topics, files, security."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from streams.metrics import Metrics
+from streams.schema import TOPICS
+from streams.settings import load
+from streams.topics import config_of
+
+ROOT = Path(__file__).parents[1]
+INFRA = ROOT / "infra"
+MANIFESTS = (
+    "namespace.yaml",
+    "configmap.yaml",
+    "secret.example.yaml",
+    "topics.yaml",
+    "worker.yaml",
+)
+
+
+def documents(name: str) -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all((INFRA / "k8s" / name).read_text("utf-8")))
+
+
+def compose() -> dict[str, Any]:
+    document: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))
+    return document
+
+
+def settings_are_known(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> Any:
+    for name, value in environment.items():
+        assert isinstance(value, str), f"{name} is not text"
+        monkeypatch.setenv(name, value)
+    return load()
+
+
+def test_compose_has_every_part_and_mounts_what_is_there() -> None:
+    services = compose()["services"]
+    assert set(services) == {
+        "kafka", "redis", "topics", "worker", "prometheus", "grafana"
+    }  # fmt: skip
+    volumes = compose()["volumes"]
+    for name, service in services.items():
+        for mount in service.get("volumes", []):
+            source = mount.partition(":")[0]
+            assert source in volumes or (ROOT / source).exists(), f"{name}: {mount}"
+        for port in service.get("ports", []):
+            assert port.startswith("127.0.0.1:"), f"{name} listens beyond this machine: {port}"
+        for other in service.get("depends_on", []):
+            assert other in services
+
+
+def test_compose_waits_for_what_it_needs() -> None:
+    services = compose()["services"]
+    assert services["worker"]["depends_on"] == {
+        "kafka": {"condition": "service_healthy"},
+        "redis": {"condition": "service_healthy"},
+        "topics": {"condition": "service_completed_successfully"},
+    }
+    for name in ("kafka", "redis"):
+        assert services[name]["healthcheck"]["test"][0] == "CMD"
+
+
+def test_compose_settings_exist_and_fit_the_broker(monkeypatch: pytest.MonkeyPatch) -> None:
+    services = compose()["services"]
+    settings = settings_are_known(monkeypatch, services["worker"]["environment"])
+    kafka = services["kafka"]["environment"]
+    assert f"INSIDE://{settings.kafka.bootstrap}" in kafka["KAFKA_ADVERTISED_LISTENERS"]
+    scrape = yaml.safe_load((INFRA / "prometheus" / "prometheus.yml").read_text("utf-8"))
+    assert scrape["scrape_configs"][0]["dns_sd_configs"][0]["port"] == settings.metrics.port
+    # The host's defaults reach the published ports.
+    assert "HOST://localhost:9092" in kafka["KAFKA_ADVERTISED_LISTENERS"]
+    assert services["kafka"]["ports"] == ["127.0.0.1:9092:9092"]
+    assert services["redis"]["ports"] == ["127.0.0.1:6379:6379"]
+
+
+def test_compose_adds_to_the_shared_broker_settings_and_overrides_none() -> None:
+    lines = (INFRA / "kafka" / "server.properties").read_text("utf-8").splitlines()
+    shared = {line.partition("=")[0] for line in lines if line and not line.startswith("#")}
+    added = {
+        name.removeprefix("KAFKA_").lower().replace("_", ".")
+        for name in compose()["services"]["kafka"]["environment"]
+    }
+    assert shared & added == set()
+    assert {"process.roles", "node.id"} <= shared
+
+
+def test_the_image_copies_what_is_there_and_runs_as_nobody() -> None:
+    text = (INFRA / "docker" / "Dockerfile").read_text("utf-8")
+    allowed = [
+        line.removeprefix("!")
+        for line in (ROOT / ".dockerignore").read_text("utf-8").splitlines()
+        if line.startswith("!")
+    ]
+    copied = [
+        source
+        for line in re.findall(r"^COPY (?!--from)(.+)$", text, re.MULTILINE)
+        for source in line.split()[:-1]
+    ]
+    assert copied
+    for source in copied:
+        assert (ROOT / source).exists()
+        assert source in allowed
+    assert "USER 10001" in text
+
+
+@pytest.mark.parametrize("name", MANIFESTS)
+def test_manifest_is_well_formed(name: str) -> None:
+    for document in documents(name):
+        assert {"apiVersion", "kind", "metadata"} <= document.keys()
+
+
+def test_kustomization_names_every_manifest_but_the_example() -> None:
+    named = documents("kustomization.yaml")[0]["resources"]
+    there = {path.name for path in (INFRA / "k8s").glob("*.yaml")}
+    assert set(named) == there - {"kustomization.yaml", "secret.example.yaml"}
+
+
+def test_kubernetes_settings_exist(monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = documents("configmap.yaml")[0]["data"]
+    environment |= documents("secret.example.yaml")[0]["stringData"]
+    settings = settings_are_known(monkeypatch, environment)
+    worker = pod("worker.yaml")["containers"][0]
+    assert worker["ports"][0]["containerPort"] == settings.metrics.port
+    mounted = worker["volumeMounts"][0]["mountPath"]
+    for path in (settings.kafka.ssl_ca, settings.redis.ssl_ca):
+        assert str(path.parent) == mounted
+    files = documents("secret.example.yaml")[1]["stringData"]
+    assert {settings.kafka.ssl_ca.name, settings.redis.ssl_ca.name} == files.keys()
+
+
+def pod(name: str) -> dict[str, Any]:
+    spec: dict[str, Any] = documents(name)[0]["spec"]["template"]["spec"]
+    return spec
+
+
+@pytest.mark.parametrize("name", ["topics.yaml", "worker.yaml"])
+def test_pods_keep_the_restricted_standard(name: str) -> None:
+    spec = pod(name)
+    assert spec["automountServiceAccountToken"] is False
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    for container in spec["containers"]:
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert "memory" in container["resources"]["limits"]
+
+
+def test_worker_has_probes_on_its_metrics_and_time_to_stop() -> None:
+    spec = pod("worker.yaml")
+    worker = spec["containers"][0]
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert worker[probe]["httpGet"] == {"path": "/metrics", "port": "metrics"}
+    assert spec["terminationGracePeriodSeconds"] > 5
+
+
+def test_topics_file_is_the_schema() -> None:
+    listed = yaml.safe_load((INFRA / "kafka" / "topics.yaml").read_text("utf-8"))["topics"]
+    assert [(topic["name"], topic["key"]) for topic in listed] == [
+        (spec.name, spec.key) for spec in TOPICS
+    ]
+    for topic, spec in zip(listed, TOPICS, strict=True):
+        assert topic["config"] == config_of(spec, topic["replication"])
+
+
+def known_series() -> set[str]:
+    """Every name that a worker's endpoint can show."""
+    return {
+        f"{family.name}{suffix}"
+        for family in Metrics().registry.collect()
+        for suffix in {
+            "counter": ("_total",),
+            "gauge": ("",),
+            "histogram": ("_bucket", "_sum", "_count"),
+        }[family.type]
+    }
+
+
+def asked_series(text: str) -> set[str]:
+    return set(re.findall(r"\bfraudstream_\w+", text))
+
+
+def rules() -> Iterator[dict[str, Any]]:
+    document = yaml.safe_load((INFRA / "prometheus" / "rules.yml").read_text("utf-8"))
+    for group in document["groups"]:
+        yield from group["rules"]
+
+
+def test_alerts_ask_for_metrics_that_exist_and_chapters_that_exist() -> None:
+    chapters = {
+        re.sub(r"[^a-z0-9 -]", "", line[3:].lower()).replace(" ", "-")
+        for line in (INFRA / "runbook.md").read_text("utf-8").splitlines()
+        if line.startswith("## ")
+    }
+    for rule in rules():
+        assert asked_series(rule["expr"])
+        assert asked_series(rule["expr"]) <= known_series(), rule["alert"]
+        file, _, chapter = rule["annotations"]["runbook"].partition("#")
+        assert file == "infra/runbook.md"
+        assert chapter in chapters
+
+
+def test_board_asks_for_metrics_that_exist_and_shows_most_of_them() -> None:
+    path = INFRA / "grafana" / "dashboards" / "fraudstream.json"
+    board = json.loads(path.read_text("utf-8"))
+    asked = {
+        name
+        for panel in board["panels"]
+        for target in panel.get("targets", [])
+        for name in asked_series(target["expr"])
+    }
+    assert asked <= known_series()
+    families = {re.sub(r"_(total|bucket|sum|count)$", "", name) for name in known_series()}
+    shown = {re.sub(r"_(total|bucket|sum|count)$", "", name) for name in asked}
+    assert families - shown == set()
+    ids = [panel["id"] for panel in board["panels"]]
+    assert len(ids) == len(set(ids))
+
+
+def test_grafana_finds_its_source_and_its_board() -> None:
+    provisioning = INFRA / "grafana" / "provisioning"
+    source = yaml.safe_load((provisioning / "datasources" / "prometheus.yml").read_text("utf-8"))
+    board = json.loads((INFRA / "grafana" / "dashboards" / "fraudstream.json").read_text("utf-8"))
+    uids = {panel["datasource"]["uid"] for panel in board["panels"] if "datasource" in panel}
+    assert uids == {source["datasources"][0]["uid"]}
+    files = yaml.safe_load((provisioning / "dashboards" / "fraudstream.yml").read_text("utf-8"))
+    mounts = compose()["services"]["grafana"]["volumes"]
+    path = files["providers"][0]["options"]["path"]
+    assert any(mount.split(":")[1] == path for mount in mounts)
