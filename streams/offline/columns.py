@@ -51,6 +51,16 @@ BY_TOPIC: dict[str, dict[str, pa.DataType]] = {
         "late": FLAG,
         "feature_digest": TEXT,
     },
+    "alerts": {
+        "alert_id": TEXT,
+        "transaction_id": TEXT,
+        "account_id": TEXT,
+        "event_time": INTEGER,
+        "score": REAL,
+        "decision": TEXT,
+        "amount": INTEGER,
+        "currency": TEXT,
+    },
 }
 _PYTHON: dict[pa.DataType, tuple[type, ...]] = {
     TEXT: (str,),

@@ -73,7 +73,7 @@ def dataset(
 
     Raises ConfigError when the source holds no accepted transaction.
     """
-    snapshots = build(job.source, job.settings[0], job.out / "risk", jobs)
+    snapshots = build(job.source, job.settings[0], job.out / "risk")
     shards = job.source.shards()
     missing = [shard for shard in shards if not _shard_file(job, shard).exists()]
     total, done = sum(job.source.rows(shard) for shard in shards), 0

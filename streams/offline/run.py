@@ -24,7 +24,7 @@ from streams import features
 from streams.assembly import judge
 from streams.errors import ConfigError
 from streams.offline import results
-from streams.offline.replay import BATCH_EVENTS, Shard
+from streams.offline.replay import BATCH_EVENTS, RiskFor, Shard
 from streams.offline.risk_pass import Snapshots, build
 from streams.offline.rows import rows
 from streams.offline.source import Source
@@ -45,8 +45,6 @@ class Job:
     out: Path
     batch: int = BATCH_EVENTS
     forgotten: Mapping[bytes, int] = field(default_factory=dict)
-    pinned: Path | None = None
-    """Directory of snapshots to use by the version each event names, instead of building them."""
 
     def identity(self) -> dict[str, Any]:
         """What decides every byte of the result; not the batch size, nor where it is written."""
@@ -85,7 +83,7 @@ def replay(
     """
     identity = job.identity()
     _claim_directory(job.out, identity)
-    snapshots = build(job.source, job.settings[0], job.out / "risk", jobs)
+    snapshots = build(job.source, job.settings[0], job.out / "risk")
     missing = [
         shard for shard in job.source.shards() if not results.shard_path(job.out, shard).exists()
     ]
@@ -114,15 +112,25 @@ def _claim_directory(out: Path, identity: dict[str, Any]) -> None:
     path.write_bytes(content)
 
 
-def open_shard(job: Job, snapshots: Snapshots, shard: int, *, history: bool = False) -> Shard:
-    """A shard's runner with the judges of the job, on one thread: more shards use more cores."""
+def open_shard(
+    job: Job,
+    snapshots: Snapshots,
+    shard: int,
+    *,
+    history: bool = False,
+    risk: RiskFor | None = None,
+) -> Shard:
+    """A shard's runner with the judges of the job, on one thread: more shards use more cores.
+
+    `risk` replaces the look-up in the snapshots of the source.
+    """
     import torch
 
     torch.set_num_threads(1)
     return Shard(
         shard,
         [judge(each) for each in job.settings],
-        snapshots.risk_for(shard),
+        snapshots.risk_for(shard) if risk is None else risk,
         max_future_ms=job.settings[0].worker.max_future_s * 1_000,
         forgotten=job.forgotten,
         history=history,

@@ -3,9 +3,9 @@
 In: a path. Out: shards, and each shard's messages as micro-batches in offset order; labels.
 Does not know the pipeline. An account is in one shard only, whatever the source.
 
-A plain file has no partitions or offsets: its shard is a checksum of the key, modulo the number of
-shards, and its offset the row's number in the file. Window features, digests and alert ids depend
-on neither.
+A plain file is first laid out as a recording, with the very bytes that `publish` would send. It has
+no partitions or offsets of its own: the partition is a checksum of the key, the offset the number
+of the row in the file. Features, digests and alert ids depend on neither.
 """
 
 from __future__ import annotations
@@ -20,10 +20,13 @@ from typing import Protocol
 import numpy as np
 
 from streams.batch import Batch
-from streams.errors import ConfigError
-from streams.offline.recording import Manifest, Recording
+from streams.clients.publish import chunks
+from streams.errors import ConfigError, FormatError
+from streams.offline.recording import Manifest, RecordedFile, Recording, to_table
 
-FILE_SHARDS = 8
+FILE_PARTITIONS = 8
+FILE_ROWS = 65_536
+_Rows = tuple[list[int], list[bytes], list[bytes]]
 
 
 class Source(Protocol):
@@ -44,6 +47,9 @@ class Source(Protocol):
     def identity(self) -> str:
         """A digest of the content, however it is stored."""
 
+    def location(self) -> str:
+        """Path or URL of the recording."""
+
 
 @dataclass(frozen=True)
 class RecordingSource:
@@ -54,6 +60,10 @@ class RecordingSource:
     def _open(self) -> tuple[Recording, Manifest]:
         recording = Recording(self.path)
         return recording, recording.manifest()
+
+    def location(self) -> str:
+        """Path or URL of the recording."""
+        return self.path
 
     def shards(self) -> list[int]:
         """The partitions recorded."""
@@ -85,75 +95,73 @@ class RecordingSource:
         return whole.hexdigest()
 
 
-@dataclass(frozen=True)
-class FileSource:
-    """A file of transactions (Parquet, CSV, JSON lines) and optionally one of labels."""
+def spool(transactions: Path, labels: Path | None, recording: Recording) -> None:
+    """Lay files out as a recording; does nothing if these very files are there already.
 
-    transactions: Path
-    label_file: Path | None = None
-    shard_count: int = FILE_SHARDS
+    Raises FormatError for a file that is not transactions or labels.
+    """
+    about = {"file": _file_digest(transactions)} | (
+        {} if labels is None else {"labels": _file_digest(labels)}
+    )
+    if recording.exists() and recording.manifest().topic_ids == about:
+        return
+    manifest = Manifest(topic_ids=about, complete=True)
+    for topic, path, parts in (
+        ("transactions", transactions, FILE_PARTITIONS),
+        ("labels", labels, 1),
+    ):
+        if path is not None:
+            _lay_out(topic, path, parts, recording, manifest)
+    recording.sweep(manifest)
+    recording.save(manifest)
 
-    def shards(self) -> list[int]:
-        """All of them; some may be empty."""
-        return list(range(self.shard_count))
 
-    def batches(self, shard: int, size: int) -> Iterator[Batch]:
-        """The rows whose key falls into the shard; a row's number is its offset."""
-        from streams.clients.files import messages
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
-        offsets: list[int] = []
-        keys: list[bytes | None] = []
-        values: list[bytes | None] = []
-        for number, (key, value) in enumerate(messages(self.transactions)):
-            if zlib.crc32(key or b"") % self.shard_count != shard:
-                continue
+
+def _lay_out(topic: str, path: Path, parts: int, recording: Recording, manifest: Manifest) -> None:
+    """One file of messages to the files of a topic's partitions."""
+    waiting: list[_Rows] = [([], [], []) for _ in range(parts)]
+    number = 0
+    for chunk in chunks(path, None):
+        if chunk.topic != topic:
+            raise FormatError(f"{path} holds {chunk.topic}, not {topic}")
+        for key, value in zip(chunk.keys, chunk.values, strict=True):
+            offsets, keys, values = waiting[zlib.crc32(key) % parts]
             offsets.append(number)
             keys.append(key)
             values.append(value)
-            if len(values) == size:
-                yield _batch(shard, offsets, keys, values)
-                offsets, keys, values = [], [], []
-        if values:
-            yield _batch(shard, offsets, keys, values)
-
-    def labels(self) -> Iterator[bytes]:
-        """The label file's messages."""
-        from streams.clients.files import messages
-
-        if self.label_file is not None:
-            yield from (value for _, value in messages(self.label_file) if value is not None)
-
-    def rows(self, shard: int) -> int:
-        """Not known without reading."""
-        return 0
-
-    def identity(self) -> str:
-        """Digest of the files' bytes and the number of shards."""
-        whole = hashlib.blake2b(str(self.shard_count).encode(), digest_size=16)
-        for path in (self.transactions, self.label_file):
-            if path is not None:
-                with path.open("rb") as file:
-                    whole.update(hashlib.file_digest(file, "blake2b").digest())
-        return whole.hexdigest()
+            number += 1
+        for partition, rows in enumerate(waiting):
+            if len(rows[0]) >= FILE_ROWS:
+                manifest.files.append(_written(topic, partition, rows, recording))
+                waiting[partition] = ([], [], [])
+    for partition, rows in enumerate(waiting):
+        manifest.start[f"{topic}:{partition}"] = 0
+        manifest.end[f"{topic}:{partition}"] = number
+        if rows[0]:
+            manifest.files.append(_written(topic, partition, rows, recording))
 
 
-def _batch(
-    shard: int, offsets: list[int], keys: list[bytes | None], values: list[bytes | None]
-) -> Batch:
-    return Batch(
-        topic="transactions",
-        partition=shard,
+def _written(topic: str, partition: int, rows: _Rows, recording: Recording) -> RecordedFile:
+    offsets, keys, values = rows
+    batch = Batch(
+        topic=topic,
+        partition=partition,
         offsets=np.array(offsets, np.int64),
-        timestamps=np.full(len(values), -1, np.int64),
-        keys=keys,
-        values=values,
+        timestamps=np.full(len(offsets), -1, np.int64),
+        keys=list(keys),
+        values=list(values),
         headers=None,
         next_offset=offsets[-1] + 1,
     )
+    return recording.write(topic, partition, to_table(batch), batch.next_offset)
 
 
-def open_source(path: Path | str, labels: Path | None = None) -> Source:
-    """The source at `path`: a directory or URL is a recording, a file is a file.
+def open_source(path: Path | str, labels: Path | None, work: Path) -> Source:
+    """The source at `path`: a directory or URL is a recording; a file is laid out under `work`.
 
     Raises ConfigError when there is nothing.
     """
@@ -164,4 +172,6 @@ def open_source(path: Path | str, labels: Path | None = None) -> Source:
         return RecordingSource(text)
     if not Path(text).exists():
         raise ConfigError(f"nothing at {text}", remedy="name a recording or a transactions file")
-    return FileSource(Path(text), labels)
+    target = work / "input"
+    spool(Path(text), labels, Recording(str(target)))
+    return RecordingSource(str(target))

@@ -1,0 +1,100 @@
+"""What was said of a transaction: by the live service as recorded, and by a replay.
+
+In: recorded scores and alerts; replayed batches. Out: `Said`, the same form for both.
+Does not know how the two are compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import orjson
+
+from streams.alerts import DECISIONS
+from streams.entry import LATE
+from streams.errors import RecordingError
+from streams.offline.recording import Manifest, Recording
+from streams.offline.replay import Step
+from streams.settle import APPLIED
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """The parts of a score and its alert that must be the same again."""
+
+    transaction_id: str
+    account_id: str
+    score: float | None
+    decision: str
+    feature_digest: str
+    versions: dict[str, str]
+    alert_id: str | None
+
+
+def said(recording: Recording, manifest: Manifest, partition: int) -> dict[int, Said]:
+    """By offset, the recorded scores of transactions of one partition; repeats must be equal.
+
+    Raises RecordingError when a transaction has two different scores.
+    """
+    alerts = {
+        document["source"]["offset"]: document["alert_id"]
+        for document in _documents(recording, manifest, "alerts", partition)
+    }
+    found: dict[int, Said] = {}
+    versions: dict[bytes, dict[str, str]] = {}
+    for document in _documents(recording, manifest, "scores", partition):
+        offset = document["source"]["offset"]
+        one = Said(
+            document["transaction_id"],
+            document["account_id"],
+            document["score"],
+            document["decision"],
+            document["feature_digest"],
+            versions.setdefault(orjson.dumps(document["versions"]), document["versions"]),
+            alerts.get(offset),
+        )
+        if found.setdefault(offset, one) != one:
+            raise RecordingError(
+                f"{recording.path}: two different scores for the transaction at partition "
+                f"{partition}, offset {offset}"
+            )
+    return found
+
+
+def _documents(
+    recording: Recording, manifest: Manifest, topic: str, source: int
+) -> Iterator[dict[str, Any]]:
+    """Messages of a topic about transactions of one source partition."""
+    for partition in manifest.partitions(topic):
+        for table in recording.tables(manifest, topic, partition, []):
+            for value in table["value"].to_pylist():
+                document: dict[str, Any] = orjson.loads(value)
+                if document["source"]["partition"] == source:
+                    yield document
+
+
+def replayed(step: Step) -> Iterator[tuple[int, Said]]:
+    """(offset, what the first judge says) for each accepted transaction, in offset order."""
+    entry = step.entries[0]
+    if entry is None:
+        return
+    columns = step.work.columns
+    kept = np.flatnonzero(step.work.status == APPLIED).tolist()
+    alerts = {place: orjson.loads(own)["alert_id"] for place, own in entry.alerts}
+    for place, row in enumerate(kept):
+        score = float(entry.scores[place])
+        yield (
+            int(entry.offsets[place]),
+            Said(
+                columns.transaction_id[row],
+                columns.account_id[row],
+                None if np.isnan(score) else score,
+                DECISIONS[int(entry.codes[place]) % LATE].value,
+                f"{int(entry.digests[place]):016x}",
+                entry.versions[int(entry.version[place])],
+                alerts.get(place),
+            ),
+        )

@@ -1,0 +1,73 @@
+"""What would change: the alerts that appear and vanish under other settings, before a release.
+
+In: a job with two settings objects, today's and the proposed ones. Out: counts, money and labels of
+the alerts on either side. Does not know which settings differ.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from streams.labels import FRAUD, LEGITIMATE, LabelBook
+from streams.offline import results
+from streams.offline.run import Engine, Job, Progress, replay
+
+SHOWN = 20
+"""Alerts listed on each side."""
+
+
+def whatif(
+    job: Job,
+    *,
+    jobs: int = 1,
+    engine: Engine = "processes",
+    progress: Progress = lambda done, total: None,
+) -> dict[str, Any]:
+    """Replay under both settings and compare their alerts."""
+    assert len(job.settings) == 2
+    replay(job, jobs=jobs, engine=engine, progress=progress)
+    book = LabelBook.of(job.source.labels())
+    columns = ["outcome", "transaction_id", "account_id", "amount", "currency"]
+    columns += [f"{name}_{k}" for k in range(2) for name in ("decision", "score")]
+    table = results.read(job.out, columns)
+    table = table.filter(pc.equal(table["outcome"], results.SCORED))
+    flagged = [
+        pc.not_equal(table[f"decision_{k}"], "approve").to_numpy(zero_copy_only=False)
+        for k in range(2)
+    ]
+    blocked = [
+        pc.equal(table[f"decision_{k}"], "block").to_numpy(zero_copy_only=False) for k in range(2)
+    ]
+    label, _ = book.newest(table["account_id"], table["transaction_id"])
+    return {
+        "events": len(table),
+        "alerts": {"now": int(flagged[0].sum()), "then": int(flagged[1].sum())},
+        "blocked": {"now": int(blocked[0].sum()), "then": int(blocked[1].sum())},
+        "appear": _side(table, flagged[1] & ~flagged[0], label),
+        "vanish": _side(table, flagged[0] & ~flagged[1], label),
+        "become_block": _side(table, blocked[1] & flagged[0] & ~blocked[0], label),
+        "no_longer_block": _side(table, blocked[0] & flagged[1] & ~blocked[1], label),
+    }
+
+
+def _side(table: pa.Table, chosen: NDArray[np.bool_], label: NDArray[np.int8]) -> dict[str, Any]:
+    """Number, money by currency, labels, and the first few of the chosen events."""
+    part, verdict = table.filter(pa.array(chosen)), label[chosen]
+    amount = part["amount"].to_numpy()
+    money: dict[str, int] = {}
+    for currency, minor in zip(part["currency"].to_pylist(), amount.tolist(), strict=True):
+        money[currency] = money.get(currency, 0) + minor
+    return {
+        "alerts": len(part),
+        "amount": dict(sorted(money.items())),
+        "fraud": int((verdict == FRAUD).sum()),
+        "fraud_amount": int(amount[verdict == FRAUD].sum()),
+        "legitimate": int((verdict == LEGITIMATE).sum()),
+        "not_labelled": int(((verdict != FRAUD) & (verdict != LEGITIMATE)).sum()),
+        "first": part["transaction_id"].slice(0, SHOWN).to_pylist(),
+    }
