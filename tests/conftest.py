@@ -6,13 +6,14 @@ The servers die with the test process, however it ends.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import os
 from collections.abc import Iterator
 
 import pytest
 
-from tests import certificates
+from tests import certificates, tls_relay
 
 # Two cores are shared by the servers and the tests; and results must not depend on thread counts.
 for _name in ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
@@ -21,6 +22,7 @@ for _name in ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBL
 from streams.dev import kafka as kafka_server  # noqa: E402
 from streams.dev import process  # noqa: E402
 from streams.dev import redis as redis_server  # noqa: E402
+from streams.errors import ServiceError  # noqa: E402
 
 _numbers = itertools.count(1)
 
@@ -77,3 +79,34 @@ def redis_url(redis_process: redis_server.Server) -> str:
         client.flushall()
         client.config_resetstat()
     return redis_process.url
+
+
+@pytest.fixture(scope="session")
+def secure_redis(
+    tmp_path_factory: pytest.TempPathFactory, tls_files: certificates.Certificates
+) -> Iterator[int]:
+    """The TLS port of a Redis with the users of infra/redis/users.acl."""
+    directory = tmp_path_factory.mktemp("secure-redis")
+    template = (kafka_server.infra() / "redis" / "users.acl").read_text()
+    digest = hashlib.sha256(PASSWORD.encode()).hexdigest()
+    (directory / "users.acl").write_text(template.replace("PASSWORD_SHA256", digest))
+    extra = {"aclfile": f'"{directory / "users.acl"}"'}
+    tls = {
+        "tls-port": str(process.free_port()),
+        "tls-cert-file": str(tls_files.certificate),
+        "tls-key-file": str(tls_files.key),
+        "tls-ca-cert-file": str(tls_files.ca),
+        "tls-auth-clients": "no",
+    }
+    try:
+        server = redis_server.start(directory, extra=extra | tls, die_with_parent=True)
+    except ServiceError as error:
+        if "tls" not in str(error).lower():
+            raise
+        server = redis_server.start(directory, extra=extra, die_with_parent=True)
+    if server.tls_port is not None:
+        yield server.tls_port
+    else:
+        with tls_relay.tls_in_front(server.port, tls_files) as port:
+            yield port
+    process.stop(server.child, 0)

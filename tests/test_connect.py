@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import hashlib
-import ssl
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,9 +12,10 @@ from aiokafka.admin import AIOKafkaAdminClient
 from streams import connect
 from streams.dev import kafka as kafka_server
 from streams.dev import process
-from streams.dev import redis as redis_server
-from streams.errors import BrokerError, ConfigError, ServiceError, StoreUnready
+from streams.errors import BrokerError, ConfigError, StoreUnready
 from streams.settings import Settings, load
+from streams.store import WHOLE, Commit, Identity, Writes
+from streams.store.redis import RedisStore
 from tests import certificates
 from tests.certificates import Certificates
 from tests.conftest import PASSWORD, USER
@@ -104,74 +100,6 @@ def test_a_certificate_that_is_no_certificate(tmp_path: Path) -> None:
         connect.check_kafka(settings)
 
 
-async def _copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(OSError):
-        while data := await source.read(65_536):
-            sink.write(data)
-            await sink.drain()
-    sink.close()
-
-
-@contextlib.contextmanager
-def tls_in_front(port: int, files: Certificates) -> Iterator[int]:
-    """TLS before a plain server, as stunnel does it, for a Redis that was built without TLS."""
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(files.certificate, files.key)
-    loop = asyncio.new_event_loop()
-    ready = threading.Event()
-    ports: list[int] = []
-
-    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        behind = await asyncio.open_connection("127.0.0.1", port)
-        await asyncio.gather(_copy(reader, behind[1]), _copy(behind[0], writer))
-
-    async def serve() -> None:
-        server = await asyncio.start_server(relay, "127.0.0.1", 0, ssl=context)
-        ports.append(server.sockets[0].getsockname()[1])
-        ready.set()
-        with contextlib.suppress(asyncio.CancelledError):
-            await server.serve_forever()
-
-    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
-    thread.start()
-    ready.wait()
-    yield ports[0]
-    loop.call_soon_threadsafe(lambda: [task.cancel() for task in asyncio.all_tasks(loop)])
-    thread.join()
-    loop.close()
-
-
-@pytest.fixture(scope="module")
-def secure_redis(
-    tmp_path_factory: pytest.TempPathFactory, tls_files: Certificates
-) -> Iterator[int]:
-    """The TLS port of a Redis with the users of infra/redis/users.acl."""
-    directory = tmp_path_factory.mktemp("secure-redis")
-    template = (kafka_server.infra() / "redis" / "users.acl").read_text()
-    digest = hashlib.sha256(PASSWORD.encode()).hexdigest()
-    (directory / "users.acl").write_text(template.replace("PASSWORD_SHA256", digest))
-    extra = {"aclfile": f'"{directory / "users.acl"}"'}
-    tls = {
-        "tls-port": str(process.free_port()),
-        "tls-cert-file": str(tls_files.certificate),
-        "tls-key-file": str(tls_files.key),
-        "tls-ca-cert-file": str(tls_files.ca),
-        "tls-auth-clients": "no",
-    }
-    try:
-        server = redis_server.start(directory, extra=extra | tls, die_with_parent=True)
-    except ServiceError as error:
-        if "tls" not in str(error).lower():
-            raise
-        server = redis_server.start(directory, extra=extra, die_with_parent=True)
-    if server.tls_port is not None:
-        yield server.tls_port
-    else:
-        with tls_in_front(server.port, tls_files) as port:
-            yield port
-    process.stop(server.child, 0)
-
-
 def redis_settings(port: int, ca: Path, password: str = PASSWORD) -> Settings:
     return load(
         flags=[
@@ -199,6 +127,27 @@ def test_redis_user_may_not_leave_its_keys_and_commands(
         for command in (("SET", "other", "1"), ("FLUSHALL",), ("CONFIG", "SET", "save", "")):
             with pytest.raises(redis.exceptions.NoPermissionError):
                 client.execute_command(*command)
+
+
+def test_the_restricted_user_may_do_all_that_the_store_does(
+    secure_redis: int, tls_files: Certificates
+) -> None:
+    with connect.redis_client(redis_settings(secure_redis, tls_files.ca)) as client:
+        store = RedisStore(client)
+        store.check()
+        claim = store.acquire(0, Identity("topic", 1))
+        store.commit(
+            claim, Commit(None, 5, Writes.of([("account", [(WHOLE, b"record")])]), entry=b"entry")
+        )
+        assert store.load(claim, ["account"]) == [b"record"]
+        assert store.pending(claim) == [(5, b"entry")]
+        store.trim(claim, [5])
+        store.forget(0, "account", 5, lambda entry: entry)
+        claim = store.acquire(0, Identity("topic", 1))
+        assert store.load(claim, ["account"]) == [None]
+        assert list(store.forgotten(claim).values()) == [5]
+        rebuilt = RedisStore(client, generation=1)
+        rebuilt.commit(rebuilt.acquire(0, Identity("topic", 1)), Commit(None, 1))
 
 
 def test_redis_refuses_a_wrong_password_in_one_sentence(
