@@ -82,6 +82,9 @@ def _aligned(array: pa.Array, field: pa.Field, where: str) -> pa.Array:
     kind, wanted = array.type, field.type
     if pa.types.is_dictionary(kind) and kind.value_type in (wanted, pa.large_string()):
         return array.cast(pa.dictionary(kind.index_type, wanted))
+    if pa.types.is_dictionary(kind):
+        array = array.cast(kind.value_type)
+        kind = array.type
     if kind == wanted:
         return array
     try:

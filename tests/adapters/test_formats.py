@@ -1,0 +1,202 @@
+"""Adapters: what each makes of a small sample, and one list of properties that all keep."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from streams.adapters.canonical import LABEL, TRANSACTION
+from streams.adapters.formats import NAMES, Converted, adapter
+from streams.errors import ConfigError, FormatError
+from streams.privacy import has_pan
+from streams.schema import DAY_MS, REQUIRED_FIELDS
+
+DATA = Path(__file__).parents[1] / "data"
+KEY = b"a secret for the tests"
+HANDBOOK = {
+    "transaction_id": [0, 1, 2],
+    "event_time": [1522540831000, 1522540930000, 1522541276000],
+    "customer_id": [596, 4961, 596],
+    "terminal_id": [3156, 3412, 3156],
+    "amount": [5716, 8151, 14600],
+    "is_fraud": pa.array([0, 1, 0], pa.int8()),
+    "fraud_scenario": pa.array([0, 2, 0], pa.int8()),
+}
+
+
+def sample(name: str, tmp_path: Path) -> Path:
+    if name != "handbook":
+        return DATA / f"{name}.csv"
+    path = tmp_path / "handbook.parquet"
+    pq.write_table(pa.table(HANDBOOK), path)
+    return path
+
+
+def read(name: str, path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    pieces: Iterator[Converted] = adapter(name).rows(path, KEY)
+    rows: list[dict[str, Any]] = []
+    labels: list[dict[str, Any]] = []
+    for piece in pieces:
+        rows += piece.transactions.to_pylist()
+        labels += piece.labels.to_pylist()
+    return rows, labels
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_adapter_keeps_the_contract(name: str, tmp_path: Path) -> None:
+    found = adapter(name)
+    pieces = list(found.rows(sample(name, tmp_path), KEY))
+    assert len({tuple(p.transactions.schema.names) for p in pieces}) == 1
+    for piece in pieces:
+        assert all(f in TRANSACTION for f in piece.transactions.schema)
+        assert piece.labels.schema == LABEL
+        assert set(REQUIRED_FIELDS) <= set(piece.transactions.schema.names)
+        piece.transactions.validate(full=True)
+    rows, labels = read(name, sample(name, tmp_path))
+    assert len({row["transaction_id"] for row in rows}) == len(rows) >= 3
+    times = [row["event_time"] for row in rows]
+    assert (times == sorted(times)) == found.SORTED
+    by_id = {row["transaction_id"]: row for row in rows}
+    assert labels
+    for label in labels:
+        row = by_id[label["transaction_id"]]
+        assert (label["label"], label["account_id"]) == ("fraud", row["account_id"])
+        assert label["label_time"] == row["event_time"] + 7 * DAY_MS
+    for row in rows:
+        assert row["amount"] >= 0
+        assert not any(has_pan(str(v)) for k, v in row.items() if k not in ("event_time", "amount"))
+
+
+def test_handbook(tmp_path: Path) -> None:
+    rows, labels = read("handbook", sample("handbook", tmp_path))
+    assert rows[0] == {
+        "schema_version": 1, "transaction_id": "hb0", "account_id": "customer-596",
+        "event_time": 1522540831000, "amount": 5716, "currency": "EUR",
+        "terminal_id": "terminal-3156",
+    }  # fmt: skip
+    assert [(label["transaction_id"], label["fraud_type"]) for label in labels] == [
+        ("hb1", "compromised_terminal")
+    ]
+
+
+def test_sparkov() -> None:
+    rows, labels = read("sparkov", DATA / "sparkov.csv")
+    first, second, third = rows
+    assert first["account_id"] == third["account_id"] != second["account_id"]
+    assert first["event_time"] == 1546300818000
+    assert [row["amount"] for row in rows] == [497, 10723, 22010]
+    assert [row["channel"] for row in rows] == ["ecommerce", "card_present", "card_present"]
+    assert [row["mcc"] for row in rows] == ["5969", "5411", "5541"]
+    assert first["merchant_id"] == "Example, Sample and Test"
+    assert (first["latitude"], first["longitude"]) == (36.011293, -82.048315)
+    assert [label["transaction_id"] for label in labels] == [second["transaction_id"]]
+
+
+def test_sparkov_card_numbers_and_people_do_not_come_through() -> None:
+    rows, labels = read("sparkov", DATA / "sparkov.csv")
+    text = repr([*rows, *labels])
+    for secret in ("4111", "5555555555554444", "Ada", "Bob", "Sample Street", "1988", "1978"):
+        assert secret not in text
+    other = next(adapter("sparkov").rows(DATA / "sparkov.csv", b"another secret")).transactions
+    accounts = set(other.column("account_id").to_pylist())
+    assert not accounts & {row["account_id"] for row in rows}
+
+
+def test_tabformer() -> None:
+    rows, labels = read("tabformer", DATA / "tabformer.csv")
+    assert [row["event_time"] for row in rows] == [
+        1030861260000, 1036132920000, 1030947720000, 1030924740000,
+    ]  # fmt: skip
+    assert [row["amount"] for row in rows] == [13409, 3848, 120034, 50]
+    assert [row["event_type"] for row in rows] == [
+        "authorization", "refund", "authorization", "authorization",
+    ]  # fmt: skip
+    assert [row["direction"] for row in rows] == ["debit", "credit", "debit", "debit"]
+    assert [row["account_id"] for row in rows] == ["user-0", "user-0", "user-0", "user-1"]
+    assert [row["card_id"] for row in rows][2:] == ["user-0-1", "user-1-0"]
+    assert [row["merchant_country"] for row in rows] == ["US", "US", None, "IT"]
+    assert [row["mcc"] for row in rows] == ["5300", "5411", "0763", "5912"]
+    assert [row["auth_response"] for row in rows] == ["approved"] * 2 + ["declined"] * 2
+    assert rows[1]["merchant_id"] == rows[2]["merchant_id"] != rows[0]["merchant_id"]
+    assert [label["transaction_id"] for label in labels] == ["tf3", "tf4"]
+
+
+def test_paysim() -> None:
+    rows, labels = read("paysim", DATA / "paysim.csv")
+    assert [row["event_time"] for row in rows] == [
+        1451606400000, 1451606400000, 1451610000000, 1451613600000,
+    ]  # fmt: skip
+    assert rows[0]["merchant_id"] == "M1000000001"
+    assert rows[0]["counterparty_account_id"] is None
+    assert rows[1]["counterparty_account_id"] == "C2000000001"
+    assert [row["direction"] for row in rows] == ["debit", "debit", "credit", "debit"]
+    assert [label["transaction_id"] for label in labels] == ["ps2", "ps4"]
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "said"),
+    [
+        ("sparkov", "107.23", "1O7.23", "row 2, column amt"),
+        ("sparkov", "107.23", "-107.23", "row 2, column amt: negative"),
+        ("sparkov", "107.23", "107.235", "row 2, column amt: more than 2 decimals"),
+        ("sparkov", "grocery_pos", "groceries", "row 2, column category"),
+        ("sparkov", "49.159047", "149.159047", "row 2, column merch_lat"),
+        ("sparkov", "2019-01-01 00:00:44", "yesterday", "row 2, column trans_date_trans_time"),
+        ("sparkov", "5555555555554444", "", "row 2, column cc_num: empty"),
+        ("sparkov", "cc_num", "card", "no column cc_num"),
+        ("tabformer", "06:42", "26:42", "row 2, column Time"),
+        ("tabformer", "2002,11,1", "2002,11,31", "row 2, column Day"),
+        ("tabformer", "2002,11,1", "2002,13,1", "row 2, column Month"),
+        ("tabformer", "$-38.48", "thirty", "row 2, column Amount"),
+        ("tabformer", "Chip T", "Chop T", "row 2, column Use Chip"),
+        ("tabformer", "0,1,2002", ",1,2002", "row 3, column User"),
+        ("paysim", "1,TRANSFER,181.0", "0,TRANSFER,181.0", "row 2, column step"),
+        ("paysim", "TRANSFER", "GIFT", "row 2, column type"),
+        ("paysim", "5337.77,C1", "inf,C1", "row 3, column amount"),
+        ("paysim", "2,CASH_IN", "two,CASH_IN", "row 3, column step"),
+    ],
+)
+def test_a_fault_is_named_by_row_and_column(
+    name: str, old: str, new: str, said: str, tmp_path: Path
+) -> None:
+    text = (DATA / f"{name}.csv").read_text()
+    assert text.count(old) == 1
+    path = tmp_path / "bad.csv"
+    path.write_text(text.replace(old, new))
+    with pytest.raises(FormatError) as error:
+        read(name, path)
+    assert said in str(error.value)
+    assert "4111" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "said"),
+    [
+        ("amount", [5716, -1, 3], "row 2, column amount: negative"),
+        ("amount", [1.5, 2.0, 3.0], "column amount: not an integer"),
+        ("customer_id", pa.array([1, 2, None], pa.int64()), "row 3, column customer_id: empty"),
+        ("amount", None, "no column amount"),
+    ],
+)
+def test_handbook_faults(column: str, values: Any, said: str, tmp_path: Path) -> None:
+    columns = {**HANDBOOK, column: values}
+    pq.write_table(
+        pa.table({k: v for k, v in columns.items() if v is not None}), tmp_path / "h.parquet"
+    )
+    with pytest.raises(FormatError, match=said):
+        read("handbook", tmp_path / "h.parquet")
+
+
+def test_files_that_are_something_else(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(b"\x00\x01 no table at all")
+    for name in NAMES:
+        with pytest.raises(FormatError):
+            read(name, path)
+    with pytest.raises(ConfigError, match="sparkov"):
+        adapter("sparky")

@@ -1,0 +1,61 @@
+"""Conversion of whole files: both outputs, time order, and nothing left behind by a failure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from streams.adapters.formats import NAMES
+from streams.clients.convert import convert, token_key
+from streams.clients.files import batches, format_of
+from streams.errors import ConfigError, FormatError
+
+DATA = Path(__file__).parents[1] / "data"
+KEY = b"a secret for the tests"
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "handbook"])
+@pytest.mark.parametrize("suffix", ["parquet", "csv"])
+def test_convert_writes_what_publish_reads(name: str, suffix: str, tmp_path: Path) -> None:
+    out, labels = tmp_path / f"o.{suffix}", tmp_path / f"l.{suffix}"
+    counts = convert(name, DATA / f"{name}.csv", out, labels, KEY)
+    for path, count in zip((out, labels), counts, strict=True):
+        found = list(batches(path, path.name, format_of(path)))
+        assert sum(map(len, found)) == count > 0
+    assert set(tmp_path.iterdir()) == {out, labels}
+
+
+def test_order_of_time(tmp_path: Path) -> None:
+    out, labels = tmp_path / "o.parquet", tmp_path / "l.parquet"
+    convert("tabformer", DATA / "tabformer.csv", out, labels, KEY)
+    found = pq.read_table(out)
+    assert found.column("transaction_id").to_pylist() == ["tf1", "tf4", "tf3", "tf2"]
+    assert pq.read_table(labels).column("transaction_id").to_pylist() == ["tf4", "tf3"]
+
+
+def test_a_failure_leaves_no_files(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.csv"
+    bad.write_text((DATA / "tabformer.csv").read_text().replace("06:22", "99:22"))
+    with pytest.raises(FormatError):
+        convert("tabformer", bad, tmp_path / "o.parquet", tmp_path / "l.parquet", KEY)
+    bad.write_text((DATA / "tabformer.csv").read_text().splitlines()[0] + "\n")
+    with pytest.raises(FormatError):
+        convert("tabformer", bad, tmp_path / "o.parquet", tmp_path / "l.parquet", KEY)
+    assert list(tmp_path.iterdir()) == [bad]
+    with pytest.raises(ConfigError):
+        convert("tabformer", tmp_path / "no", tmp_path / "o.parquet", tmp_path / "l.parquet", KEY)
+
+
+def test_token_key(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "token.key"
+    with pytest.raises(ConfigError):
+        token_key(path, make=False)
+    made = token_key(path, make=True)
+    assert len(made) == 32
+    assert token_key(path, make=True) == token_key(path, make=False) == made
+    assert path.stat().st_mode & 0o077 == 0
+    path.write_bytes(b"short")
+    with pytest.raises(ConfigError, match="shorter"):
+        token_key(path, make=True)

@@ -1,0 +1,158 @@
+"""Files and encoding: the same rows through Parquet, CSV and JSON lines; faults named."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streams.adapters.canonical import LABEL, TRANSACTION
+from streams.clients.encode import messages
+from streams.clients.files import FileFormat, batches, check_columns, format_of, lines
+from streams.clients.writer import Writer
+from streams.errors import FormatError
+
+FULL: dict[str, Any] = {
+    "schema_version": 1, "transaction_id": "t1", "account_id": "kontö", "event_time": 1735689600000,
+    "amount": 1250, "currency": "EUR", "mcc": "0763", "latitude": 48.5, "longitude": -0.000001,
+    "merchant_id": 'a "quoted" \\ name', "ext": {"till": "7", "note": "x,y"},
+    "observed_time": 1735689600001,
+}  # fmt: skip
+BARE = {k: FULL[k] for k in ("schema_version", "account_id", "event_time", "amount", "currency")}
+ROWS = [FULL, {**BARE, "transaction_id": "t2"}, {**BARE, "transaction_id": "t3", "latitude": 1.0}]
+
+
+def table(rows: list[dict[str, Any]]) -> pa.Table:
+    names = {name for row in rows for name in row}
+    schema = pa.schema([f for f in TRANSACTION if f.name in names])
+    return pa.Table.from_pylist(rows, schema=schema)
+
+
+def test_messages_leave_out_what_is_not_given() -> None:
+    keys, values = messages(table(ROWS).to_batches()[0])
+    assert [orjson.loads(value) for value in values] == ROWS
+    assert keys == ["kontö".encode()] * 3
+
+
+text = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=12)
+row = st.fixed_dictionaries(
+    {"account_id": text, "amount": st.integers(-(2**62), 2**62)},
+    optional={
+        "merchant_id": text,
+        "latitude": st.floats(allow_nan=False, allow_infinity=False),
+        "ext": st.dictionaries(text, text, max_size=3),
+    },
+)
+
+
+@given(st.lists(row, min_size=1, max_size=8))
+def test_messages_say_exactly_the_rows(rows: list[dict[str, Any]]) -> None:
+    fields = [f.with_nullable(True) for f in TRANSACTION if any(f.name in r for r in rows)]
+    made = pa.Table.from_pylist(rows, schema=pa.schema(fields)).to_batches()[0]
+    assert [orjson.loads(value) for value in messages(made)[1]] == rows
+    coded = made.set_column(
+        made.schema.names.index("account_id"), "account_id",
+        made.column("account_id").dictionary_encode(),
+    )  # fmt: skip
+    assert messages(coded) == messages(made)
+
+
+@pytest.mark.parametrize("form", ["parquet", "csv"])
+def test_what_is_written_is_read(form: FileFormat, tmp_path: Path) -> None:
+    path = tmp_path / f"rows.{form}"
+    with Writer(path, table(ROWS).schema) as writer:
+        writer.write(table(ROWS))
+        writer.write(table(ROWS).to_batches()[0])
+    found = [value for batch in batches(path, path.name, form) for value in messages(batch)[1]]
+    assert [orjson.loads(value) for value in found] == ROWS * 2
+
+
+def test_json_lines(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    with Writer(path, table(ROWS).schema) as writer:
+        writer.write(table(ROWS))
+    with path.open("rb") as file:
+        assert [(n, orjson.loads(line)) for n, line in lines(file, "x")] == [*enumerate(ROWS, 1)]
+
+
+def test_lines_skip_blanks_and_bound_the_length() -> None:
+    assert list(lines(io.BytesIO(b"\n{}\r\n  \n[]"), "x")) == [(2, b"{}"), (4, b"[]")]
+    with pytest.raises(FormatError, match="x, line 2: longer"):
+        list(lines(io.BytesIO(b"{}\n" + b"a" * 1_000_000), "x"))
+
+
+def test_parquet_of_pandas_kind(tmp_path: Path) -> None:
+    """Times as timestamps, whole numbers as other integers, text as large_string."""
+    made = table([ROWS[1]])
+    for name, kind in (
+        ("event_time", pa.timestamp("us", "UTC")),
+        ("amount", pa.int32()),
+        ("currency", pa.large_string()),
+        ("schema_version", pa.int64()),
+    ):
+        at = made.schema.names.index(name)
+        column = made.column(name)
+        if name == "event_time":
+            column = column.cast(pa.timestamp("ms", "UTC"))
+        made = made.set_column(at, name, column.cast(kind))
+    pq.write_table(made, tmp_path / "p.parquet")
+    (batch,) = batches(tmp_path / "p.parquet", "p.parquet", "parquet")
+    assert orjson.loads(messages(batch)[1][0]) == ROWS[1]
+
+
+def test_wrong_types_in_parquet(tmp_path: Path) -> None:
+    path = tmp_path / "p.parquet"
+    for column, said in (
+        (pa.array(["12"]), "column amount: string where"),
+        (pa.array([1.5]), "rows 1 to 1, column amount"),
+    ):
+        made = table([ROWS[1]])
+        pq.write_table(made.set_column(made.schema.names.index("amount"), "amount", column), path)
+        with pytest.raises(FormatError, match=said):
+            list(batches(path, path.name, "parquet"))
+    path.write_bytes(b"PAR1 but no more")
+    with pytest.raises(FormatError, match="not a Parquet file"):
+        list(batches(path, path.name, "parquet"))
+    with pytest.raises(FormatError, match="standard input"):
+        batches(io.BytesIO(), "-", "parquet")
+
+
+def test_wrong_values_in_csv(tmp_path: Path) -> None:
+    path = tmp_path / "p.csv"
+    heading = "schema_version,transaction_id,account_id,event_time,amount,currency,ext\n"
+    for line, said in (
+        ("1,t1,a1,1735689600000,12.5,EUR,", "int64"),
+        ("1,t1,a1,1735689600000,12,EUR", "columns"),
+        ("1,t1,a1,1735689600000,12,EUR,[1]", "column ext: not a JSON object"),
+    ):
+        path.write_text(f"{heading}{line}\n")
+        with pytest.raises(FormatError, match=said):
+            list(batches(path, path.name, "csv"))
+
+
+def test_columns_tell_transactions_from_labels() -> None:
+    assert check_columns(TRANSACTION.names, "x") is TRANSACTION
+    assert check_columns(LABEL.names, "x") is LABEL
+    for names, said in (
+        ([*TRANSACTION.names, "colour"], "unknown columns: colour"),
+        (TRANSACTION.names[1:], "no column schema_version"),
+        (["label_id", "label"], "not a file of labels"),
+        ([*TRANSACTION.names, "mcc"], "twice"),
+    ):
+        with pytest.raises(FormatError, match=said):
+            check_columns(names, "x")
+
+
+def test_format_of() -> None:
+    assert format_of(Path("a.PARQUET")) == "parquet"
+    assert format_of(Path("a.ndjson")) == format_of(Path("a"), "jsonl") == "jsonl"
+    for path, given_format in ((Path("a.xls"), None), (Path("a.csv"), "excel")):
+        with pytest.raises(FormatError):
+            format_of(path, given_format)
