@@ -127,9 +127,9 @@ def _suspects(
     suspect |= _suspect_keys(keys, fields.get("account_id", [None] * n))
     suspect |= _suspect_times(fields.get("event_time", [None] * n), latest[rows])
     if not names <= _KNOWN:
-        suspect |= [not document.keys() <= _KNOWN for document in docs]
+        suspect |= np.array([not document.keys() <= _KNOWN for document in docs])
     if batch.headers is not None:
-        suspect |= [check_headers(batch.headers[i]) is not None for i in rows]
+        suspect |= np.array([check_headers(batch.headers[i]) is not None for i in rows], np.bool_)
     return fields, suspect
 
 

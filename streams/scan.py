@@ -114,8 +114,6 @@ def _follows(data: NDArray[np.uint8], low: int, at: int, key: NDArray[np.uint8])
 @njit(cache=True, nogil=True)
 def _exempt_number(data: NDArray[np.uint8], low: int, start: int, stop: int, high: int) -> bool:
     """Step 3a, for the single group [start, stop)."""
-    if stop < high and (data[stop] in (46, 69, 101) or _is_word(data[stop])):
-        return False  # a fraction, an exponent or a word follows: no whole number
     if start > low and data[start - 1] == 46:
         at = start - 1
         while at > low and start - at < 5 and _is_digit(data[at - 1]):
@@ -123,6 +121,8 @@ def _exempt_number(data: NDArray[np.uint8], low: int, start: int, stop: int, hig
         if at > low and data[at - 1] == 45:
             at -= 1
         return _follows(data, low, at, _LATITUDE) or _follows(data, low, at, _LONGITUDE)
+    if stop < high and (data[stop] == 46 or _is_word(data[stop])):
+        return False  # a fraction, an exponent or a word follows: no whole number
     length = stop - start
     if length > MAX_AMOUNT_DIGITS:
         return False
@@ -167,10 +167,11 @@ def _in_hash(data: NDArray[np.uint8], low: int, start: int, stop: int, high: int
 
 @njit(cache=True, nogil=True)
 def _stands_alone(data: NDArray[np.uint8], low: int, start: int, stop: int, high: int) -> bool:
-    """Is neither neighbour of [start, stop) a letter, digit, dash, dot or underscore?"""
+    """Does [start, stop) neither go on a token (after a letter, digit, dash, dot or underscore)
+    nor a token go on after it?"""
     if start > low and (_is_word(data[start - 1]) or data[start - 1] in (45, 46, 95)):
         return False
-    return stop == high or not (_is_word(data[stop]) or data[stop] in (45, 46, 95))
+    return stop == high or not (_is_word(data[stop]) or data[stop] in (45, 95))
 
 
 @njit(cache=True, nogil=True)
