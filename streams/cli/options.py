@@ -45,3 +45,13 @@ def start_logging(log: LogSettings) -> None:
 def print_json(value: object) -> None:
     """One JSON document to stdout."""
     typer.echo(json.dumps(value, indent=2))
+
+
+def say(document: object, text: str, as_json: bool) -> None:
+    """The result on stdout: the document with `--json`, else the text."""
+    if as_json:
+        import orjson
+
+        typer.echo(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode())
+    else:
+        typer.echo(text)

@@ -67,3 +67,25 @@ class Progress:
         if self._bar is not None:
             self._bar.update(self._task, completed=self._done)
             self._bar.stop()
+
+
+class Shown:
+    """A progress bar fed with (done, total), as long stages report it; total 0 is not known yet."""
+
+    def __init__(self) -> None:
+        self._bar: Progress | None = None
+        self._done = 0
+
+    def __enter__(self) -> Shown:
+        return self
+
+    def __call__(self, done: int, total: int) -> None:
+        if self._bar is None:
+            self._bar = Progress(total or None)
+            self._bar.__enter__()
+        self._bar.add(done - self._done)
+        self._done = done
+
+    def __exit__(self, *problem: object) -> None:
+        if self._bar is not None:
+            self._bar.__exit__(*problem)

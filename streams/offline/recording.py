@@ -70,8 +70,8 @@ class Manifest:
     start: dict[str, int] = field(default_factory=dict)
     end: dict[str, int] = field(default_factory=dict)
     files: list[RecordedFile] = field(default_factory=list)
-    snapshots: dict[str, str] = field(default_factory=dict)
-    topic_ids: dict[str, str] = field(default_factory=dict)
+    snapshots: list[str] = field(default_factory=list)
+    origin: dict[str, str] = field(default_factory=dict)
     complete: bool = False
 
     def resume_at(self, topic: str, partition: int) -> int | None:

@@ -103,9 +103,9 @@ def spool(transactions: Path, labels: Path | None, recording: Recording) -> None
     about = {"file": _file_digest(transactions)} | (
         {} if labels is None else {"labels": _file_digest(labels)}
     )
-    if recording.exists() and recording.manifest().topic_ids == about:
+    if recording.exists() and recording.manifest().origin == about:
         return
-    manifest = Manifest(topic_ids=about, complete=True)
+    manifest = Manifest(origin=about, complete=True)
     for topic, path, parts in (
         ("transactions", transactions, FILE_PARTITIONS),
         ("labels", labels, 1),

@@ -82,6 +82,29 @@ class Verdict:
             "around": self.around,
         }
 
+    def text(self) -> str:
+        """For a person at a terminal."""
+        head = f"{self.compared:,} scores compared, {sum(self.causes.values()):,} differ"
+        if self.stale_risk:
+            head += f"; {self.stale_risk:,} used an older risk snapshot, as they say"
+        if self.first is None:
+            return head
+        first = self.first
+        causes = ", ".join(f"{count:,} {cause}" for cause, count in self.causes.most_common())
+        lines = [head, f"causes: {causes}"]
+        lines.append(
+            f"first: partition {first.partition}, offset {first.offset}, cause {first.cause}: "
+            f"{first.detail}"
+        )
+        lines += [f"  live    {first.live}", f"  replay  {first.replay}", "the account's events:"]
+        for row in self.around:
+            mark = ">" if row["offset"] == first.offset else " "
+            lines.append(
+                f"{mark} offset {row['offset']}, time {row['event_time']}, amount {row['amount']}, "
+                f"transaction {row['transaction_id']}"
+            )
+        return "\n".join(lines)
+
 
 class NamedRisk:
     """Risk by the versions that the scores name; an event without a score gets its day's."""

@@ -71,3 +71,20 @@ def _side(table: pa.Table, chosen: NDArray[np.bool_], label: NDArray[np.int8]) -
         "not_labelled": int(((verdict != FRAUD) & (verdict != LEGITIMATE)).sum()),
         "first": part["transaction_id"].slice(0, SHOWN).to_pylist(),
     }
+
+
+def text(found: dict[str, Any]) -> str:
+    """For a person at a terminal."""
+    lines = [
+        f"alerts: {found['alerts']['now']:,} now, {found['alerts']['then']:,} then; "
+        f"blocked: {found['blocked']['now']:,} now, {found['blocked']['then']:,} then"
+    ]
+    for side in ("appear", "vanish", "become_block", "no_longer_block"):
+        part = found[side]
+        money = ", ".join(f"{code} {minor}" for code, minor in part["amount"].items()) or "0"
+        lines.append(
+            f"{side.replace('_', ' ')}: {part['alerts']:,} alerts, {part['fraud']:,} fraud, "
+            f"{part['legitimate']:,} legitimate, {part['not_labelled']:,} not labelled; "
+            f"minor units: {money}"
+        )
+    return "\n".join(lines)

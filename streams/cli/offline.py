@@ -1,0 +1,302 @@
+"""Verbs of the offline half: `record`, `replay`, `backtest`, `verify`, `whatif`, `dataset`.
+
+In: flags. Out: recordings, reports, training sets. Does not know how any of them is made.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from streams.cli import options
+
+if TYPE_CHECKING:
+    from streams.offline.run import Job
+    from streams.settings import Settings
+
+Recorded = Annotated[
+    str, typer.Argument(help="A recording, or a file of transactions (Parquet, CSV, JSON lines).")
+]
+Labels = Annotated[
+    Path | None, typer.Option("--labels", help="Labels beside a file; a recording has its own.")
+]
+Out = Annotated[Path | None, typer.Option("--out", help="Directory for results; it resumes.")]
+Jobs = Annotated[int, typer.Option(min=1, help="Processes.")]
+Engine = Annotated[str, typer.Option(help="processes, or ray for a Ray cluster.")]
+
+
+def _job(path: str, labels: Path | None, out: Path, settings: tuple[Settings, ...]) -> Job:
+    """The job over a source, with the erased accounts of the live store where it can be reached."""
+    from streams.offline.erased import forgotten
+    from streams.offline.run import Job
+    from streams.offline.source import open_source
+
+    source = open_source(path, labels, out)
+    markers, told = forgotten(settings[0], source)
+    if told:
+        typer.echo(told, err=True)
+    return Job(source, settings, out, forgotten=markers)
+
+
+def _engine(name: str) -> Any:
+    if name not in ("processes", "ray"):
+        raise typer.BadParameter("processes or ray", param_hint="--engine")
+    return name
+
+
+def _time(text: str | None) -> int | None:
+    """ISO date or time (UTC unless it says so), or ms, to ms."""
+    from datetime import UTC, datetime
+
+    if text is None or text.isdigit():
+        return None if text is None else int(text)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(f"no time {text!r}; write 2025-01-31T12:00") from None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return int(moment.timestamp() * 1_000)
+
+
+def record(
+    out: Annotated[str, typer.Argument(help="Directory or fsspec URL; it resumes.")],
+    start: Annotated[str | None, typer.Option("--from", help="Append time; default: all.")] = None,
+    end: Annotated[str | None, typer.Option("--to", help="Append time; default: now.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Go on until Ctrl-C.")] = False,
+    scores: Annotated[bool, typer.Option("--scores", help="Record scores and alerts too.")] = False,
+    config: options.Config = None,
+    sets: options.Set = None,
+    as_json: options.Json = False,
+) -> None:
+    """Record transactions and labels from Kafka to checked Parquet files.
+
+    Run the same command again after an interruption: it goes on where it was.
+
+    Example: fraudstream record --from 2025-01-01 --to 2025-02-01 recording/
+    """
+    from streams.cli.interrupt import interrupted
+    from streams.cli.progress import Shown
+    from streams.connect import confluent_config, redis_client
+    from streams.live.risk_store import RiskStore
+    from streams.offline.kept_risk import keep_snapshots
+    from streams.offline.record import Recorder, Request
+    from streams.offline.recording import Recording
+
+    if follow and end is not None:
+        raise typer.BadParameter("--follow has no --to")
+    settings = options.settings(config, sets)
+    names = ["transactions", "labels", *(["scores", "alerts"] if scores else [])]
+    request = Request(
+        {name: settings.topic(name) for name in names}, _time(start), _time(end), follow
+    )
+    recording = Recording(out)
+    with Shown() as shown, interrupted() as stop:
+        recorder = Recorder(confluent_config(settings), request, recording)
+        manifest = recorder.run(progress=shown, stop=stop)
+    if scores:
+        live = RiskStore(redis_client(settings), settings.redis.namespace)
+        missing = keep_snapshots(recording, manifest, live.snapshot)
+        recording.save(manifest)
+        for version in missing:
+            typer.echo(f"risk snapshot {version} is no longer kept by the service", err=True)
+    counts = {name: manifest.rows(name) for name in names}
+    if as_json:
+        options.print_json({"path": out, "complete": manifest.complete, "messages": counts})
+    else:
+        typer.echo(", ".join(f"{count:,} {name}" for name, count in counts.items()) + f" in {out}")
+
+
+def replay(
+    recording: Recorded,
+    speed: Annotated[str, typer.Option(help="1x, 60x or max; with --to-topic.")] = "max",
+    to_topic: Annotated[str | None, typer.Option(help="Publish there instead.")] = None,
+    labels: Labels = None,
+    out: Out = None,
+    jobs: Jobs = 1,
+    engine: Engine = "processes",
+    config: options.Config = None,
+    sets: options.Set = None,
+    as_json: options.Json = False,
+) -> None:
+    """Send a recording to a topic as it was, or put it straight through the pipeline here.
+
+    Straight through writes one result file a partition to --out and prints a digest: the same for
+    the same recording, model and settings, whatever the number of jobs.
+
+    Example: fraudstream replay recording/ --out results/ --jobs 2
+    """
+    from streams.cli.progress import Shown
+
+    settings = options.settings(config, sets)
+    if to_topic is not None:
+        from streams.connect import confluent_config
+        from streams.offline.resend import resend
+
+        with Shown() as shown:
+            sent = resend(
+                confluent_config(settings), recording, to_topic, _factor(speed), progress=shown
+            )
+        options.say({"topic": to_topic, "sent": sent}, f"{sent:,} messages sent", as_json)
+        return
+    from streams.offline.run import replay as run
+
+    target = out or Path("replayed")
+    with Shown() as shown:
+        job = _job(recording, labels, target, (settings,))
+        summary = run(job, jobs=jobs, engine=_engine(engine), progress=shown)
+    outcomes = ", ".join(f"{count:,} {name}" for name, count in summary["outcomes"].items())
+    options.say(summary, f"{outcomes}; digest {summary['digest']}; results in {target}", as_json)
+
+
+def _factor(speed: str) -> float:
+    """`60x` to 60; `max` to 0, which is no limit."""
+    if speed == "max":
+        return 0.0
+    try:
+        found = float(speed.removesuffix("x"))
+    except ValueError:
+        found = -1.0
+    if found <= 0:
+        raise typer.BadParameter("1x, 60x or max", param_hint="--speed")
+    return found
+
+
+def backtest(
+    recording: Recorded,
+    model: Annotated[
+        list[str] | None, typer.Option(help="Bundle; the first is the champion. May be repeated.")
+    ] = None,
+    thresholds: Annotated[
+        str | None, typer.Option(help="review,block for all models, as 0.3,0.8.")
+    ] = None,
+    labels: Labels = None,
+    as_of: Annotated[str | None, typer.Option(help="Only labels known by then count.")] = None,
+    out: Out = None,
+    jobs: Jobs = 1,
+    engine: Engine = "processes",
+    config: options.Config = None,
+    sets: options.Set = None,
+    as_json: options.Json = False,
+) -> None:
+    """Score a recording with one or more models; writes report.html and report.json.
+
+    Example: fraudstream backtest recording/ --model default --model candidate/ --out report/
+    """
+    from streams.cli.progress import Shown
+    from streams.offline.backtest import backtest as run
+
+    names = model or ["default"]
+    cut = [] if thresholds is None else _thresholds(thresholds)
+    every = tuple(
+        options.settings(config, [*(sets or []), f"model.bundle={name}", *cut]) for name in names
+    )
+    target = out or Path("backtest")
+    with Shown() as shown:
+        job = _job(recording, labels, target, every)
+        summary = run(
+            job, names, as_of=_time(as_of), jobs=jobs, engine=_engine(engine), progress=shown
+        )
+    lines = [
+        "{}: AP {average_precision:.3f}, AUC {roc_auc:.3f}, {alerts_a_day:.1f} alerts a day, "
+        "precision {precision:.3f}, recall {recall:.3f}".format(one["name"], **one["overall"])
+        for one in summary["models"]
+    ]
+    options.say(summary, "\n".join([*lines, f"report: {target / 'report.html'}"]), as_json)
+
+
+def _thresholds(text: str) -> list[str]:
+    review, comma, block = text.partition(",")
+    if not comma:
+        raise typer.BadParameter("write review,block as 0.3,0.8", param_hint="--thresholds")
+    return [f"decide.review={review}", f"decide.block={block}"]
+
+
+def verify(
+    recording: Annotated[str, typer.Argument(help="A recording made with --scores.")],
+    out: Out = None,
+    config: options.Config = None,
+    sets: options.Set = None,
+    as_json: options.Json = False,
+) -> None:
+    """Compare what the live service said with a replay, byte for byte; exit 1 if they differ.
+
+    The first difference is shown with its cause and the account's events around it.
+
+    Example: fraudstream verify recording/
+    """
+    import tempfile
+
+    from streams.cli.progress import Shown
+    from streams.offline.verify import verify as run
+
+    settings = options.settings(config, sets)
+    with tempfile.TemporaryDirectory() as scratch, Shown() as shown:
+        job = _job(recording, None, out or Path(scratch), (settings,))
+        verdict = run(job, progress=shown)
+    options.say(verdict.document(), verdict.text(), as_json)
+    if not verdict.equal:
+        sys.exit(1)
+
+
+def whatif(
+    recording: Recorded,
+    labels: Labels = None,
+    out: Out = None,
+    jobs: Jobs = 1,
+    config: options.Config = None,
+    sets: options.Set = None,
+    as_json: options.Json = False,
+) -> None:
+    """The alerts that appear and vanish when the --set settings take effect.
+
+    Example: fraudstream whatif recording/ --set decide.block=0.9
+    """
+    import tempfile
+
+    from streams.cli.progress import Shown
+    from streams.offline.whatif import text
+    from streams.offline.whatif import whatif as run
+
+    if not sets:
+        raise typer.BadParameter("say what would change", param_hint="--set")
+    both = (options.settings(config, None), options.settings(config, sets))
+    with tempfile.TemporaryDirectory() as scratch, Shown() as shown:
+        job = _job(recording, labels, out or Path(scratch), both)
+        found = run(job, jobs=jobs, progress=shown)
+    options.say(found, text(found), as_json)
+
+
+def dataset(
+    recording: Recorded,
+    out: Annotated[Path, typer.Argument(help="Directory of the training set; it resumes.")],
+    labels: Labels = None,
+    jobs: Jobs = 1,
+    engine: Engine = "processes",
+    config: options.Config = None,
+    sets: options.Set = None,
+    as_json: options.Json = False,
+) -> None:
+    """Write the training arrays: history, features as of each event, labels with their times.
+
+    Example: fraudstream dataset recording/ data/
+    """
+    from streams.cli.progress import Shown
+    from streams.offline.dataset import dataset as run
+
+    # No model is asked: the training set holds what a model will see, not what one said.
+    settings = options.settings(config, [*(sets or []), "model.bundle=stub"])
+    with Shown() as shown:
+        job = _job(recording, labels, out, (settings,))
+        summary = run(job, jobs=jobs, engine=_engine(engine), progress=shown)
+    shown_text = "{rows:,} events of {accounts:,} accounts, {frauds:,} frauds".format(**summary)
+    options.say(summary, f"{shown_text} in {out}", as_json)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs."""
+    for verb in (record, replay, backtest, verify, whatif, dataset):
+        app.command()(verb)
