@@ -9,6 +9,7 @@ again by another worker repeats its messages; ids in them let a reader drop thos
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
@@ -18,9 +19,12 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from streams.connect import confluent_config
 from streams.errors import BrokerError
 from streams.settings import Settings
+from streams.topics import MAX_DEAD_LETTER_BYTES
 
 QUEUE_MESSAGES = 200_000
 CLOSE_TIMEOUT_S = 2.0
+
+_logger = logging.getLogger(__name__)
 
 
 class Rendered(Protocol):
@@ -63,14 +67,18 @@ class Outbox:
                     "compression.type": "lz4",
                     "linger.ms": 5,
                     "message.timeout.ms": int(self._patience_s * 1000),
+                    "message.max.bytes": MAX_DEAD_LETTER_BYTES,
                     "queue.buffering.max.messages": QUEUE_MESSAGES,
+                    # How long a topic that does not exist may be about to appear.
+                    "topic.metadata.propagation.max.ms": 3_000,
                     # As Java clients do it, so that joins by key meet in one partition.
                     "partitioner": "murmur2_random",
                     # Success needs no callback: the barrier is an empty queue and no failure.
                     "delivery.report.only.error": True,
                     "on_delivery": self._failed,
                 },
-            )
+            ),
+            logger=_logger,
         )
 
     def _failed(self, error: KafkaError | None, _message: Message) -> None:

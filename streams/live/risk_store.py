@@ -26,7 +26,7 @@ import redis
 
 from streams.errors import FraudstreamError, StoreError, StoreLost
 
-LOCK_MS: Final = 10_000
+LOCK_MS: Final = 6_000
 KEEP_DAYS: Final = 400
 """Days behind the front whose snapshots are kept for replay and verify."""
 HEAD_BYTES: Final = 20

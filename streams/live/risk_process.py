@@ -1,0 +1,97 @@
+"""The risk builder as a child process of a worker, so that it does not share the worker's core.
+
+In: settings. Out: a process that builds, or stands by, until it is stopped or its parent is gone.
+Does not know how snapshots are built. A child that dies is started again.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import multiprocessing.connection
+import signal
+import threading
+from multiprocessing.context import SpawnProcess
+from types import FrameType
+from typing import Final
+
+from streams import logs
+from streams.settings import Settings
+
+AGAIN_S: Final = 1.0
+STOP_S: Final = 3.0
+
+_logger = logging.getLogger(__name__)
+
+
+def main(settings: Settings) -> None:
+    """The child's life. Ends with its parent, however that ends."""
+    from streams.connect import redis_client
+    from streams.live.risk_agent import serve
+    from streams.live.risk_store import RiskStore
+
+    asked = threading.Event()
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        asked.set()
+
+    signal.signal(signal.SIGTERM, stop)
+    # Ctrl-C reaches the whole group; the parent says when to stop.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    logs.start(settings.log.level, json_lines=settings.log.json_lines)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def stopped(seconds: float) -> bool:
+        return asked.wait(seconds) or not parent.is_alive()
+
+    client = redis_client(settings)
+    try:
+        serve(settings, RiskStore(client, settings.redis.namespace), stopped)
+    finally:
+        client.close()
+
+
+class RiskProcess:
+    """Keeps one child running. Use as a context."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._stopping = threading.Event()
+        self._child: SpawnProcess | None = None
+        self._keeper = threading.Thread(target=self._keep, name="risk", daemon=True)
+
+    def __enter__(self) -> RiskProcess:
+        self._start()
+        self._keeper.start()
+        return self
+
+    def __exit__(self, *rest: object) -> None:
+        self._stopping.set()
+        child = self._child
+        if child is not None and child.is_alive():
+            child.terminate()
+        self._keeper.join(STOP_S)
+        child = self._child
+        if child is not None and child.is_alive():
+            child.kill()
+            child.join(STOP_S)
+
+    @property
+    def pid(self) -> int | None:
+        """The child's process id."""
+        return None if self._child is None else self._child.pid
+
+    def _start(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._child = context.Process(target=main, args=(self._settings,), daemon=True, name="risk")
+        self._child.start()
+
+    def _keep(self) -> None:
+        while True:
+            assert self._child is not None
+            self._child.join()
+            if self._stopping.wait(AGAIN_S):
+                return
+            _logger.warning("the risk builder ended (%s); starting it again", self._child.exitcode)
+            self._start()

@@ -1,0 +1,89 @@
+"""The delivery barrier on a real broker: what `deliver` returned from is there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from streams.alerts import OutMessage
+from streams.errors import BrokerError
+from streams.live.outbox import Outbox
+from streams.settings import Settings, load
+from tests.live.reading import contents, ends, settings_for
+
+
+def render(entry: bytes, produced_time_ms: int) -> Iterator[OutMessage]:
+    """`topic:count`: so many messages, numbered, with the time in them."""
+    topic, _, count = entry.decode().partition(":")
+    for number in range(int(count)):
+        headers = (("time", b"%d" % produced_time_ms),) if topic.endswith("dlq") else ()
+        key = None if number % 2 else b"key-%d" % number
+        yield OutMessage(topic, key, b"%d at %d" % (number, produced_time_ms), headers)
+
+
+@pytest.fixture
+def settings(kafka: str, topic_prefix: str) -> Settings:
+    return settings_for(kafka, topic_prefix)
+
+
+def test_delivered_is_delivered_with_key_value_headers_and_one_time(settings: Settings) -> None:
+    outbox = Outbox(settings, render, clock_ms=lambda: 1_234)
+    try:
+        assert outbox.deliver([b"scores:3", b"transactions.dlq:2", b"alerts:1"]) == 6
+        assert sum(ends(settings, "scores").values()) == 3
+        scores = {(m.key(), m.value()) for m in contents(settings, "scores")}
+        expected = {(b"key-0", b"0 at 1234"), (None, b"1 at 1234"), (b"key-2", b"2 at 1234")}
+        assert scores == expected
+        dead = contents(settings, "transactions.dlq")
+        assert [m.headers() for m in dead] == [[("time", b"1234")]] * 2
+        assert [m.value() for m in contents(settings, "alerts")] == [b"0 at 1234"]
+    finally:
+        outbox.close()
+
+
+def test_nothing_to_deliver_is_no_wait(settings: Settings) -> None:
+    outbox = Outbox(settings, render)
+    began = time.monotonic()
+    assert outbox.deliver([]) == 0 and outbox.deliver([b"scores:0"]) == 0
+    assert time.monotonic() - began < 0.5
+    outbox.close()
+
+
+def test_more_than_the_producer_can_queue(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streams.live.outbox.QUEUE_MESSAGES", 100)
+    outbox = Outbox(settings, render)
+    assert outbox.deliver([b"scores:2500"]) == 2_500
+    assert sum(ends(settings, "scores").values()) == 2_500
+    outbox.close()
+
+
+def test_a_dead_letter_may_be_larger_than_a_message(settings: Settings) -> None:
+    def large(entry: bytes, produced_time_ms: int) -> Iterator[OutMessage]:
+        yield OutMessage("transactions.dlq", None, entry, (("reason", b"too_large"),))
+
+    outbox = Outbox(settings, large)
+    assert outbox.deliver([bytes(1_100_000)]) == 1
+    assert sum(ends(settings, "transactions.dlq").values()) == 1
+    outbox.close()
+
+
+def test_a_missing_topic_is_an_error_with_a_remedy(kafka: str) -> None:
+    flags = [f"kafka.bootstrap={kafka}", "kafka.topic_prefix=absent-", "worker.retry_s=5"]
+    outbox = Outbox(load(flags=flags), render)
+    with pytest.raises(BrokerError, match="topics create"):
+        outbox.deliver([b"scores:1"])
+    outbox.close()
+
+
+def test_a_broker_that_is_away_is_an_error_in_time() -> None:
+    flags = ["kafka.bootstrap=127.0.0.1:1", "worker.retry_s=1"]
+    outbox = Outbox(load(flags=flags), render)
+    began = time.monotonic()
+    with pytest.raises(BrokerError):
+        outbox.deliver([b"scores:1"])
+    assert time.monotonic() - began < 5
+    outbox.close()

@@ -1,0 +1,108 @@
+"""When a worker counts as standing still, and how it ends then."""
+
+from __future__ import annotations
+
+import pytest
+
+from streams.live.watchdog import EXIT_CODE, GRACE_S, Signs, Stalled, Watchdog
+
+
+class Clock:
+    """Time that passes when told."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Case:
+    """A watchdog over 10 s whose crash and kill are noted."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.crashes: list[str] = []
+        self.kills: list[int] = []
+        self.dog = Watchdog(10, self.crash, clock=self.clock, kill=self.kills.append)
+        self.rounds = 0
+
+    def crash(self, reason: Stalled) -> None:
+        self.crashes.append(str(reason))
+
+    def live(self, seconds: int, **signs: object) -> None:
+        """Second by second: a report and a look."""
+        for _ in range(seconds):
+            self.clock.now += 1
+            given = {"waiting": 0, "rounds": self.rounds, **signs}
+            self.dog.report(Signs(**given))  # type: ignore[arg-type]
+            self.dog.check()
+
+
+@pytest.fixture
+def case() -> Case:
+    return Case()
+
+
+def test_an_idle_worker_may_idle(case: Case) -> None:
+    case.live(60)
+    assert case.crashes == []
+
+
+def test_progress_is_enough(case: Case) -> None:
+    for _ in range(20):
+        case.rounds += 1
+        case.live(8, waiting=1_000_000)
+    assert case.crashes == []
+
+
+def test_waiting_messages_without_progress_are_a_standstill(case: Case) -> None:
+    case.live(5)
+    case.live(10, waiting=1)
+    assert case.crashes == []
+    case.live(1, waiting=1)
+    assert len(case.crashes) == 1 and "no round" in case.crashes[0]
+    case.live(3, waiting=1)
+    assert len(case.crashes) == 1, "asked once"
+
+
+def test_waiting_for_the_store_is_no_standstill(case: Case) -> None:
+    case.live(100, waiting=5, excused=True)
+    assert case.crashes == []
+    case.live(11, waiting=5)
+    assert len(case.crashes) == 1
+
+
+def test_a_silent_event_loop_is_a_standstill(case: Case) -> None:
+    case.live(1)
+    case.clock.now += 11
+    case.dog.check()
+    assert "event loop" in case.crashes[0]
+
+
+def test_a_partition_given_up_must_be_taken_away(case: Case) -> None:
+    case.live(1, given_up=9.0)
+    assert case.crashes == []
+    case.live(1, given_up=10.5)
+    assert "given up" in case.crashes[0]
+
+
+def test_a_crash_that_does_not_end_is_ended(case: Case) -> None:
+    case.clock.now += 11
+    case.dog.check()
+    case.clock.now += GRACE_S
+    case.dog.check()
+    assert case.kills == []
+    case.clock.now += 1
+    case.dog.check()
+    assert case.kills == [EXIT_CODE]
+
+
+def test_the_thread_looks_by_itself_and_stops() -> None:
+    crashes: list[Stalled] = []
+    dog = Watchdog(0.1, crashes.append)
+    dog.start()
+    while not crashes:
+        pass
+    dog.stop()
+    assert not dog._thread.is_alive()
