@@ -1,0 +1,164 @@
+"""Labels: what is one, and what was known at a moment."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streams.labels import (
+    FRAUD,
+    LEGITIMATE,
+    NOT_KNOWN,
+    VERDICTS,
+    LabelBook,
+    decode_labels,
+    in_order,
+    joined,
+    transaction_keys,
+)
+
+START = 1_700_000_000_000
+
+
+def label(**changes: Any) -> bytes:
+    given = {
+        "label_id": "l-1",
+        "transaction_id": "t-1",
+        "account_id": "a-1",
+        "label": "fraud",
+        "label_time": START,
+        **changes,
+    }
+    return orjson.dumps(given)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        b"",
+        b"[]",
+        b"7",
+        b"{",
+        b"\xff",
+        b"x" * 70_000,
+        label(label="maybe"),
+        label(label=None),
+        label(label_time=1_700_000_000),
+        label(label_time=1.7e12),
+        label(label_time=True),
+        label(account_id=""),
+        label(account_id="a\0b"),
+        label(account_id="x" * 65),
+        label(transaction_id=7),
+        label(label_id=None),
+        label(fraud_type=["card"]),
+        label(colour="red"),
+        label(schema_version=2),
+        label(source="4111111111111111"),
+        label(source="٤111111111111111"),
+        label(source="@").replace(b"@", b"\\u0034111111111111111"),
+    ],
+)
+def test_what_is_no_label_is_counted(value: bytes | None) -> None:
+    labels = decode_labels([label(), value, label(label_id="l-2")])
+    assert len(labels) == 2
+    assert labels.bad == 1
+
+
+def test_columns() -> None:
+    values = [label(label=name, label_time=START + i) for i, name in enumerate(VERDICTS)]
+    labels = decode_labels(values)
+    assert labels.bad == 0
+    assert labels.verdict.tolist() == [FRAUD, LEGITIMATE, NOT_KNOWN]
+    assert labels.time.tolist() == [START, START + 1, START + 2]
+    assert len(set(labels.key.tolist())) == 1
+
+
+def test_a_label_time_that_passes_as_a_card_number_is_a_time() -> None:
+    assert decode_labels([label(label_time=START + i) for i in range(100)]).bad == 0
+
+
+def test_keys_tell_the_pair_apart() -> None:
+    keys = transaction_keys(["ab", "a"], ["c", "bc"])
+    assert keys[0] != keys[1]
+
+
+def test_known_only_from_its_time_on() -> None:
+    book = LabelBook.of([label()])
+    assert book.known(["a-1"], ["t-1"], START - 1).tolist() == [NOT_KNOWN]
+    assert book.known(["a-1"], ["t-1"], START).tolist() == [FRAUD]
+    assert book.known(["a-2", "a-1"], ["t-1", "t-2"], START).tolist() == [NOT_KNOWN] * 2
+    assert book.latest == START
+
+
+def test_the_newest_label_wins_whatever_came_last() -> None:
+    values = [
+        label(label="legitimate", label_time=START + 5),
+        label(label="fraud", label_time=START + 9, label_id="l-2"),
+        label(label="disputed", label_time=START + 7, label_id="l-3"),
+    ]
+    for order in (values, values[::-1]):
+        book = LabelBook.of(order)
+        seen = [int(book.known(["a-1"], ["t-1"], START + i)[0]) for i in (4, 5, 7, 9, 100)]
+        assert seen == [NOT_KNOWN, LEGITIMATE, NOT_KNOWN, FRAUD, FRAUD]
+
+
+def test_nothing_known() -> None:
+    book = LabelBook.of([])
+    assert book.known(["a-1"], ["t-1"], START).tolist() == [NOT_KNOWN]
+    assert book.known([], [], START).tolist() == []
+    assert book.latest == 0
+    assert [column.tolist() for column in book.newest(["a-1"], ["t-1"])] == [[NOT_KNOWN], [-1]]
+
+
+Row = tuple[int, int, str, int]
+_rows = st.lists(
+    st.tuples(
+        st.integers(0, 3), st.integers(0, 5), st.sampled_from(sorted(VERDICTS)), st.integers(0, 3)
+    ),
+    max_size=20,
+)
+
+
+def as_message(row: Row) -> bytes:
+    transaction, time, name, number = row
+    return label(
+        transaction_id=f"t-{transaction}",
+        label_time=START + time,
+        label=name,
+        label_id=f"l-{number}",
+    )
+
+
+@given(_rows, st.integers(-1, 6), st.randoms(use_true_random=False))
+def test_as_of_join_against_its_definition(
+    rows: list[Row], moment: int, shuffler: random.Random
+) -> None:
+    book = LabelBook.of(map(as_message, rows))
+    found = book.known(["a-1"] * 4, [f"t-{i}" for i in range(4)], START + moment)
+    for transaction in range(4):
+        known = [row for row in rows if row[0] == transaction and row[1] <= moment]
+        newest = [row for row in known if row[1] == max(each[1] for each in known)]
+        allowed = {VERDICTS[row[2]] for row in newest} or {NOT_KNOWN}
+        assert int(found[transaction]) in allowed
+    shuffled = shuffler.sample(rows, len(rows))
+    again = LabelBook.of(map(as_message, shuffled))
+    then = again.known(["a-1"] * 4, [f"t-{i}" for i in range(4)], START + moment)
+    assert then.tolist() == found.tolist()
+
+
+@given(_rows, st.integers(0, 20))
+def test_parts_join_to_the_whole(rows: list[Row], cut: int) -> None:
+    values = [*map(as_message, rows), b"{"]
+    whole = in_order(decode_labels(values))
+    parts = joined([decode_labels(values[:cut]), decode_labels(values[cut:])])
+    assert parts.bad == 1
+    ordered = in_order(parts)
+    assert ordered.key.tolist() == whole.key.tolist()
+    assert ordered.verdict.tolist() == whole.verdict.tolist()
