@@ -42,6 +42,7 @@ def knots(logit: NDArray[np.float32], y: NDArray[np.int8], bins: int = 12) -> Kn
     Knots stand at equal shares of the frauds; each moves towards its observed log-odds by
     n / (n + 20), n the frauds around it, and the whole is made to rise.
     """
+    assert np.isfinite(logit).all()
     a, b = platt(logit, y)
     frauds = np.sort(np.asarray(logit, np.float64)[y == 1])
     low, high = float(np.min(logit)), float(np.max(logit))

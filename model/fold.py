@@ -159,5 +159,5 @@ def forward(w: Folded, codes: Codes) -> Tensor:
         mixed = weights @ values + told @ w.relation_value[i]
         h = h + mixed.reshape(n, heads * value) @ w.out[i]
         h = h + torch.relu(_unit(h) @ w.up[i] + w.up_bias[i]) @ w.down[i] + w.down_bias[i]
-    logits: Tensor = _unit(h) @ w.head + w.head_bias[0]
-    return logits
+    found: Tensor = _unit(h) @ w.head + w.head_bias[0]
+    return found

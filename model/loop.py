@@ -167,13 +167,14 @@ class Average:
         self.rate = rate
         self.count = 0
         self.values = {k: v.detach().clone() for k, v in model.state_dict().items()}
+        self._moving = [name for name, _ in model.named_parameters()]
 
     def update(self, model: torch.nn.Module) -> None:
         self.count += 1
         rate = min(self.rate, 1 - 1 / (1 + self.count / 10))
-        for name, value in model.state_dict().items():
-            if value.dtype.is_floating_point:
-                self.values[name].lerp_(value, 1 - rate)
+        now = model.state_dict()
+        for name in self._moving:
+            self.values[name].lerp_(now[name], 1 - rate)
 
 
 def train(

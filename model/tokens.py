@@ -12,7 +12,7 @@ functions are compiled and used as they are by training, by the CPU kernel and b
 from __future__ import annotations
 
 import math
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numba import njit
@@ -68,7 +68,7 @@ _DAY_MS: Final = 86_400_000
 
 
 @njit(inline="always")
-def _step(value: int, mantissa: int) -> int:
+def _step(value: Any, mantissa: int) -> Any:
     """A logarithmic bucket: the exponent and the `mantissa` highest bits after the leading one."""
     if value < (1 << mantissa):
         return max(value, 0)
@@ -77,13 +77,13 @@ def _step(value: int, mantissa: int) -> int:
 
 
 @njit(inline="always")
-def amount_code(word1: int) -> int:
+def amount_code(word1: Any) -> Any:
     """Eight buckets an octave."""
     return min(_step(np.int64(word1 >> np.uint64(AMOUNT_SHIFT)), 3), 255)
 
 
 @njit(inline="always")
-def encode_event(rows: NDArray[np.uint64], at: int, before: int, out: NDArray[np.int16]) -> None:
+def encode_event(rows: NDArray[np.uint64], at: int, before: int, out: Any) -> None:
     """Codes of row `at`, of whose account `before` earlier rows stand directly above it."""
     w0, w1, w3 = rows[at, 0], rows[at, 1], rows[at, 3]
     time = np.int64(w0 >> np.uint64(TIME_SHIFT))
@@ -101,8 +101,8 @@ def encode_event(rows: NDArray[np.uint64], at: int, before: int, out: NDArray[np
     out[6] = place % 511 + 1 if place > 0 else 0
     day = time // _DAY_MS
     out[7] = ((day + 3) % 7) * 24 + (time - day * _DAY_MS) // _HOUR_MS
-    gap = 0
-    match = 0
+    gap: Any = 0
+    match: Any = 0
     if before >= 1:
         earlier = np.int64(rows[at - 1, 0] >> np.uint64(TIME_SHIFT))
         gap = 1 + min(_step((time - earlier) >> 7, 2), 126)
@@ -118,7 +118,7 @@ def encode_event(rows: NDArray[np.uint64], at: int, before: int, out: NDArray[np
 
 
 @njit(inline="always")
-def relate(w0: int, w1: int, w3: int, past: NDArray[np.uint64], out: NDArray[np.int16]) -> None:
+def relate(w0: Any, w1: Any, w3: Any, past: NDArray[np.uint64], out: Any) -> None:
     """Codes of the pair (scored event of words w0, w1, w3; row `past` of its history)."""
     there = past[3]
     same = np.int64((w3 >> np.uint64(PLACE_SHIFT)) == (there >> np.uint64(PLACE_SHIFT)))
@@ -127,7 +127,7 @@ def relate(w0: int, w1: int, w3: int, past: NDArray[np.uint64], out: NDArray[np.
     same |= np.int64((w3 & country) == (there & country)) << 2
     same |= np.int64((w1 & np.uint64(MCC_MASK)) == (past[1] & np.uint64(MCC_MASK))) << 3
     shift = np.uint64(TIME_SHIFT)
-    since = max(np.int64(w0 >> shift) - np.int64(past[0] >> shift), 0) >> 7
+    since: Any = max(np.int64(w0 >> shift) - np.int64(past[0] >> shift), 0) >> 7
     ratio = (amount_code(w1) - amount_code(past[1])) >> 2
     out[0] = same
     out[1] = min(_step(since, 1), 63)
@@ -164,14 +164,14 @@ def relate_chunk(
 
 
 @njit(inline="always")
-def encode_feature(x: float, knots: NDArray[np.float32]) -> tuple[int, float]:
+def encode_feature(x: Any, knots: NDArray[np.float32]) -> tuple[Any, Any]:
     """Row and weight of the next row for one value. Row 0 is "unknown", row k+1 is knot k.
 
     Knots rise strictly up to the first infinite one (fewer distinct values than knots).
     """
     if x == UNKNOWN:
         return 0, np.float32(0.0)
-    low = 0
+    low: Any = 0
     for k in range(1, len(knots)):
         low += np.int64(x >= knots[k])
     if low == 0 and x <= knots[0]:

@@ -134,12 +134,14 @@ class Layer(nn.Module):
             told = told.scatter_add(3, index[..., relation], weights)
         spread = _undiagonals(weights).reshape(b, s.heads * t, -1)
         mixed = (spread @ values).view(b, s.heads, t, s.value) + told @ self.relation_value
-        return self.out(mixed.permute(0, 2, 1, 3).reshape(b, t, s.heads * s.value))
+        found: Tensor = self.out(mixed.permute(0, 2, 1, 3).reshape(b, t, s.heads * s.value))
+        return found
 
     def forward(self, h: Tensor, keys: Tensor, values: Tensor, chunk: Chunk) -> Tensor:
         if self.shape.history:
             h = h + self.attend(h, keys, values, chunk)
-        return h + self.down(torch.relu(self.up(self.norm_mlp(h))))
+        added: Tensor = self.down(torch.relu(self.up(self.norm_mlp(h))))
+        return h + added
 
 
 def _diagonals(full: Tensor, t: int) -> Tensor:
@@ -167,6 +169,7 @@ class Transformer(nn.Module):
         self.shape = shape
         self.features = len(knots)
         rows = self.features * (shape.knots + 1)
+        self.knots: Tensor
         self.register_buffer("knots", torch.from_numpy(np.ascontiguousarray(knots)))
         sizes = (tokens.ROWS, shape.event, tokens.OFFSETS, tokens.SIZES)
         self.event_table = nn.Parameter(_smooth(*sizes))
@@ -244,8 +247,10 @@ class Transformer(nn.Module):
         keys, values = keys[:, :-1], values[:, :-1]  # the last row is nobody's past
         for layer in self.layers:
             h = layer(h, keys, values, chunk)
-        return self.norm(h)
+        found: Tensor = self.norm(h)
+        return found
 
     def logit(self, h: Tensor) -> Tensor:
         """Log-odds of fraud, before calibration."""
-        return self.head(h).squeeze(-1)
+        found: Tensor = self.head(h).squeeze(-1)
+        return found

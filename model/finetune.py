@@ -1,0 +1,263 @@
+"""Fine-tuning: a model fitted on the labels that were known at a moment, calibrated, as a bundle.
+
+In: a `Dataset`, a `Plan` (which days train, which block judges, when the fit takes place), and a
+pretrained bundle or none. Out: a `Bundle` and what was measured. Does not know files of streams.
+
+label_time gates everything: a label enters only if it was known at `cut_ms`. Prevalence is kept as
+it is, so that probabilities need no correction. The newest matured block is never fitted: it stops
+the training, chooses among seeds, and calibrates. Label-derived inputs (merchant risk) are gated by
+the pipeline that wrote the features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from model import calibrate, metrics, tokens
+from model.bundle import GOLDEN, Bundle, weights_of
+from model.data import Dataset, gather
+from model.errors import DatasetError
+from model.fold import fold
+from model.inputs import HISTORY, ScoringBatch
+from model.kernel import kernel_of
+from model.loop import Progress, Recipe, Source, Tell, train
+from model.score import calibrate as to_probability
+from model.transformer import Chunk, Shape, Transformer
+
+DAY_MS = 86_400_000
+MIN_FRAUDS = 20
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Event times [from, to) of the two blocks, ms, and the moment of the fit.
+
+    Rows before `train_from` serve as history only.
+    """
+
+    train_from: int
+    train_to: int
+    judge_from: int
+    judge_to: int
+    cut_ms: int
+
+    @classmethod
+    def newest(cls, dataset: Dataset, cut_ms: int | None = None, judge_days: float = 14) -> Plan:
+        """Train on all that is matured but its newest `judge_days`, which judge."""
+        time = dataset.time
+        known = np.asarray(dataset.label) >= 0
+        if not known.any():
+            raise DatasetError("no row of the training set has a label")
+        cut = int(np.asarray(dataset.label_time).max()) + 1 if cut_ms is None else cut_ms
+        gate = dataset.known_at(cut)
+        matured = gate & (np.asarray(dataset.label) == 0)
+        if not matured.any():
+            raise DatasetError("no label was known at the moment of the fit")
+        end = int(time[matured].max()) + 1
+        middle = end - int(judge_days * DAY_MS)
+        return cls(int(time.min()), middle, middle, end, cut)
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Row masks of a plan over a dataset."""
+
+    fit: NDArray[np.bool_]
+    judge: NDArray[np.bool_]
+
+
+def blocks(dataset: Dataset, plan: Plan) -> Blocks:
+    """Rows to fit and rows to judge by. Raises DatasetError when either has too few frauds."""
+    time, known = dataset.time, dataset.known_at(plan.cut_ms)
+    found = Blocks(
+        fit=known & (time >= plan.train_from) & (time < plan.train_to),
+        judge=known & (time >= plan.judge_from) & (time < plan.judge_to),
+    )
+    for name, rows in (("training", found.fit), ("judging", found.judge)):
+        frauds = int((np.asarray(dataset.label)[rows] == 1).sum())
+        if frauds < MIN_FRAUDS:
+            raise DatasetError(
+                f"the {name} block has {frauds} known frauds, {MIN_FRAUDS} are needed",
+                remedy="take more days, or a later cut",
+            )
+    return found
+
+
+def logits_of(
+    model: Transformer, dataset: Dataset, rows: NDArray[np.int64], block: int = 8_192
+) -> NDArray[np.float32]:
+    """Log-odds of rows by the serving kernel on the folded model: what the service would give."""
+    folded = fold(model)
+    kernel = kernel_of(folded)
+    place = dataset.place()
+    out = np.empty(len(rows), np.float32)
+    none = np.zeros((0, HISTORY), np.float32)
+    for start in range(0, len(rows), block):
+        b = gather(dataset, place, rows[start : start + block])
+        part = out[start : start + block]
+        kernel(b.current, b.history, b.length, b.features, folded, part, none)
+    return out
+
+
+def fraud_loss(label: NDArray[np.int8], chosen: NDArray[np.bool_], smoothing: float = 0.0) -> Any:
+    """Mean cross-entropy over the chosen rows of a chunk."""
+
+    def loss(model: Transformer, chunk: Chunk, rows: NDArray[np.int64]) -> Tensor:
+        logit = model.logit(model(chunk))
+        y = torch.from_numpy(label[rows].astype(np.float32)).to(logit.device)
+        y = y * (1 - smoothing)
+        weight = chosen[rows].astype(np.float32)
+        weight[:, 1:] *= rows[:, 1:] != rows[:, :-1]  # the end of the stream stands once
+        w = torch.from_numpy(weight).to(logit.device)
+        each = functional.binary_cross_entropy_with_logits(logit, y, reduction="none")
+        return (each * w).sum() / w.sum().clamp(min=1.0)
+
+    return loss
+
+
+@dataclass
+class Fit:
+    """A finished fit: model, and the judging block's rows and log-odds."""
+
+    model: Transformer
+    progress: Progress
+    rows: NDArray[np.int64]
+    logit: NDArray[np.float32]
+    seconds: float = 0.0
+    measured: Mapping[str, float] = field(default_factory=dict)
+
+
+def start(
+    dataset: Dataset, rows: NDArray[np.int64], shape: Shape, base: Bundle | None, seed: int
+) -> Transformer:
+    """A new model whose knots are the quantiles of `rows`, or a pretrained one with new knots."""
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    sample = np.sort(rng.choice(rows, min(len(rows), 200_000), replace=False))
+    x = np.asarray(dataset.features[sample], np.float32)
+    model = Transformer(shape, tokens.quantile_knots(x, shape.knots))
+    if base is not None:
+        if base.shape != shape:
+            raise DatasetError(f"the pretrained bundle has shape {base.shape}, wanted {shape}")
+        state = model.state_dict()
+        old = {k: torch.from_numpy(v.copy()) for k, v in base.weights.items()}
+        kept = {k: v for k, v in old.items() if k not in ("knots", "feature_step")}
+        model.load_state_dict({**state, **kept})
+    share = float((np.asarray(dataset.label[sample]) == 1).mean())
+    with torch.no_grad():
+        model.head.bias.fill_(float(np.log(max(share, 1e-5))))
+    return model
+
+
+def fit(
+    dataset: Dataset,
+    chosen: Blocks,
+    shape: Shape,
+    recipe: Recipe,
+    base: Bundle | None = None,
+    tell: Tell = lambda _: None,
+    checkpoint: Path | None = None,
+    device: str = "cpu",
+) -> Fit:
+    """Train one model; the judging block's average precision says when it was best."""
+    label = np.asarray(dataset.label)
+    fit_rows, judge_rows = np.flatnonzero(chosen.fit), np.flatnonzero(chosen.judge)
+    model = start(dataset, fit_rows, shape, base, recipe.seed).to(device)
+    source = Source(dataset, model.knots.cpu().numpy(), device)
+    y = label[judge_rows]
+
+    def judge(current: Transformer, _: int) -> float:
+        return metrics.average_precision(y, logits_of(current, dataset, judge_rows).astype(float))
+
+    loss = fraud_loss(label, chosen.fit)
+    progress = train(model, source, chosen.fit, loss, recipe, judge, tell, checkpoint)
+    model = model.cpu()
+    return Fit(model, progress, judge_rows, logits_of(model, dataset, judge_rows))
+
+
+def golden_rows(dataset: Dataset, rows: NDArray[np.int64], logit: NDArray[Any]) -> ScoringBatch:
+    """Rows over the whole range of scores, short and full histories among them."""
+    order = np.argsort(logit, kind="stable")
+    chosen = rows[order[np.linspace(0, len(order) - 1, GOLDEN - 2).astype(int)]]
+    place = dataset.place()
+    first = np.flatnonzero(place == 0)[:2]
+    return gather(dataset, place, np.concatenate([chosen, first]))
+
+
+def usual_values(dataset: Dataset, rows: NDArray[np.int64], cap: int = 200_000) -> Any:
+    """The median of each feature over legitimate rows, for taking a feature away."""
+    legitimate = rows[np.asarray(dataset.label)[rows] == 0]
+    step = max(len(legitimate) // cap, 1)
+    x = np.asarray(dataset.features[legitimate[::step]], np.float32)
+    return np.median(x, axis=0).astype(np.float32)
+
+
+def to_bundle(
+    dataset: Dataset,
+    chosen: Blocks,
+    found: Fit,
+    name: str,
+    groups: Sequence[str],
+    about: Mapping[str, Any],
+) -> Bundle:
+    """Calibrate on the judging block and pack everything that serving needs."""
+    y = np.asarray(dataset.label)[found.rows]
+    line = calibrate.knots(found.logit, y)
+    p = to_probability(found.logit, line)
+    golden = golden_rows(dataset, found.rows, found.logit)
+    folded = fold(found.model)
+    logits = np.empty(len(golden), np.float32)
+    none = np.zeros((0, HISTORY), np.float32)
+    parts = (golden.current, golden.history, golden.length, golden.features)
+    kernel_of(folded)(*parts, folded, logits, none)
+    day = dataset.time[found.rows] // DAY_MS
+    amount = (np.asarray(dataset.words)[found.rows, 1] >> np.uint64(14)).astype(np.float64)
+    account = np.asarray(dataset.account)[found.rows]
+    return Bundle(
+        name=name,
+        shape=found.model.shape,
+        weights=weights_of(found.model),
+        names=dataset.names,
+        feature_digest=dataset.feature_digest,
+        groups=tuple(groups),
+        usual=usual_values(dataset, np.flatnonzero(chosen.fit)),
+        calibration=line,
+        golden=golden,
+        golden_scores=to_probability(logits, line),
+        thresholds={
+            "budget_0.2%": calibrate.threshold_for_budget(p, 0.002),
+            "budget_0.5%": calibrate.threshold_for_budget(p, 0.005),
+            "budget_1%": calibrate.threshold_for_budget(p, 0.01),
+        },
+        about={
+            "data_digest": dataset.digest,
+            "judged": metrics.summary(y, p, account, day, amount),
+            **about,
+        },
+    )
+
+
+def seeds(
+    dataset: Dataset,
+    chosen: Blocks,
+    shape: Shape,
+    recipe: Recipe,
+    count: int,
+    base: Bundle | None = None,
+    tell: Tell = lambda _: None,
+) -> list[Fit]:
+    """The same fit from several seeds, best first by the judging block."""
+    found = [
+        fit(dataset, chosen, shape, replace(recipe, seed=recipe.seed + k), base, tell)
+        for k in range(count)
+    ]
+    return sorted(found, key=lambda one: -one.progress.best)
