@@ -48,7 +48,7 @@ class Metrics:
         )
         self.decisions = self._counter("decisions_total", "Decisions.", "decision")
         self.risk_stale = self._counter(
-            "risk_stale_total", "Batches scored with an older risk snapshot than their day's."
+            "risk_stale_total", "Events scored with an older risk snapshot than their day's."
         )
         self.conflicts = self._counter("conflicts_total", "Commits refused: the offset had moved.")
         self.fenced = self._counter("fenced_total", "Partitions given up to a newer owner.")

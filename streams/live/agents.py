@@ -45,10 +45,10 @@ trim costs a disk sync, and a repeat after a crash costs a few messages that rea
 class RiskSource(Protocol):
     """Where a round's risk snapshots come from."""
 
-    def view(self, newest_ms: int) -> tuple[RiskView | None, bool]:
-        """Snapshots for events up to this time, and whether the newest one wanted was missing.
+    def view(self, columns: Sequence[Columns]) -> tuple[RiskView, int]:
+        """Snapshots for these events, and how many of them must do with an older one.
 
-        May wait for it, a bounded time.
+        May wait, a bounded time. Raises StoreLost; may be asked again.
         """
         ...
 
@@ -192,13 +192,11 @@ class Round:
         self._metrics.arena_hits.inc(len(accounts) - len(missing))
 
     def _snapshots(self, columns: Sequence[Columns]) -> RiskView | None:
-        newest = max((int(c.event_time.max()) for c in columns if len(c)), default=None)
-        if self._risk is None or newest is None:
+        if self._risk is None or not any(map(len, columns)):
             return None
         with self._stage("risk"):
-            view, stale = self._risk.view(newest)
-        if stale:
-            self._metrics.risk_stale.inc()
+            view, stale = self._patience(self._risk.view, columns)
+        self._metrics.risk_stale.inc(stale)
         return view
 
     def _commit(

@@ -25,13 +25,17 @@ from prometheus_client import start_http_server
 from streams import alerts, assembly
 from streams.connect import check_kafka, check_redis, confluent_config, redis_client
 from streams.errors import BrokerError, FraudstreamError
-from streams.live.agents import RiskSource, Round, warm
+from streams.live.agents import Round, warm
 from streams.live.failpoint import Failpoint
 from streams.live.intake import Intake
 from streams.live.microbatch import MicroBatchApp, RangeConsumer, make_app
 from streams.live.outbox import Outbox
 from streams.live.partitions import Partitions
 from streams.live.patience import Patience
+from streams.live.risk_agent import check_topics
+from streams.live.risk_process import RiskProcess
+from streams.live.risk_source import RiskSource
+from streams.live.risk_store import RiskStore
 from streams.live.watchdog import Signs, Stalled, Watchdog
 from streams.metrics import Metrics
 from streams.settings import Settings
@@ -76,6 +80,7 @@ class Worker:
     patience: Patience
     metrics: Metrics
     thread: ThreadPoolExecutor
+    risk: RiskSource | None
     watchdog_s: float
 
 
@@ -128,7 +133,7 @@ def assemble(settings: Settings, store: Store, *, risk: RiskSource | None = None
         value_serializer="raw",
     )
     app.agent(topic, name="score-transactions")(intake.work)
-    return Worker(app, intake, patience, metrics, thread, settings.worker.watchdog_s)
+    return Worker(app, intake, patience, metrics, thread, risk, settings.worker.watchdog_s)
 
 
 async def serve(worker: Worker, ready: Callable[[], None] = lambda: None) -> BaseException | None:
@@ -160,6 +165,8 @@ async def serve(worker: Worker, ready: Callable[[], None] = lambda: None) -> Bas
                 await asyncio.wait({stopping}, timeout=REPORT_EVERY_S)
     finally:
         worker.patience.stop()
+        if worker.risk is not None:
+            worker.risk.stop()
         reason = stalled[0] if stalled else app.crash_reason
         starting.cancel()
         with suppress(asyncio.CancelledError, Exception):
@@ -185,7 +192,7 @@ def _signs(worker: Worker) -> Signs:
     return Signs(
         waiting=sum(lag.values()),
         rounds=worker.intake.rounds,
-        excused=worker.patience.waiting,
+        excused=worker.patience.waiting or (worker.risk is not None and worker.risk.waiting),
         given_up=time.monotonic() - min(given_up) if given_up else 0.0,
     )
 
@@ -204,7 +211,13 @@ def run(settings: Settings, ready: Callable[[], None] = lambda: None) -> int:
             require_durable=settings.redis.require_durable,
         )
         store.check()
-        worker = assemble(settings, store)
+        risk = None
+        if settings.risk.enabled:
+            about = check_topics(settings)
+            kept.enter_context(RiskProcess(settings))
+            snapshots = RiskStore(client, settings.redis.namespace)
+            risk = RiskSource(snapshots, about, settings.risk.wait_s)
+        worker = assemble(settings, store, risk=risk)
         if settings.metrics.port:
             server, _ = start_http_server(
                 settings.metrics.port, settings.metrics.host, worker.metrics.registry
