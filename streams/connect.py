@@ -34,6 +34,8 @@ def confluent_config(settings: Settings, extra: Mapping[str, Any] | None = None)
         "security.protocol": kafka.security_protocol,
         # A broker that answers late at start is retried soon, not after ten seconds.
         "reconnect.backoff.max.ms": 1_000,
+        # Warnings and worse: an idle connection that the broker closes is no news.
+        "log_level": 4,
     }
     if _sasl(kafka):
         assert kafka.sasl_password is not None

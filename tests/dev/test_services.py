@@ -19,7 +19,7 @@ import pytest
 import redis
 
 from streams.dev import process, services
-from streams.errors import ServiceError
+from streams.errors import ConfigError, ServiceError
 from streams.settings import load
 
 
@@ -139,3 +139,30 @@ def test_a_directory_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ServiceError, match=r"using .*file/x failed"):
         services.up(tmp_path / "file" / "x", "embedded")
+
+
+def test_what_a_user_names_goes_before_what_runs_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".fraudstream").mkdir()
+    found = tmp_path / ".fraudstream" / "services.json"
+    report = services.Report(
+        services.KafkaReport("127.0.0.1:1", "kafka", 1),
+        services.RedisReport("redis://127.0.0.1:2/0", 2),
+        ready=True,
+    )
+    found.write_text(report.to_json())
+    assert load().kafka.bootstrap == "127.0.0.1:1"
+    assert load(flags=["kafka.bootstrap=flag:9"]).kafka.bootstrap == "flag:9"
+    assert load(flags=["kafka.bootstrap=flag:9"]).redis.url.get_secret_value() == report.redis.url
+    monkeypatch.setenv("FRAUDSTREAM_KAFKA__BOOTSTRAP", "environment:9")
+    assert load().kafka.bootstrap == "environment:9"
+    (tmp_path / "fraudstream.toml").write_text('[redis]\nurl = "redis://file:9/0"\n')
+    assert load().redis.url.get_secret_value() == "redis://file:9/0"
+    assert load(flags=["worker.data_dir=elsewhere"]).kafka.bootstrap == "environment:9"
+    monkeypatch.delenv("FRAUDSTREAM_KAFKA__BOOTSTRAP")
+    assert load(flags=["worker.data_dir=elsewhere"]).kafka.bootstrap == "localhost:9092"
+    found.write_text("{")
+    with pytest.raises(ConfigError, match=r"services\.json is damaged.*services up"):
+        load()

@@ -1,0 +1,45 @@
+"""Logs: to stderr, plain for a person, one JSON object a line for a collector."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from streams import logs
+
+
+@pytest.fixture(autouse=True)
+def _root_as_before() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+def test_one_object_a_line_with_the_error(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.start("INFO", json_lines=True)
+    logger = logging.getLogger("streams.test")
+    logger.debug("not shown")
+    logger.info("first\nsecond %d", 2)
+    try:
+        raise ValueError("why")
+    except ValueError:
+        logger.exception("broke")
+    out, err = capsys.readouterr()
+    assert out == ""
+    first, second = (json.loads(line) for line in err.splitlines())
+    assert first["message"] == "first\nsecond 2"
+    assert (first["level"], first["logger"]) == ("INFO", "streams.test")
+    assert first["time"].endswith("+00:00")
+    assert "ValueError: why" in second["error"]
+
+
+def test_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.start("WARNING", json_lines=False)
+    logging.getLogger("streams.test").warning("careful")
+    logging.getLogger("streams.test").info("not shown")
+    assert capsys.readouterr().err.endswith("WARNING streams.test: careful\n")
