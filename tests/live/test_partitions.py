@@ -1,0 +1,140 @@
+"""Claims: what is resent, where reading starts, and what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pytest
+
+from streams.errors import BrokerError, Fenced, StoreUnready
+from streams.live.partitions import Partitions
+from streams.live.patience import Patience
+from streams.live.ranges import LogRange
+from streams.metrics import Metrics
+from streams.store import Commit, Identity, Writes
+from streams.store.memory import MemoryStore
+
+IDENTITY = Identity("topic-id", 2, "stub@1")
+NEW = LogRange(0, 100, None)
+
+
+class Sent:
+    """An outbox that notes what it delivers."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[bytes]] = []
+        self.fault: Exception | None = None
+
+    def deliver(self, entries: Iterable[bytes]) -> int:
+        if self.fault is not None:
+            raise self.fault
+        self.batches.append(list(entries))
+        return len(self.batches[-1])
+
+
+class Case:
+    def __init__(self, store: MemoryStore | None = None) -> None:
+        self.store = store or MemoryStore()
+        self.outbox = Sent()
+        self.metrics = Metrics()
+        self.partitions = Partitions(
+            self.store,
+            self.outbox,  # type: ignore[arg-type]
+            lambda: IDENTITY,
+            "transactions",
+            1_000_000,
+            Patience(0, self.metrics),
+            self.metrics,
+        )
+
+
+def moved(store: MemoryStore, *steps: int) -> None:
+    """Commit these offsets on partition 0, each with an entry named after it."""
+    claim = store.acquire(0, IDENTITY)
+    at = claim.offset
+    for step in steps:
+        writes = Writes.of([("a", [(0, bytes(64))])])
+        store.commit(claim, Commit(at, step, writes, entry=b"entry %d" % step))
+        at = step
+
+
+def test_a_new_partition_starts_at_the_logs_start() -> None:
+    case = Case()
+    assert case.partitions.claim({0: LogRange(12, 100, None), 1: NEW}) == {0: 12, 1: 0}
+    assert case.partitions.held[0].applied is None
+    assert case.outbox.batches == []
+
+
+def test_a_known_partition_goes_on_and_its_outbox_is_sent_first() -> None:
+    store = MemoryStore()
+    moved(store, 5, 9)
+    case = Case(store)
+    assert case.partitions.claim({0: LogRange(0, 100, 3)}) == {0: 9}
+    held = case.partitions.held[0]
+    assert held.applied == 9 and case.outbox.batches == [[b"entry 5", b"entry 9"]]
+    assert store.pending(held.claim) == []
+    assert case.metrics.registry.get_sample_value("fraudstream_resent_entries_total") == 2
+
+
+def test_what_cannot_be_sent_again_stays() -> None:
+    store = MemoryStore()
+    moved(store, 5)
+    case = Case(store)
+    case.outbox.fault = BrokerError("away")
+    with pytest.raises(BrokerError):
+        case.partitions.claim({0: NEW})
+    assert len(store.pending(store.acquire(0, IDENTITY))) == 1
+
+
+@pytest.mark.parametrize(
+    "log",
+    [LogRange(10, 100, None), LogRange(0, 8, None)],
+    ids=["deleted by retention", "the log lost its end"],
+)
+def test_a_log_that_does_not_reach_the_offset_is_refused(log: LogRange) -> None:
+    store = MemoryStore()
+    moved(store, 9)
+    with pytest.raises(StoreUnready, match="rebuild"):
+        Case(store).partitions.claim({0: log})
+
+
+def test_an_empty_store_of_a_group_that_worked_is_refused() -> None:
+    with pytest.raises(StoreUnready, match="rebuild"):
+        Case().partitions.claim({0: LogRange(0, 100, 40)})
+
+
+def test_a_claim_fences_the_one_before() -> None:
+    store = MemoryStore()
+    first, second = Case(store), Case(store)
+    first.partitions.claim({0: NEW})
+    second.partitions.claim({0: NEW})
+    held = first.partitions.held[0]
+    with pytest.raises(Fenced):
+        store.commit(held.claim, Commit(None, 1, Writes.of([])))
+
+
+def test_letting_go_trims_what_was_delivered() -> None:
+    store = MemoryStore()
+    moved(store, 5)
+    case = Case(store)
+    case.partitions.claim({0: NEW})
+    held = case.partitions.held[0]
+    store.commit(held.claim, Commit(5, 6, Writes.of([]), entry=b"entry 6"))
+    held.sent = [6]
+    case.partitions.release(0)
+    assert case.partitions.held == {}
+    assert store.pending(store.acquire(0, IDENTITY)) == []
+    case.partitions.release(0)
+
+
+def test_letting_go_of_a_partition_that_was_taken_is_quiet() -> None:
+    store = MemoryStore()
+    case = Case(store)
+    case.partitions.claim({0: NEW})
+    held = case.partitions.held[0]
+    store.commit(held.claim, Commit(None, 6, Writes.of([]), entry=b"entry 6"))
+    held.sent = [6]
+    taken = store.acquire(0, IDENTITY)
+    case.partitions.release(0)
+    assert case.partitions.held == {}
+    assert store.pending(taken) == [(6, b"entry 6")]
