@@ -79,6 +79,11 @@ class Bundle:
         return found.eval()
 
 
+def shipped() -> Path:
+    """The folder of the bundle that comes with the package."""
+    return Path(__file__).parent / "bundles" / "default"
+
+
 def weights_of(model: Transformer) -> Arrays:
     """The tensors of a model as arrays."""
     state = model.state_dict()

@@ -178,6 +178,19 @@ def _sum(array: NDArray[Any]) -> str:
     return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
 
 
+def concat(parts: Sequence[Dataset]) -> Dataset:
+    """Several streams as one; accounts of different streams are different accounts."""
+    first, shift, accounts = parts[0], 0, []
+    for part in parts:
+        assert part.feature_digest == first.feature_digest and part.kinds == first.kinds
+        accounts.append(np.asarray(part.account) + np.int32(shift))
+        shift += int(part.account.max()) + 1
+    arrays: dict[str, Any] = {
+        name: np.concatenate([getattr(part, name) for part in parts]) for name in ARRAYS
+    }
+    return replace(first, **{**arrays, "account": np.concatenate(accounts)}, digest="")
+
+
 def write(dataset: Dataset, folder: Path, **about: Any) -> str:
     """Write all arrays and the manifest last. Returns the digest of the whole."""
     folder.mkdir(parents=True, exist_ok=True)

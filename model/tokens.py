@@ -127,7 +127,8 @@ def relate(w0: Any, w1: Any, w3: Any, past: NDArray[np.uint64], out: Any) -> Non
     same |= np.int64((w3 & country) == (there & country)) << 2
     same |= np.int64((w1 & np.uint64(MCC_MASK)) == (past[1] & np.uint64(MCC_MASK))) << 3
     shift = np.uint64(TIME_SHIFT)
-    since: Any = max(np.int64(w0 >> shift) - np.int64(past[0] >> shift), 0) >> 7
+    apart: Any = np.int64(w0 >> shift) - np.int64(past[0] >> shift)
+    since = max(apart, np.int64(0)) >> 7
     ratio = (amount_code(w1) - amount_code(past[1])) >> 2
     out[0] = same
     out[1] = min(_step(since, 1), 63)

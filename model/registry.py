@@ -1,0 +1,123 @@
+"""Bundles on disk by name, with a promoted one, its history, and the way back.
+
+In: a root folder. Out: bundles by name. Does not know what a bundle scores, nor who serves it.
+
+    ROOT/bundles/NAME@DIGEST/    a bundle, never changed once there
+    ROOT/current.json            {"history": [{"model_id", "time", "note"}, ...]}; the last serves
+
+`promote` checks the bundle first and then replaces current.json in one step, so a bad bundle never
+takes the place of a good one, and a reader always finds a whole file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from model import bundle as bundles
+from model.bundle import Bundle
+from model.errors import BundleError
+
+CURRENT = "current.json"
+MAX_HISTORY = 1_000
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """One entry of the history."""
+
+    model_id: str
+    time: int
+    note: str = ""
+
+
+class Registry:
+    """A registry in one folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def _folder(self, model_id: str) -> Path:
+        return self.root / "bundles" / model_id
+
+    def add(self, source: Path, public_key: bytes | None = None) -> Bundle:
+        """Check a bundle and take a copy of it. Adding the same one twice changes nothing."""
+        found = bundles.read(source, public_key)
+        target = self._folder(found.model_id)
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            part = target.with_name(f".{target.name}.{os.getpid()}")
+            shutil.copytree(source, part)
+            bundles.read(part, public_key)
+            part.rename(target)
+        return found
+
+    def ids(self) -> list[str]:
+        """All bundles, by name."""
+        folder = self.root / "bundles"
+        return sorted(p.name for p in folder.glob("*@*") if not p.name.startswith("."))
+
+    def current(self) -> Path | None:
+        """The folder of the promoted bundle, None when none is."""
+        history = self.history()
+        return self._folder(history[-1].model_id) if history else None
+
+    def find(self, name: str) -> Path | None:
+        """The folder of a bundle by its id, its digest, or its name; None when there is none.
+
+        Raises BundleError where a name means several bundles.
+        """
+        found = [i for i in self.ids() if name in (i, *i.split("@"))]
+        if len(found) > 1:
+            raise BundleError(
+                f"{len(found)} bundles are named {name!r} in {self.root}",
+                remedy="give name@digest, as `fraudstream models list` shows",
+            )
+        return self._folder(found[0]) if found else None
+
+    def path(self, name: str) -> Path:
+        """As `find`. Raises BundleError when there is none."""
+        found = self.find(name)
+        if found is None:
+            raise BundleError(
+                f"no bundle named {name!r} in {self.root}", remedy="see `fraudstream models list`"
+            )
+        return found
+
+    def history(self) -> list[Promotion]:
+        """Promotions, oldest first."""
+        try:
+            held: Any = json.loads((self.root / CURRENT).read_text("utf-8"))
+            return [Promotion(**entry) for entry in held["history"]]
+        except FileNotFoundError:
+            return []
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise BundleError(f"{self.root / CURRENT} is damaged: {error}") from None
+
+    def promote(self, name: str, time_ms: int, note: str = "") -> Promotion:
+        """Make a bundle the one that serves, after reading all of it."""
+        found = bundles.read(self.path(name))
+        entry = Promotion(found.model_id, time_ms, note)
+        self._write([*self.history(), entry])
+        return entry
+
+    def roll_back(self, time_ms: int) -> Promotion:
+        """Promote what served before the current one."""
+        history = self.history()
+        before = [p for p in history if p.model_id != history[-1].model_id] if history else []
+        if not before:
+            raise BundleError("there is no earlier model to roll back to")
+        return self.promote(before[-1].model_id, time_ms, f"rolled back {history[-1].model_id}")
+
+    def _write(self, history: list[Promotion]) -> None:
+        kept = [entry.__dict__ for entry in history[-MAX_HISTORY:]]
+        part = self.root / f".{CURRENT}.{os.getpid()}"
+        with part.open("w", encoding="utf-8") as file:
+            json.dump({"history": kept}, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(self.root / CURRENT)

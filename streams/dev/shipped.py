@@ -1,0 +1,124 @@
+"""The bundle that is shipped: trained on simulated streams, measured on weeks it never saw.
+
+In: nothing but the plans below. Out: a folder with the bundle, and its report. One command, the
+same result again (seeded; torch's own sums may differ in the last bits between machines):
+
+    python -m streams.dev.shipped model/bundles/default
+
+Run it after any change of the feature list: bundles of another list are refused.
+Does not know how a demo uses the bundle. Streams of several densities and lengths are mixed, each
+from its first event on, so that the model knows cold starts, quiet accounts and missing risk.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import orjson
+import torch
+
+from model import bundle as bundles
+from model import data, evaluate, finetune
+from model.loop import Recipe
+from model.score import Scorer
+from model.transformer import PRESETS
+from streams import features
+from streams.dev.simulate import Plan, simulate
+from streams.dev.training_set import build
+from streams.schema import DAY_MS
+
+NAME: Final = "default"
+MATURITY_DAYS: Final = 14
+TEST_DAYS: Final = 14
+JUDGE_DAYS: Final = 10
+PLANS: Final = (
+    Plan(events=320_000, accounts=4_000, days=100, seed=101),
+    Plan(events=200_000, accounts=6_000, days=60, seed=102, fraud_rate=0.01),
+    Plan(events=160_000, accounts=1_200, days=60, seed=103),
+)
+UNSEEN: Final = Plan(events=120_000, accounts=4_000, days=60, seed=104)
+"""A whole stream with other accounts and merchants, for the report only."""
+RECIPE: Final = Recipe(steps=600, chunk=64, batch=64, rate=3e-3, seed=1, every=60)
+MAX_BYTES: Final = 5_000_000
+
+
+def stream(plan: Plan) -> data.Dataset:
+    """A simulated stream as a training set, unreported events matured."""
+    made = simulate(plan)
+    truth = made.truth.to_pydict()
+    found = build(
+        made.transactions,
+        made.labels,
+        truth=dict(zip(truth["transaction_id"], truth["is_fraud"], strict=True)),
+        kinds=dict(zip(truth["transaction_id"], truth["scenario"], strict=True)),
+    )
+    label, label_time = data.mature(
+        found.label, found.label_time, found.time, MATURITY_DAYS * DAY_MS
+    )
+    return replace(found, label=label, label_time=label_time)
+
+
+def split(part: data.Dataset) -> tuple[np.ndarray[Any, Any], ...]:
+    """Masks (fit, judge, test) of one stream: by the labels known when its last weeks begin."""
+    cut = int(part.time.max()) - TEST_DAYS * DAY_MS
+    matured = cut - MATURITY_DAYS * DAY_MS
+    middle = matured - JUDGE_DAYS * DAY_MS
+    known = part.known_at(cut)
+    inside = part.time < matured
+    return (
+        known & (part.time < middle),
+        known & inside & (part.time >= middle),
+        part.time >= cut,
+    )
+
+
+def main(folder: Path) -> dict[str, Any]:
+    """Train, write the bundle, measure it, write the report beside it."""
+    torch.set_num_threads(2)
+    began = time.monotonic()
+
+    def tell(line: str) -> None:
+        sys.stderr.write(f"{time.monotonic() - began:6.0f} s  {line}\n")
+        sys.stderr.flush()
+
+    parts = [stream(plan) for plan in PLANS]
+    masks = [split(part) for part in parts]
+    fit, judge, test = (np.concatenate([m[k] for m in masks]) for k in range(3))
+    whole = data.concat(parts)
+    chosen = finetune.Blocks(fit, judge)
+    tell(f"{len(whole)} events, {int(fit.sum())} to fit, {int(judge.sum())} to judge")
+    found = finetune.fit(whole, chosen, PRESETS["small"], RECIPE, tell=tell)
+    trained_s = time.monotonic() - began
+    groups = [feature.group for feature in features.FEATURES]
+    about = {
+        "trained_on": "fraudstream simulate; plans in streams/dev/shipped.py",
+        "card": "Simulated streams only: for the demo and for tests, not for real payments.",
+    }
+    made = finetune.to_bundle(whole, chosen, found, NAME, groups, about)
+    bundles.write(made, folder)
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    assert size <= MAX_BYTES, size
+    scorer = Scorer.load(folder)
+    rows = evaluate.Split(*(np.flatnonzero(mask) for mask in (fit, judge, test)))
+    report = evaluate.report(scorer, whole, rows)
+    other = stream(UNSEEN)
+    everything = np.arange(len(other))
+    scores = evaluate.score_rows(scorer, other, everything)
+    report["unseen_stream"] = evaluate.measure(other, everything, scores)
+    report["unseen_segments"] = evaluate.segments(other, everything, scores)
+    report["trained_s"], report["bytes"] = trained_s, size
+    tell(f"done: {report['models']}")
+    return report
+
+
+if __name__ == "__main__":
+    target = Path(sys.argv[1])
+    result = main(target)
+    report_path = target.with_name(f"{target.name}.report.json")
+    kept = {k: v for k, v in result.items() if k != "curves"}
+    report_path.write_bytes(orjson.dumps(kept, option=orjson.OPT_INDENT_2) + b"\n")
