@@ -137,11 +137,13 @@ class _Clock:
         self._sent = 0
         self._first_ms: int | None = None
         self._latest_ms = 0
-        self._start = time.monotonic()
+        self._start: float | None = None
 
     def due(self, chunk: Chunk) -> NDArray[np.float64] | None:
         """Due times of the chunk's messages, never falling; None is at once."""
         n = len(chunk.keys)
+        if self._start is None:
+            self._start = time.monotonic()
         if self._pace.rate:
             moments = (self._sent + np.arange(n)) / self._pace.rate
             self._sent += n
@@ -156,6 +158,8 @@ class _Clock:
         return (rising - self._first_ms) / (1_000.0 * self._pace.speed)
 
     def now(self) -> float:
+        """Seconds since the first chunk was there."""
+        assert self._start is not None
         return time.monotonic() - self._start
 
 

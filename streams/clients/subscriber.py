@@ -23,7 +23,6 @@ import orjson
 import xxhash
 from confluent_kafka import (
     OFFSET_BEGINNING,
-    OFFSET_END,
     Consumer,
     KafkaError,
     KafkaException,
@@ -139,16 +138,12 @@ class Subscriber:
         else:
             self._consumer.assign(self._places(partitions, start))
         self._open = set(partitions)
+        self._ends = {} if follow else {p: self._end(p) for p in partitions}
 
-    def _ends(self) -> dict[int, int]:
-        """Where reading ends on each partition; without an end, nothing is named."""
-        if self._follow:
-            return {}
-        found = {}
-        for partition in self._open:
-            place = TopicPartition(self._topic, partition)
-            _, found[partition] = self._consumer.get_watermark_offsets(place, timeout=TIMEOUT_S)
-        return found
+    def _end(self, partition: int) -> int:
+        """The offset that the next message of a partition will get."""
+        place = TopicPartition(self._topic, partition)
+        return int(self._consumer.get_watermark_offsets(place, timeout=TIMEOUT_S)[1])
 
     def _partitions(self) -> list[int]:
         known = self._consumer.list_topics(self._topic, timeout=TIMEOUT_S).topics[self._topic]
@@ -160,9 +155,11 @@ class Subscriber:
         return sorted(known.partitions)
 
     def _places(self, partitions: list[int], start: str) -> list[TopicPartition]:
-        fixed = {"earliest": OFFSET_BEGINNING, "latest": OFFSET_END}
-        if start in fixed:
-            return [TopicPartition(self._topic, p, fixed[start]) for p in partitions]
+        if start == "earliest":
+            return [TopicPartition(self._topic, p, OFFSET_BEGINNING) for p in partitions]
+        if start == "latest":
+            # Looked up now: what is published from here on is read, however slow the start.
+            return [TopicPartition(self._topic, p, self._end(p)) for p in partitions]
         moment = start_time_ms(start, int(time.time() * 1_000))
         asked = [TopicPartition(self._topic, p, max(0, moment)) for p in partitions]
         found: list[TopicPartition] = self._consumer.offsets_for_times(asked, timeout=TIMEOUT_S)
@@ -170,7 +167,6 @@ class Subscriber:
 
     def messages(self) -> Iterator[Message]:
         """Raw messages, repeats included. Raises BrokerError when the broker refuses."""
-        ends = self._ends()
         while self._open:
             for message in self._consumer.consume(BATCH, POLL_S):
                 error = message.error()
@@ -179,7 +175,7 @@ class Subscriber:
                     self._pending = message
                     partition, offset = message.partition(), message.offset()
                     assert partition is not None and offset is not None
-                    end = ends.get(partition, NEVER)
+                    end = self._ends.get(partition, NEVER)
                     if offset < end:
                         yield message
                     if offset >= end - 1:

@@ -1,0 +1,209 @@
+"""Publishing to the real broker: order, keys, pace, and what is told when Kafka refuses."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from pathlib import Path
+
+import orjson
+import pytest
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
+from typer.testing import CliRunner
+
+from streams import Publisher
+from streams.cli import build
+from streams.clients.publish import Pace, chunks, count_rows, publish
+from streams.clients.writer import write_table
+from streams.dev.simulate import Plan, simulate
+from streams.errors import BrokerError, ConfigError, FormatError
+from streams.settings import Settings
+from tests.clients.records import everything, settings, transaction
+
+NOISE = "".join(hashlib.sha512(b"%d" % n).hexdigest() for n in range(24))
+"""3 kB that do not compress to a third."""
+STREAM = simulate(Plan(events=4_000, accounts=100, fraud_rate=0.02))
+
+
+@pytest.fixture
+def place(kafka: str, topic_prefix: str) -> Settings:
+    return settings(kafka, topic_prefix)
+
+
+def limit_messages(kafka: str, topic: str, size: int) -> None:
+    """Make the broker refuse larger messages, which the client does not know beforehand."""
+    entry = ConfigEntry("max.message.bytes", str(size), incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=[entry])
+    client = AdminClient({"bootstrap.servers": kafka})
+    for future in client.incremental_alter_configs([resource]).values():
+        future.result(timeout=10)
+
+
+def run(*arguments: str, stdin: bytes | None = None) -> tuple[int, str, str]:
+    done = CliRunner().invoke(build(), [*arguments], input=stdin)
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return done.exit_code, done.stdout, done.stderr
+
+
+def flags(place: Settings) -> list[str]:
+    return [
+        "--set", f"kafka.bootstrap={place.kafka.bootstrap}",
+        "--set", f"kafka.topic_prefix={place.kafka.topic_prefix}",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "csv", "jsonl"])
+def test_a_file_arrives_whole_and_in_order_of_its_keys(
+    suffix: str, place: Settings, tmp_path: Path
+) -> None:
+    path = tmp_path / f"s.{suffix}"
+    write_table(path, STREAM.transactions)
+    code, out, _ = run("publish", str(path), "--json", *flags(place))
+    assert code == 0
+    told = orjson.loads(out)
+    assert (told["sent"], told["delivered"], told["failed"], told["errors"]) == (4000, 4000, 0, {})
+    found = everything(place.kafka.bootstrap, place.topic("transactions"))
+    sent = STREAM.transactions.select(["account_id", "transaction_id"]).to_pylist()
+    orders: dict[str, list[str]] = {}
+    for row in sent:
+        orders.setdefault(row["account_id"], []).append(row["transaction_id"])
+    arrived: dict[str, list[str]] = {}
+    for message in found:
+        document = orjson.loads(message.value() or b"")
+        assert message.key() == document["account_id"].encode()
+        arrived.setdefault(document["account_id"], []).append(document["transaction_id"])
+    assert arrived == orders
+
+
+def test_labels_find_their_topic_and_standard_input_is_json_lines(place: Settings) -> None:
+    label = {"label_id": "l1", "transaction_id": "t1", "account_id": "a1", "label": "fraud",
+             "label_time": 1}  # fmt: skip
+    code, out, _ = run("publish", "-", *flags(place), stdin=orjson.dumps(label) + b"\n\n")
+    assert (code, out.split()[:2]) == (0, ["1", "messages"])
+    odd = b'{"account_id": "a1",  "transaction_id":"t9"}'
+    code, _, _ = run("publish", "-", *flags(place), stdin=odd)
+    assert code == 0
+    labels = everything(place.kafka.bootstrap, place.topic("labels"))
+    assert [orjson.loads(message.value() or b"") for message in labels] == [label]
+    # A line is sent byte for byte.
+    found = everything(place.kafka.bootstrap, place.topic("transactions"))
+    assert [message.value() for message in found] == [odd]
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (b'{"account_id":"a1"}\n{"account_id":', "line 2: not JSON"),
+        (b'{"account_id":"a1"}\n[]', "line 2, field account_id"),
+        (b'{"account_id":7}', "line 1, field account_id"),
+        (b'{"account_id":"a1"}\n{"account_id":"a1","label_id":"l"}', "line 2: labels among"),
+    ],
+)
+def test_bad_lines_are_named(lines: bytes, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(lines)
+    with pytest.raises(FormatError, match=said):
+        list(chunks(path, None))
+
+
+def test_what_the_broker_refuses_is_counted_and_told(place: Settings, tmp_path: Path) -> None:
+    name = place.topic("transactions")
+    path = tmp_path / "s.jsonl"
+    rows = [transaction(n) | {"ext": {"note": NOISE * (n == 1)}} for n in range(3)]
+    path.write_bytes(b"\n".join(map(orjson.dumps, rows)))
+    limit_messages(place.kafka.bootstrap, name, 1_000)
+    # So slowly that each is a batch of its own, or the broker refuses them together.
+    code, out, err = run("publish", str(path), "--rate", "5", "--json", *flags(place))
+    told = orjson.loads(out)
+    assert code == 1
+    assert (told["sent"], told["delivered"], told["failed"]) == (3, 2, 1)
+    assert "not delivered: 1 x" in err
+    assert "too large" in err
+    with (
+        pytest.raises(BrokerError, match="1 of 1 messages were not delivered"),
+        Publisher(settings=place) as publisher,
+    ):
+        publisher.send(rows[1])
+
+
+def test_a_message_larger_than_any_is_an_error_like_the_others(place: Settings) -> None:
+    publisher = Publisher(settings=place)
+    publisher.send(transaction(1) | {"ext": {"note": "x" * 2_000_000}})
+    publisher.send(transaction(2))
+    with pytest.raises(BrokerError, match="1 of 2"):
+        publisher.close()
+
+
+def test_send_fills_in_the_version_and_finds_the_topic(place: Settings) -> None:
+    bare = {k: v for k, v in transaction(1).items() if k != "schema_version"}
+    with Publisher(place.kafka.bootstrap, settings=place) as publisher:
+        publisher.send(bare)
+        publisher.send({"label_id": "l1", "account_id": "a1"})
+    (message,) = everything(place.kafka.bootstrap, place.topic("transactions"))
+    assert orjson.loads(message.value() or b"") == transaction(1)
+    assert len(everything(place.kafka.bootstrap, place.topic("labels"))) == 1
+
+
+def test_no_topic_no_broker(place: Settings) -> None:
+    with pytest.raises(BrokerError, match="topics create"), Publisher(settings=place) as publisher:
+        publisher.send(transaction(1), topic="transactoins")
+    nobody = place.model_copy(
+        update={"kafka": place.kafka.model_copy(update={"bootstrap": "127.0.0.1:9"})}
+    )
+    with pytest.raises(BrokerError, match="does not answer"):
+        Publisher(settings=nobody)
+
+
+class Times(Publisher):
+    """Notes when each message was sent."""
+
+    def __init__(self, place: Settings) -> None:
+        super().__init__(settings=place)
+        self.moments: list[float] = []
+
+    def send_encoded(self, full_topic: str, keys, values) -> None:  # type: ignore[no-untyped-def]
+        self.moments += [time.monotonic()] * len(keys)
+        super().send_encoded(full_topic, keys, values)
+
+
+def paced(place: Settings, tmp_path: Path, times: list[int], pace: Pace) -> list[float]:
+    path = tmp_path / "p.jsonl"
+    rows = [transaction(0) | {"event_time": moment} for moment in times]
+    path.write_bytes(b"\n".join(map(orjson.dumps, rows)))
+    with Times(place) as publisher:
+        publish(publisher, chunks(path, None), pace)
+    assert len(publisher.moments) == len(times)
+    return [moment - publisher.moments[0] for moment in publisher.moments]
+
+
+def test_pace(place: Settings, tmp_path: Path) -> None:
+    steady = paced(place, tmp_path, [0] * 100, Pace(rate=200))
+    assert 0.45 < steady[-1] < 1.5
+    # The third comes late: event time does not go back, and neither does the pace.
+    own = paced(place, tmp_path, [5_000, 6_000, 5_500, 65_000], Pace(speed=100))
+    assert own[1] == pytest.approx(own[2], abs=0.05)
+    assert 0.5 < own[3] < 1.5
+    for wrong in ({"rate": 1.0, "speed": 1.0}, {"rate": -1.0}):
+        with pytest.raises(ConfigError):
+            Pace(**wrong)
+
+
+def test_limit_and_count(place: Settings, tmp_path: Path) -> None:
+    path = tmp_path / "s.parquet"
+    write_table(path, STREAM.transactions)
+    assert count_rows(path, None) == 4_000
+    assert count_rows(None, None) is None
+    code, out, _ = run("publish", str(path), "--limit", "7", "--json", *flags(place))
+    assert (code, orjson.loads(out)["delivered"]) == (0, 7)
+
+
+def test_wrong_use(place: Settings, tmp_path: Path) -> None:
+    assert run("publish", "x.csv", "--speed", "fast", *flags(place))[0] == 2
+    for error, arguments in (
+        (ConfigError, ["publish", str(tmp_path / "no.csv")]),
+        (ConfigError, ["publish", "-", "--rate", "1", "--speed", "2x"]),
+        (FormatError, ["publish", "-", "--format", "csv"]),
+    ):
+        with pytest.raises(error):
+            run(*arguments, *flags(place))

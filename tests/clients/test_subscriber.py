@@ -1,0 +1,167 @@
+"""Reading from the real broker: each record once, beginnings, ends, groups, lines, dead letters."""
+
+from __future__ import annotations
+
+import io
+import time
+from datetime import UTC, datetime
+
+import orjson
+import pytest
+from rich.console import Console
+
+from streams import Subscriber
+from streams.clients import deadletters
+from streams.clients.subscriber import Once, identity, start_time_ms
+from streams.clients.view import Lines
+from streams.errors import BrokerError, ConfigError
+from streams.settings import Settings
+from tests.clients.records import alert, everything, put, score, settings, transaction
+from tests.clients.test_publisher import flags, run
+
+
+@pytest.fixture
+def place(kafka: str, topic_prefix: str) -> Settings:
+    return settings(kafka, topic_prefix)
+
+
+def test_repeats_are_dropped(place: Settings) -> None:
+    again = alert(1, produced_time=9, source={"topic": "t", "partition": 0, "offset": 7})
+    other = score(1, versions={"model": "m2"})
+    put(place.kafka.bootstrap, place.topic("alerts"), [alert(1), alert(2), again, None, alert(3)])
+    put(place.kafka.bootstrap, place.topic("scores"), [score(1), score(1), other], partition=1)
+    with Subscriber(settings=place, start="earliest", follow=False) as reader:
+        assert [record["transaction_id"] for record in reader] == ["t1", "t2", "t3"]
+    with Subscriber("scores", settings=place, start="earliest", follow=False) as reader:
+        assert [record["versions"]["model"] for record in reader] == ["m1", "m2"]
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    once = Once(limit=3)
+    assert [once.first(b"%d" % n) for n in (1, 2, 3, 1, 4, 1)] == [True] * 3 + [False, True, True]
+    assert identity(alert(1)) == identity(alert(1, produced_time=3))
+    assert identity(score(1)) != identity(score(1, versions={"model": "m2"}))
+
+
+def test_beginnings_and_ends(place: Settings) -> None:
+    topic = place.topic("alerts")
+    put(place.kafka.bootstrap, topic, [alert(1)])
+    time.sleep(0.3)
+    between = datetime.now(UTC)
+    time.sleep(0.1)
+    put(place.kafka.bootstrap, topic, [alert(2)], partition=1)
+    found = {}
+    for start in ("earliest", "1h", between.isoformat(), "latest"):
+        with Subscriber(settings=place, start=start, follow=False) as reader:
+            found[start] = sorted(record["transaction_id"] for record in reader)
+    assert list(found.values()) == [["t1", "t2"], ["t1", "t2"], ["t2"], []]
+    with Subscriber(settings=place, start="latest") as reader:
+        records = iter(reader)
+        put(place.kafka.bootstrap, topic, [alert(3)])
+        assert next(records)["transaction_id"] == "t3"
+
+
+def test_reading_ends_where_it_ended_when_it_began(place: Settings) -> None:
+    topic = place.topic("alerts")
+    put(place.kafka.bootstrap, topic, [alert(n) for n in range(5)])
+    with Subscriber(settings=place, start="earliest", follow=False) as reader:
+        records = iter(reader)
+        first = next(records)
+        put(place.kafka.bootstrap, topic, [alert(n) for n in range(5, 9)])
+        assert [first, *records][-1]["transaction_id"] == "t4"
+
+
+def test_a_group_keeps_its_place(place: Settings, topic_prefix: str) -> None:
+    put(place.kafka.bootstrap, place.topic("alerts"), [alert(n) for n in range(4)])
+    for expected in (["t0", "t1"], ["t1", "t2", "t3"]):
+        with Subscriber(settings=place, start="earliest", group=topic_prefix) as reader:
+            records = iter(reader)
+            # t1 was handed out but the next one was not asked for: it comes again.
+            assert [next(records)["transaction_id"] for _ in expected] == expected
+    for wrong in ({"start": "2h"}, {"follow": False}):
+        with pytest.raises(ConfigError):
+            Subscriber(settings=place, group="g", **wrong)  # type: ignore[arg-type]
+
+
+def test_no_such_topic(place: Settings) -> None:
+    with pytest.raises(BrokerError, match="topics create"):
+        Subscriber("nothing", settings=place)
+
+
+def test_start_times() -> None:
+    assert start_time_ms("90s", 100_000) == 10_000
+    assert start_time_ms("2d", 0) == -172_800_000
+    assert start_time_ms("2025-01-01T00:00:00", 0) == 1_735_689_600_000
+    assert start_time_ms("2025-01-01T01:00:00+01:00", 0) == 1_735_689_600_000
+    with pytest.raises(ConfigError):
+        start_time_ms("tomorrow", 0)
+
+
+def test_lines_for_people() -> None:
+    out = io.StringIO()
+    lines = Lines("alerts", Console(file=out, width=300, highlight=False, soft_wrap=True))
+    lines.show(alert(800))
+    lines.show(alert(300, "review", late=True, rules=[], score=None))
+    heading, first, second = out.getvalue().splitlines()
+    assert heading.split() == ["time", "(UTC)", "account", "amount", "score", "decision", "reasons"]
+    assert first.split(maxsplit=6) == [
+        "2025-01-01", "00:00:00", "a2", "EUR", "1,234.56", "0.8000",
+        "block     4 payments in 60 s; usual: 1 in 2 days; rule big",
+    ]  # fmt: skip
+    assert "review" in second
+    assert second.endswith("1 in 2 days (late)")
+    assert heading.index("reasons") == first.index("4 payments")
+
+
+def test_the_verbs_show_and_end(place: Settings) -> None:
+    put(place.kafka.bootstrap, place.topic("alerts"), [alert(1), alert(1), alert(2)])
+    put(place.kafka.bootstrap, place.topic("scores"), [score(1)])
+    code, out, err = run("alerts", *flags(place))
+    assert (code, out.count("EUR 1,234.56"), err.strip()) == (0, 2, "2 alerts")
+    code, out, _ = run("alerts", "--json", "--limit", "1", *flags(place))
+    assert [orjson.loads(line) for line in out.splitlines()] == [alert(1)]
+    code, out, _ = run("scores", *flags(place))
+    assert code == 0
+    assert "approve" in out
+    code, out, _ = run("alerts", "--follow", "--from", "earliest", "--limit", "2", *flags(place))
+    assert (code, out.count("block")) == (0, 2)
+
+
+def headers(reason: str, offset: int, topic: str) -> list[tuple[str, str | bytes | None]]:
+    return [
+        ("reason", reason.encode()), ("detail", b"currency"), ("topic", topic.encode()),
+        ("partition", b"0"), ("offset", b"%d" % offset), ("schema_version", b"1"),
+        ("time", b"1735689600000"),
+    ]  # fmt: skip
+
+
+def test_dead_letters_are_listed_and_sent_again(place: Settings) -> None:
+    kafka, source = place.kafka.bootstrap, place.topic("transactions")
+    dead = place.topic("transactions.dlq")
+    raw = orjson.dumps(transaction(1, "a9"))
+    put(kafka, dead, [raw], headers=headers("bad_currency", 5, source), key=b"a9")
+    put(kafka, dead, [raw], headers=headers("bad_currency", 5, source), key=b"a9")
+    put(kafka, dead, [b"\xff\x00"], headers=headers("bad_json", 6, source))
+    put(kafka, dead, [b""], headers=headers("pan_found", 7, source))
+    code, out, err = run("dlq", "list", *flags(place))
+    assert code == 0
+    assert [line.split()[2] for line in out.splitlines()] == [
+        "bad_currency", "bad_json", "pan_found",
+    ]  # fmt: skip
+    assert err.startswith("3 dead letters")
+    _, out, _ = run("dlq", "list", "--json", "--reason", "bad_currency", *flags(place))
+    (told,) = map(orjson.loads, out.splitlines())
+    assert told["source"] == {"topic": source, "partition": 0, "offset": 5}
+    assert orjson.loads(told["value"]) == transaction(1, "a9")
+    assert run("dlq", "republish", *flags(place))[0] == 2
+    assert run("dlq", "list", "--reason", "ugly", *flags(place))[0] == 2
+    _, out, _ = run("dlq", "republish", "--all", "--dry-run", "--json", *flags(place))
+    assert orjson.loads(out) == {"sendable": 2, "blanked": 1}
+    assert everything(kafka, source) == []
+    _, out, _ = run("dlq", "republish", "--all", "--json", *flags(place))
+    assert orjson.loads(out) == {"sent": 2, "blanked": 1}
+    found = {message.value(): message for message in everything(kafka, source)}
+    assert found.keys() == {raw, b"\xff\x00"}
+    assert found[raw].key() == b"a9"
+    assert found[raw].headers() == [("republished_from", f"{source}/0/5".encode())]
+    assert len(list(deadletters.read(place, "earliest", ["bad_json"]))) == 1
