@@ -80,19 +80,16 @@ class Entry:
 
 def json_strings(packed: bytes, n: int) -> list[bytes]:
     """The n strings of a JSON list, each still escaped and without its quotes."""
-    if n == 0:
-        return []
-    parts = packed[2:-2].split(b'","')
-    if len(parts) == n:
-        return parts
-    # Only an escaped quote beside a comma can add a part, so a right count is a right split.
+    if n and b"\\" not in packed:
+        # Without escapes a quote is never inside a string, so this splits between strings only.
+        return packed[2:-2].split(b'","')
     return [orjson.dumps(text)[1:-1] for text in orjson.loads(packed)]
 
 
 def plain_strings(packed: bytes, n: int) -> list[bytes]:
     """The n strings of a JSON list as UTF-8, no longer escaped."""
     if n and b"\\" not in packed:
-        return json_strings(packed, n)
+        return packed[2:-2].split(b'","')
     return [text.encode() for text in orjson.loads(packed)]
 
 

@@ -1,0 +1,173 @@
+"""Rules from a file and from the topic; every fault names rule and field."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+
+from streams.errors import ConfigError
+from streams.rulebook import RuleBook, parse_toml
+from streams.rules import Condition, Op, RuleSet
+from streams.schema import Decision
+
+FEATURES = ("count_1h", "new_device")
+FILE = """
+[[rule]]
+rule_id = "night"
+version = 2
+outcome = "block"
+description = "large payment from a new device"
+all = [ { field = "amount", op = "ge", value = 50000 },
+        { field = "feature.new_device", op = "eq", value = 1 } ]
+any = [ { field = "merchant_id", op = "in", list = "watched" },
+        { field = "ext.shop", op = "in", value = ["a", "b"] },
+        { field = "device_id", op = "exists", value = false } ]
+
+[[rule]]
+rule_id = "friends"
+version = 1
+outcome = "approve"
+lowers = true
+all = [ { field = "account_id", op = "eq", value = "acct-1" } ]
+
+[[list]]
+list_id = "watched"
+values = ["m-1", "m-2"]
+"""
+
+
+def test_a_file() -> None:
+    rules = parse_toml(FILE, FEATURES).rules()
+    assert [rule.rule_id for rule in rules.rules] == ["friends", "night"]
+    friends, night = rules.rules
+    assert friends.lowers and friends.outcome is Decision.APPROVE
+    assert night.version == 2 and night.all[1] == Condition("feature.new_device", Op.EQ, 1)
+    assert night.any == (
+        Condition("merchant_id", Op.IN, None, "watched"),
+        Condition("ext.shop", Op.IN, frozenset("ab")),
+        Condition("device_id", Op.EXISTS, False),
+    )
+    assert rules.lists["watched"].values == {"m-1", "m-2"}
+    assert parse_toml("", FEATURES).rules() == RuleSet()
+
+
+def condition(**parts: Any) -> dict[str, Any]:
+    return {"field": "amount", "op": "ge", "value": 1, **parts}
+
+
+def message(**changes: Any) -> dict[str, Any]:
+    document = {
+        "rule_id": "r",
+        "version": 1,
+        "outcome": "review",
+        "all": [condition()],
+        **changes,
+    }
+    return {name: value for name, value in document.items() if value is not ...}
+
+
+def sent(document: Any, key: bytes = b"r") -> RuleBook:
+    return RuleBook(frozenset(FEATURES)).with_message(key, orjson.dumps(document))
+
+
+@pytest.mark.parametrize(
+    ("document", "said"),
+    [
+        ([], "rule r: the message is not a JSON object"),
+        (message(rule_id=...), "rule: rule_id must be"),
+        (message(rule_id="x" * 65), "rule: rule_id must be"),
+        (message(rule_id="other"), "rule r: the message's key is not 'other'"),
+        (message(colour=1), "rule r: unknown field 'colour'"),
+        (message(version=0), "rule r: version"),
+        (message(version=True), "rule r: version"),
+        (message(outcome="maybe"), "rule r: outcome must be one of approve, review, block"),
+        (message(outcome=["review"]), "rule r: outcome"),
+        (message(description="x" * 129), "rule r: description"),
+        (message(lowers=True), "rule r: lowers"),
+        (message(outcome="approve", lowers=1), "rule r: lowers"),
+        (message(all=[]), "rule r: all, any: a rule needs a condition"),
+        (message(all={}), "rule r: all must be a list"),
+        (message(all=[condition()] * 33), "rule r: all must be a list of at most 32"),
+        (message(all=["amount"]), "rule r: all: a condition is a table"),
+        (message(any=[condition(field="colour")]), "rule r: any: colour: no such field"),
+        (message(all=[condition(field="feature.colour")]), "feature.colour: no such window"),
+        (message(all=[condition(op="like")]), "rule r: all: amount: op must be one of"),
+        (message(all=[condition(extra=1)]), "rule r: all: amount: unknown part 'extra'"),
+        (message(all=[condition(value="1")]), "rule r: all: amount: value must be a number"),
+        (message(all=[condition(value=True)]), "amount: value must be a number"),
+        (message(all=[condition(value=None)]), "amount: value must be a number"),
+        (message(all=[{"field": "amount", "op": "ge"}]), "amount: value is missing"),
+        (message(all=[condition(field="currency")]), "currency: ge needs a number"),
+        (message(all=[condition(field="currency", op="eq")]), "currency: value must be text"),
+        (message(all=[condition(op="in")]), "amount: in takes a list of 1 to 1000"),
+        (message(all=[condition(op="in", value=[])]), "amount: in takes a list"),
+        (message(all=[condition(op="in", value=["a"])]), "amount: value must be a number"),
+        (message(all=[condition(op="exists")]), "amount: exists takes true or false"),
+        (message(all=[condition(op="in", list="w")]), "amount: list goes with in or not_in"),
+        (
+            message(all=[condition(field="mcc", op="in", list="w")]),
+            "mcc: give value or list, not both",
+        ),
+    ],
+)
+def test_faults_are_named(document: Any, said: str) -> None:
+    with pytest.raises(ConfigError) as fault:
+        sent(document)
+    assert said in str(fault.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[[rule]", "not TOML"),
+        ("[[rules]]", "unknown table 'rules'"),
+        ("rule = 1", r"write [[rule]]"),
+        (FILE + FILE.split("[[list]]")[0], "appears twice"),
+        (FILE.split("[[list]]")[0], "rule night: merchant_id: no list 'watched'"),
+        ('[[list]]\nlist_id = "l"\nvalues = [1]', "list l: values must be strings"),
+        ('[[list]]\nlist_id = "l"\nvalues = "x"', "list l: values must be a list"),
+        ('[[list]]\nlist_id = "l"\nx = 1', "list l: unknown field 'x'"),
+        ("[[list]]\nvalues = []", "list_id must be a string"),
+    ],
+)
+def test_faults_of_a_file_are_named(text: str, said: str) -> None:
+    with pytest.raises(ConfigError) as fault:
+        parse_toml(text, FEATURES)
+    assert said in str(fault.value)
+
+
+def test_messages_lie_over_the_file() -> None:
+    book = parse_toml(FILE, FEATURES)
+    file = book.rules()
+    changed = book.with_message(b"night", orjson.dumps(message(rule_id="night", version=3)))
+    assert {r.rule_id: r.version for r in changed.rules().rules} == {"friends": 1, "night": 3}
+    assert changed.rules().digest != file.digest
+    # Null takes the message away, not the file's rule: so a compacted topic gives the same.
+    again = changed.with_message(b"night", None)
+    assert again.rules().digest == file.digest
+    assert book.with_message(b"nobody", None).rules().digest == file.digest
+    listed = book.with_message(
+        b"list:watched", orjson.dumps({"list_id": "watched", "values": ["m-9"]})
+    )
+    assert listed.rules().lists["watched"].values == {"m-9"}
+    assert book.rules().digest == file.digest
+
+
+def test_a_bad_message_changes_nothing() -> None:
+    book = parse_toml(FILE, FEATURES)
+    for key, value in ((b"x", b"{"), (b"\xff", b"{}"), (None, b"[]"), (b"list:a", b"{}")):
+        with pytest.raises(ConfigError):
+            book.with_message(key, value)
+
+
+def test_there_is_a_limit() -> None:
+    book = RuleBook(frozenset(FEATURES))
+    full = RuleBook(
+        book.features,
+        {f"r{i}": sent(message(rule_id=f"r{i}"), b"r%d" % i).topic[f"r{i}"] for i in range(500)},
+    )
+    assert len(full.rules().rules) == 500
+    with pytest.raises(ConfigError, match="more than 500 rules"):
+        full.with_message(b"one-more", orjson.dumps(message(rule_id="one-more")))

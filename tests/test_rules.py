@@ -1,0 +1,190 @@
+"""Rules on a batch, against the same said one row at a time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streams.lists import NamedList
+from streams.rules import Condition, Op, Rule, RuleInput, RuleSet, is_number
+from streams.schema import Decision
+
+NAMES = {"count_1h": 0, "new_device": 1}
+LISTS = {"watched": NamedList("watched", frozenset({"m1", "m2"}))}
+
+
+def batch(
+    docs: list[dict[str, Any]], features: list[list[float]], scores: list[float]
+) -> RuleInput:
+    return RuleInput(
+        docs=docs,
+        amount=np.array([doc["amount"] for doc in docs], np.int64),
+        event_time=np.array([doc["event_time"] for doc in docs], np.int64),
+        features=np.array(features, np.float32).reshape(len(docs), 2),
+        names=NAMES,
+        scores=np.array(scores, np.float64),
+    )
+
+
+def holds(c: Condition, doc: dict[str, Any], features: list[float], score: float) -> bool:
+    """One condition on one row, as docs/reasons.md says it."""
+    value: Any
+    if c.field == "score":
+        value = None if np.isnan(score) else score
+    elif c.field.startswith("feature."):
+        value = np.float32(features[NAMES[c.field.removeprefix("feature.")]])
+        value = None if value == -1 else value
+    elif c.field.startswith("ext."):
+        value = (doc.get("ext") or {}).get(c.field.removeprefix("ext."))
+    else:
+        value = doc.get(c.field)
+    if c.op is Op.EXISTS:
+        return (value is not None) is c.value
+    if value is None:
+        return False
+    wanted: Any = c.value
+    if c.list_id is not None:
+        if c.list_id not in LISTS:
+            return False
+        wanted = LISTS[c.list_id].values
+    if c.field.startswith("feature."):
+        wanted = (
+            {np.float32(each) for each in wanted}
+            if isinstance(wanted, frozenset)
+            else np.float32(wanted)
+        )
+    return bool(
+        {
+            Op.EQ: lambda: value == wanted,
+            Op.NE: lambda: value != wanted,
+            Op.LT: lambda: value < wanted,
+            Op.LE: lambda: value <= wanted,
+            Op.GT: lambda: value > wanted,
+            Op.GE: lambda: value >= wanted,
+            Op.IN: lambda: value in wanted,
+            Op.NOT_IN: lambda: value not in wanted,
+        }[c.op]()
+    )
+
+
+numbers = st.sampled_from([-1.0, 0.0, 0.1, 1.0, 2.0, 3.0])
+texts = st.sampled_from(["m1", "m2", "m3"])
+number_fields = st.sampled_from(
+    ["amount", "latitude", "score", "feature.count_1h", "feature.new_device"]
+)
+text_fields = st.sampled_from(["merchant_id", "currency", "ext.shop"])
+number_conditions = st.one_of(
+    st.builds(
+        Condition,
+        number_fields,
+        st.sampled_from([Op.EQ, Op.NE, Op.LT, Op.LE, Op.GT, Op.GE]),
+        numbers,
+    ),
+    st.builds(
+        Condition, number_fields, st.sampled_from([Op.IN, Op.NOT_IN]), st.frozensets(numbers)
+    ),
+)
+text_conditions = st.one_of(
+    st.builds(Condition, text_fields, st.sampled_from([Op.EQ, Op.NE]), texts),
+    st.builds(Condition, text_fields, st.sampled_from([Op.IN, Op.NOT_IN]), st.frozensets(texts)),
+    st.builds(
+        Condition,
+        text_fields,
+        st.sampled_from([Op.IN, Op.NOT_IN]),
+        st.none(),
+        st.sampled_from(["watched", "nowhere"]),
+    ),
+)
+conditions = st.one_of(
+    number_conditions,
+    text_conditions,
+    st.builds(Condition, number_fields | text_fields, st.just(Op.EXISTS), st.booleans()),
+)
+rows = st.lists(
+    st.tuples(
+        st.fixed_dictionaries(
+            {"amount": st.integers(0, 3), "event_time": st.just(0), "currency": texts},
+            optional={
+                "merchant_id": texts | st.none(),
+                "latitude": numbers,
+                "ext": st.none() | st.dictionaries(st.just("shop"), texts),
+            },
+        ),
+        st.tuples(numbers, numbers).map(list),
+        st.sampled_from([0.0, 1.0, 2.0, float("nan")]),
+    ),
+    min_size=1,
+    max_size=8,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    rows,
+    st.lists(
+        st.tuples(st.lists(conditions, max_size=3), st.lists(conditions, max_size=3)).filter(any),
+        min_size=1,
+        max_size=3,
+    ),
+)
+def test_a_batch_is_its_rows(
+    given_rows: list[tuple[dict[str, Any], list[float], float]],
+    wanted: list[tuple[list[Condition], list[Condition]]],
+) -> None:
+    rules = RuleSet(
+        tuple(
+            Rule(f"r{i}", 1, Decision.REVIEW, tuple(all_), tuple(any_))
+            for i, (all_, any_) in enumerate(wanted)
+        ),
+        LISTS,
+    )
+    docs, features, scores = (list(column) for column in zip(*given_rows, strict=True))
+    found = {m.rule.rule_id: m.rows.tolist() for m in rules.match(batch(docs, features, scores))}
+    for rule in rules.rules:
+        expected = [
+            i
+            for i, row in enumerate(given_rows)
+            if all(holds(c, *row) for c in rule.all)
+            and (not rule.any or any(holds(c, *row) for c in rule.any))
+        ]
+        assert found.get(rule.rule_id, []) == expected
+
+
+def rule(**changes: Any) -> Rule:
+    given_fields: dict[str, Any] = {
+        "rule_id": "r",
+        "version": 1,
+        "outcome": Decision.REVIEW,
+        "all": (Condition("currency", Op.IN, frozenset(("EUR", "USD"))),),
+        "any": (),
+        **changes,
+    }
+    return Rule(**given_fields)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"version": 2},
+        {"outcome": Decision.BLOCK},
+        {"all": (Condition("currency", Op.IN, frozenset(("EUR",))),)},
+        {"all": (), "any": (Condition("currency", Op.IN, frozenset(("EUR", "USD"))),)},
+        {"description": "other words"},
+    ],
+)
+def test_the_digest_changes_with_any_part(changes: dict[str, Any]) -> None:
+    assert RuleSet((rule(),)).digest != RuleSet((rule(**changes),)).digest
+
+
+def test_the_digest_covers_the_lists() -> None:
+    assert RuleSet((), LISTS).digest != RuleSet().digest
+    assert RuleSet((), dict(LISTS)).digest == RuleSet((), LISTS).digest
+
+
+def test_kinds_of_fields() -> None:
+    assert is_number("amount") and is_number("feature.x") and is_number("score")
+    assert not is_number("mcc") and not is_number("ext.amount")
