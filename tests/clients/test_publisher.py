@@ -8,7 +8,7 @@ from pathlib import Path
 
 import orjson
 import pytest
-from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
+from confluent_kafka.admin import AdminClient, NewTopic
 from typer.testing import CliRunner
 
 from streams import Publisher
@@ -30,13 +30,13 @@ def place(kafka: str, topic_prefix: str) -> Settings:
     return settings(kafka, topic_prefix)
 
 
-def limit_messages(kafka: str, topic: str, size: int) -> None:
-    """Make the broker refuse larger messages, which the client does not know beforehand."""
-    entry = ConfigEntry("max.message.bytes", str(size), incremental_operation=AlterConfigOpType.SET)
-    resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=[entry])
-    client = AdminClient({"bootstrap.servers": kafka})
-    for future in client.incremental_alter_configs([resource]).values():
-        future.result(timeout=10)
+def narrow_topic(place: Settings) -> str:
+    """A topic whose broker refuses what the client thinks is not too large."""
+    client = AdminClient({"bootstrap.servers": place.kafka.bootstrap})
+    new = NewTopic(place.topic("narrow"), 1, 1, config={"max.message.bytes": "1000"})
+    for future in client.create_topics([new], operation_timeout=10).values():
+        future.result()
+    return "narrow"
 
 
 def run(*arguments: str, stdin: bytes | None = None) -> tuple[int, str, str]:
@@ -108,13 +108,13 @@ def test_bad_lines_are_named(lines: bytes, said: str, tmp_path: Path) -> None:
 
 
 def test_what_the_broker_refuses_is_counted_and_told(place: Settings, tmp_path: Path) -> None:
-    name = place.topic("transactions")
+    name = narrow_topic(place)
     path = tmp_path / "s.jsonl"
     rows = [transaction(n) | {"ext": {"note": NOISE * (n == 1)}} for n in range(3)]
     path.write_bytes(b"\n".join(map(orjson.dumps, rows)))
-    limit_messages(place.kafka.bootstrap, name, 1_000)
     # So slowly that each is a batch of its own, or the broker refuses them together.
-    code, out, err = run("publish", str(path), "--rate", "5", "--json", *flags(place))
+    paced = ["--rate", "5", "--topic", name]
+    code, out, err = run("publish", str(path), *paced, "--json", *flags(place))
     told = orjson.loads(out)
     assert code == 1
     assert (told["sent"], told["delivered"], told["failed"]) == (3, 2, 1)
@@ -124,7 +124,7 @@ def test_what_the_broker_refuses_is_counted_and_told(place: Settings, tmp_path: 
         pytest.raises(BrokerError, match="1 of 1 messages were not delivered"),
         Publisher(settings=place) as publisher,
     ):
-        publisher.send(rows[1])
+        publisher.send(rows[1], topic=name)
 
 
 def test_a_message_larger_than_any_is_an_error_like_the_others(place: Settings) -> None:
