@@ -30,7 +30,7 @@ from streams.errors import ServiceError
 KAFKA_VERSION = "4.3.1"
 MIN_JAVA = 17
 MAVEN_TIMEOUT_S = 600
-START_TIMEOUT_S = 60
+START_TIMEOUT_S = 120
 STOP_PATIENCE_S = 15
 HEAP = "512m"
 
