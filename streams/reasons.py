@@ -36,6 +36,7 @@ WINDOW_WORDS: Final = {
 }
 WINDOW_DAYS: Final = {"1m": 1 / 1440, "5m": 1 / 288, "1h": 1 / 24, "24h": 1.0, "7d": 7.0}
 BASELINE_DAYS: Final = 30.0
+DORMANT_S: Final = 14 * 86_400
 KNOWN_ACCOUNT: Final = 5
 """Payments before novelty means anything."""
 FAST_KMH: Final = 900.0
@@ -230,9 +231,10 @@ def _new_account(case: Case) -> Finding | None:
 
 def _dormant(case: Case) -> Finding | None:
     gap_s = case.get("since_last_s")
-    usual = case.daily("count")
-    if _young(case) or gap_s < 14 * 86_400:
+    if _young(case) or gap_s < DORMANT_S:
         return None
+    active_days = max(case.get("age_days") - gap_s / 86_400, 1.0)
+    usual = case.get("lifetime_count") / active_days
     text = f"first payment for {_span_text(gap_s)}; usual before: {rate_text(usual)}"
     return Finding("DORMANT", "tempo", math.log(gap_s / 86_400) / 2, text, gap_s, None)
 
@@ -280,7 +282,7 @@ def _repeated_amount(case: Case) -> Finding | None:
     seen = case.get("same_amount")
     if seen < 3 or seen < 0.25 * case.get("lifetime_count"):
         return None
-    text = f"{case.money(float(case.doc['amount']))} for the {seen + 1:,.0f}th time"
+    text = f"{case.money(float(case.doc['amount']))}, as {seen:,.0f} times before"
     return Finding("REPEATED_AMOUNT", "novelty", math.log(seen), text, seen + 1, None)
 
 

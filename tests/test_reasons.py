@@ -1,0 +1,278 @@
+"""Each reason says what it should, and keeps quiet where nothing is unusual."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from streams.features import GROUPS, INDEX, NAMES
+from streams.reasons import GROUP_WORDS, rate_text, reasons
+from streams.rules import Rule
+from streams.schema import MAX_REASONS, Decision
+
+QUIET: dict[str, float] = {
+    # A settled account: 15 payments in 30 days, 35.20 a time, the last one a day ago.
+    "age_days": 400,
+    "lifetime_count": 200,
+    "since_last_s": 86_400,
+    "amount": 3_000,
+    **{f"count_{window}": 0 for window in ("1m", "5m", "1h")},
+    "count_24h": 0,
+    "count_7d": 3,
+    "count_30d": 15,
+    "sum_24h": 0,
+    "sum_30d": 52_800,
+    "mean_30d": 3_520,
+    "max_30d": 9_000,
+    "max_1h": -1,
+    "places_1h": 0,
+    "places_24h": 0,
+    "places_30d": 12,
+    "countries_24h": 0,
+    "countries_30d": 1,
+    "amount_ratio_30d": 0.85,
+    "declined_1h": 0,
+    "declined_24h": 0,
+    "new_place": 0,
+    "new_country": 0,
+    "new_device": 0,
+    "same_amount": 0,
+    "speed_kmh": 10,
+    "distance_km": 10,
+    "merchant_not_billing": 0,
+    "merchant_not_ip": 0,
+    "billing_not_ip": 0,
+}
+
+
+def told(
+    doc: dict[str, Any] | None = None,
+    *,
+    rules: list[Rule] | None = None,
+    contributions: dict[str, float] | None = None,
+    counts: bool = True,
+    **changes: float,
+) -> list[dict[str, Any]]:
+    values = dict.fromkeys(NAMES, -1.0) | QUIET | changes
+    row = np.zeros(len(NAMES), np.float32)
+    for name, value in values.items():
+        row[INDEX[name]] = value
+    document = {"amount": int(values["amount"]), "currency": "EUR", **(doc or {})}
+    return reasons(
+        row,
+        document,
+        counts,
+        score=0.91234,
+        threshold=0.8,
+        rules=rules or [],
+        contributions=contributions,
+    )
+
+
+def only(**changes: Any) -> dict[str, Any]:
+    (reason,) = told(**changes)
+    return reason
+
+
+def test_nothing_unusual_leaves_the_score_itself() -> None:
+    assert only() == {
+        "code": "SCORE",
+        "text": "score 0.912, threshold 0.800",
+        "contribution": None,
+        "value": 0.91234,
+        "baseline": 0.8,
+    }
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "changes"),
+    [
+        (
+            "VELOCITY",
+            "4 payments in 60 s; usual: 1 in 2 days",
+            {"count_1m": 3, "count_5m": 3, "count_1h": 3, "count_24h": 3},
+        ),
+        (
+            "AMOUNT_HIGH",
+            "EUR 480.00; usual: EUR 35.20 (largest in 30 days: EUR 90.00)",
+            {"amount": 48_000, "amount_ratio_30d": 13.6},
+        ),
+        (
+            "SPEND_HIGH",
+            "EUR 120.00 in 24 h; usual: EUR 17.60 a day",
+            {"amount": 3_000, "sum_24h": 9_000, "count_24h": 1},
+        ),
+        (
+            "SMALL_THEN_LARGE",
+            "EUR 80.00 after 3 payments of at most EUR 1.00 in 1 h",
+            {"amount": 8_000, "count_1h": 3, "max_1h": 100, "count_30d": 900, "sum_30d": 10**6},
+        ),
+        (
+            "MANY_MERCHANTS",
+            "5 different merchants in 1 h; usual: 12 in 30 days",
+            {"places_1h": 5},
+        ),
+        ("MANY_COUNTRIES", "3 countries in 24 h; usual: 1 in 30 days", {"countries_24h": 3}),
+        (
+            "NEW_COUNTRY",
+            "first payment in BR; usual: 1 country in 30 days",
+            {"new_country": 1, "doc": {"merchant_country": "BR"}},
+        ),
+        ("NEW_DEVICE", "first payment from this device", {"new_device": 1}),
+        (
+            "NEW_MERCHANT",
+            "first payment at this merchant; usual: 12 merchants in 30 days",
+            {"new_place": 1},
+        ),
+        ("NEW_ACCOUNT", "new account: 1 payment before this one", {"lifetime_count": 1}),
+        (
+            "DORMANT",
+            "first payment for 45 days; usual before: 1 in 2 days",
+            {"since_last_s": 45 * 86_400, "count_30d": 0, "count_7d": 0},
+        ),
+        (
+            "TRAVEL",
+            "1,250 km from the last place after 10 minutes: 7,500 km/h",
+            {"speed_kmh": 7_500, "distance_km": 1_250, "since_last_s": 600},
+        ),
+        (
+            "COUNTRY_MISMATCH",
+            "merchant in BR, billed in DE",
+            {
+                "merchant_not_billing": 1,
+                "doc": {"merchant_country": "BR", "billing_country": "DE"},
+            },
+        ),
+        ("DECLINES", "2 declined payments in 1 h", {"declined_1h": 2, "declined_24h": 2}),
+        ("DECLINES", "4 declined payments in 24 h", {"declined_1h": 1, "declined_24h": 4}),
+        (
+            "REPEATED_AMOUNT",
+            "EUR 30.00, as 3 times before",
+            {"same_amount": 3, "lifetime_count": 12},
+        ),
+        (
+            "MERCHANT_RISK",
+            "12 of 40 payments at this merchant known as fraud (30 days, delayed)",
+            {
+                "merchant_7d_transactions": 9,
+                "merchant_7d_frauds": 1,
+                "merchant_7d_fraud_share": 0.11,
+                "merchant_30d_transactions": 40,
+                "merchant_30d_frauds": 12,
+                "merchant_30d_fraud_share": 0.3,
+            },
+        ),
+        (
+            "TERMINAL_RISK",
+            "2 of 4 payments at this terminal known as fraud (7 days, delayed)",
+            {
+                "terminal_7d_transactions": 4,
+                "terminal_7d_frauds": 2,
+                "terminal_7d_fraud_share": 0.5,
+            },
+        ),
+    ],
+)
+def test_one_unusual_thing_is_one_reason(code: str, text: str, changes: dict[str, Any]) -> None:
+    reason = only(**changes)
+    assert (reason["code"], reason["text"]) == (code, text)
+    assert set(reason) == {"code", "text", "contribution", "value", "baseline"}
+
+
+def test_value_and_baseline_are_numbers_of_the_same_kind() -> None:
+    velocity = only(count_1m=3, count_5m=3, count_1h=3, count_24h=3)
+    assert velocity["value"] == 4
+    assert velocity["baseline"] == pytest.approx(0.5 / 1440, rel=1e-5)
+    amount = only(amount=48_000, amount_ratio_30d=13.6)
+    assert (amount["value"], amount["baseline"]) == (48_000, 3_520)
+
+
+def test_a_payment_that_does_not_count_is_not_counted() -> None:
+    three = {"count_1m": 3.0, "count_5m": 3.0, "count_1h": 3.0, "count_24h": 3.0}
+    assert told(counts=False, **three)[0]["text"].startswith("3 payments in 60 s")
+
+
+def test_a_young_account_is_measured_by_its_own_age() -> None:
+    # 6 payments in 2 days is 3 a day: 4 in 24 hours are nothing.
+    young = {"age_days": 2.0, "count_30d": 6.0, "count_7d": 6.0, "lifetime_count": 6.0}
+    assert only(count_24h=3, sum_24h=100, **young)["code"] == "SCORE"
+
+
+def test_currencies_have_their_decimals() -> None:
+    reason = only(amount=48_000, amount_ratio_30d=13.6, doc={"currency": "JPY"})
+    assert reason["text"].startswith("JPY 48,000; usual: JPY 3,520")
+
+
+def test_without_a_model_the_strongest_comes_first() -> None:
+    found = told(
+        new_place=1,
+        new_device=1,
+        count_1m=9,
+        count_5m=9,
+        count_1h=9,
+        count_24h=9,
+    )
+    assert [reason["code"] for reason in found] == ["VELOCITY", "NEW_DEVICE", "NEW_MERCHANT"]
+    assert all(reason["contribution"] is None for reason in found)
+
+
+def test_with_a_model_its_contributions_decide() -> None:
+    changes = {"new_device": 1.0, "count_1m": 9.0, "count_24h": 9.0, "declined_1h": 3.0}
+    found = told(
+        contributions={"novelty": 2.0, "window_1m": 0.5, "declines": -1.0, "history": 1.23456},
+        **changes,
+    )
+    assert [(r["code"], r["contribution"]) for r in found] == [
+        ("NEW_DEVICE", 2.0),
+        ("MODEL", 1.2346),
+        ("VELOCITY", 0.5),
+        ("DECLINES", -1.0),
+    ]
+    assert found[1]["text"] == "the model weighs the order of the account's last payments"
+    light = told(contributions={"history": 0.1}, **changes)
+    assert all(reason["code"] != "MODEL" for reason in light)
+
+
+def test_rules_come_first_and_there_are_at_most_five() -> None:
+    rules = [
+        Rule("a", 1, Decision.BLOCK, (), (), "card on the list"),
+        Rule("b", 2, Decision.REVIEW, (), ()),
+        Rule("c", 1, Decision.APPROVE, (), (), "never a reason"),
+    ]
+    found = told(
+        rules=rules,
+        new_device=1,
+        new_place=1,
+        declined_1h=3,
+        speed_kmh=5_000,
+        distance_km=3_000,
+    )
+    assert len(found) == MAX_REASONS
+    assert [(r["code"], r["text"]) for r in found[:2]] == [
+        ("RULE", "card on the list"),
+        ("RULE", "rule b"),
+    ]
+    assert "never a reason" not in str(found)
+
+
+def test_every_feature_group_has_words() -> None:
+    assert {group for group in GROUPS if not group.startswith("window_")} < set(GROUP_WORDS)
+
+
+@pytest.mark.parametrize(
+    ("per_day", "text"),
+    [
+        (0, "none in 30 days"),
+        (1 / 30, "1 in 30 days"),
+        (0.5, "1 in 2 days"),
+        (0.9, "1 a day"),
+        (1, "1 a day"),
+        (3.4, "3 a day"),
+        (47, "47 a day"),
+        (72, "3 an hour"),
+    ],
+)
+def test_rates_as_people_say_them(per_day: float, text: str) -> None:
+    assert rate_text(per_day) == text

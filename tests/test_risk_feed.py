@@ -1,0 +1,89 @@
+"""When days are due, and from where a feed goes on after a restart."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from streams.columns import Columns
+from streams.risk import Snapshot
+from streams.risk_feed import NO_DAY, RiskFeed
+from streams.schema import DAY_MS
+from tests.test_risk import FIRST, Payment, Verdict, columns_of, labels_of
+
+
+def at(offset: int, partition: int, *payments: Payment, appended: int = -1) -> Columns:
+    """Columns of these payments at these offsets."""
+    columns = columns_of(list(payments), appended, partition)
+    n = len(payments)
+    batch = replace(
+        columns.batch,
+        offsets=np.arange(offset, offset + n, dtype=np.int64),
+        next_offset=offset + n,
+    )
+    return replace(columns, batch=batch)
+
+
+def pay(day: int, number: int = 0) -> Payment:
+    return Payment("x", f"{day}-{number}", FIRST + day, "m", None, 10)
+
+
+def days(snapshots: list[Snapshot]) -> list[int]:
+    return [snapshot.day - FIRST for snapshot in snapshots]
+
+
+def test_a_day_is_due_when_every_partition_has_passed_it_or_ended() -> None:
+    feed = RiskFeed(1, {0: 0, 1: 0}, {0: 0})
+    assert feed.ready([]) == feed.ready([0, 1]) == NO_DAY
+    feed.add(at(0, 0, pay(0), pay(3), pay(6)))
+    assert feed.ready([]) == NO_DAY and feed.ready([1]) == FIRST + 6
+    feed.add(at(0, 1, pay(4, 1)))
+    assert feed.ready([]) == FIRST + 4 and feed.ready([1]) == FIRST + 6
+    assert feed.ready([0]) == FIRST + 4 and feed.ready([0, 1]) == FIRST + 6
+
+
+def test_snapshots_come_once_in_order_and_empty_days_are_left_out() -> None:
+    feed = RiskFeed(1, {0: 0}, {0: 0})
+    feed.add(at(0, 0, pay(0), pay(2), pay(60)))
+    assert list(feed.snapshots(NO_DAY)) == [] and feed.front is None
+    # Day 0 counts from day 2 on, for 30 days; between day 33 and day 62 nothing does.
+    assert days(list(feed.snapshots(FIRST + 3))) == [2, 3]
+    assert feed.front == FIRST + 3 and list(feed.snapshots(FIRST + 3)) == []
+    assert days(list(feed.snapshots(FIRST + 62))) == [*range(4, 34), 62]
+    assert feed.front == FIRST + 62
+
+
+def test_a_clock_that_runs_ahead_makes_no_day_due() -> None:
+    feed = RiskFeed(1, {0: 0}, {0: 0})
+    feed.add(at(0, 0, pay(0), pay(5), appended=(FIRST + 2) * DAY_MS + 7))
+    assert feed.newest == FIRST + 2 and feed.ready([0]) == FIRST + 2
+
+
+def test_a_restart_reads_all_that_counts_and_not_the_rest() -> None:
+    delay = 2
+    first = RiskFeed(delay, {0: 100, 1: 500}, {0: 900})
+    assert first.restart() == ({0: 100, 1: 500}, {0: 900})
+    payments = [pay(day, number) for day in range(80) for number in range(3)]
+    cut = 60 * 3
+    labels = [
+        Verdict("l", p.account, p.transaction, "fraud", (p.day + 4) * DAY_MS) for p in payments[::2]
+    ]
+    for start in range(0, cut, 10):
+        first.add(at(100 + start, 0, *payments[start : start + 10]))
+    first.add_labels(0, labels_of(labels[: cut // 4]), 900, 945)
+    first.add_labels(0, labels_of(labels[cut // 4 :]), 945, 1_000)
+    built = list(first.snapshots(FIRST + 59))
+    transactions, label_offsets = first.restart()
+    # The oldest day that day 60 can count is 60 - 2 - 30 = 28.
+    assert transactions == {0: 100 + 28 * 3, 1: 500} and label_offsets == {0: 900}
+    second = RiskFeed(delay, transactions, label_offsets, first.front)
+    second.add_labels(0, labels_of(labels), 900, 1_000)
+    for start in range(28 * 3, len(payments), 7):
+        for feed in (first, second):
+            if feed is second or start + 7 > cut:
+                part = payments[max(start, cut if feed is first else 0) : start + 7]
+                feed.add(at(100 + start, 0, *part))
+    one, two = list(first.snapshots(FIRST + 79)), list(second.snapshots(FIRST + 79))
+    assert [s.to_bytes() for s in one] == [s.to_bytes() for s in two] and len(one) == 20
+    assert days(built)[-1] == 59 and one[0].terminals.ids.size == 0
