@@ -14,6 +14,7 @@ dead letter that says why.
 from __future__ import annotations
 
 import logging
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -27,6 +28,7 @@ from streams.schema import SCHEMA_VERSION
 from streams.settings import Settings, load
 
 FLUSH_S = 60.0
+TOPIC_PATIENCE_S = 3.0
 QUEUE_MESSAGES = 200_000
 QUEUE_KBYTES = 262_144
 ERRORS_KEPT = 20
@@ -105,13 +107,17 @@ class Publisher:
     def topic(self, name: str) -> str:
         """The topic's name on the broker. Raises BrokerError when it does not exist."""
         full = self._settings.topic(name)
-        if full not in self._topics:
-            known = self._producer.list_topics(timeout=FLUSH_S).topics
-            if full not in known:
+        # A topic made a moment ago may not have reached the broker that answers.
+        deadline = time.monotonic() + TOPIC_PATIENCE_S
+        while full not in self._topics:
+            if full in self._producer.list_topics(timeout=FLUSH_S).topics:
+                self._topics.add(full)
+            elif time.monotonic() > deadline:
                 raise BrokerError(
                     f"there is no topic {full}", remedy="`fraudstream topics create` makes it"
                 )
-            self._topics.add(full)
+            else:
+                self._producer.poll(QUIET_S)
         return full
 
     def send(self, record: Mapping[str, Any], topic: str | None = None) -> None:
