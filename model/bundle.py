@@ -62,6 +62,8 @@ class Bundle:
     thresholds: Mapping[str, float] = field(default_factory=dict)
     about: Mapping[str, Any] = field(default_factory=dict)
     """Versions, data digest, metrics, model card: told, not used."""
+    extra: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    """Further arrays, such as the heads of the pretraining."""
     digest: str = ""
 
     @property
@@ -115,6 +117,7 @@ def write(bundle: Bundle, folder: Path, key: bytes | None = None) -> Bundle:
     """
     arrays = {f"weight.{name}": np.ascontiguousarray(a) for name, a in bundle.weights.items()}
     arrays["usual"] = bundle.usual
+    arrays |= {f"extra.{name}": np.ascontiguousarray(a) for name, a in bundle.extra.items()}
     arrays |= _golden_arrays(bundle)
     raw = save(arrays)
     manifest: dict[str, Any] = {
@@ -240,6 +243,7 @@ def _assemble(manifest: Mapping[str, Any], arrays: Arrays) -> Bundle:
         golden_scores=arrays.get("golden.scores"),
         thresholds=dict(manifest["thresholds"]),
         about=dict(manifest["about"]),
+        extra={k.removeprefix("extra."): v for k, v in arrays.items() if k.startswith("extra.")},
         digest=str(manifest["digest"]),
     )
 

@@ -47,7 +47,7 @@ class Source:
         self.features = dataset.features if columns is None else columns
         self.knots = knots
         self.device = device
-        self._offsets = np.array(tokens.RELATION_OFFSETS, np.int64)
+        self._offsets = np.array(tokens.RELATION_OFFSETS, np.int16)
 
     def __len__(self) -> int:
         return len(self.words)
@@ -67,7 +67,7 @@ class Source:
             context=to(self.codes[around].astype(np.int64)),
             behind=to(np.minimum(self.place[around], 2).astype(np.int64)),
             reach=to(np.minimum(self.place[rows], tokens.REACH).astype(np.int64)),
-            relation=to(relation.astype(np.int64) + self._offsets),
+            relation=to(relation + self._offsets),
             row=to(row.astype(np.int64).reshape(shape)),
             weight=to(weight.reshape(shape)),
         )

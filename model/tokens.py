@@ -199,9 +199,10 @@ def encode_features(
 def quantile_knots(x: NDArray[np.float32], count: int) -> NDArray[np.float32]:
     """Knots [F, count]: distinct quantiles of the known values, then infinities.
 
-    Tails carry the frauds, so a third of the knots stands in the top and bottom 2 %.
+    Tails carry the frauds, so a third of the knots stands in the top and bottom 2 %; the outermost
+    are the least and the greatest value seen, beyond which a feature says no more.
     """
-    tail = [0.0005, 0.002, 0.008, 0.02]
+    tail = [0.0, 0.0001, 0.0005, 0.002, 0.008, 0.02]
     middle = np.linspace(0.02, 0.98, count - 2 * len(tail) + 2)[1:-1]
     at = np.concatenate([tail, middle, [1 - q for q in reversed(tail)]])
     knots = np.full((x.shape[1], count), np.inf, np.float32)

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from model import tokens
+from model.rows import by_relation, table_sum, told_by_relation
 
 TAPS = 3
 
@@ -43,7 +44,7 @@ class Shape:
     value: int = 32
     hidden: int = 128
     event: int = 64
-    knots: int = 24
+    knots: int = 32
     history: bool = True
     """False leaves the attention out: the `no history` rival."""
     windows: bool = True
@@ -66,7 +67,7 @@ class Chunk(NamedTuple):
     context: Tensor  # int64 [B, T+REACH+2, fields]: rows from REACH+2 before the first target
     behind: Tensor  # int64 [B, T+REACH+2]: rows of the same account before each row, at most 2
     reach: Tensor  # int64 [B, T]: events that each target may attend to, 0..REACH
-    relation: Tensor  # int64 [B, T, REACH, relations]: rows of the relation tables
+    relation: Tensor  # int16 [B, T, REACH, relations]: rows of the relation tables
     row: Tensor  # int64 [B, T, F]: rows of the feature tables
     weight: Tensor  # float32 [B, T, F]: weight of the next row
 
@@ -121,17 +122,13 @@ class Layer(nn.Module):
         logits = _diagonals(q.permute(0, 2, 1, 3).reshape(b, s.heads * t, s.key) @ keys.mT, t)
         logits = logits.view(b, s.heads, t, tokens.REACH)
         by_row = (q @ self.relation_key.T).permute(0, 2, 1, 3)  # [B, H, T, rows]
-        index = chunk.relation[:, None].expand(b, s.heads, t, tokens.REACH, 3)
-        for relation in range(3):
-            logits = logits + by_row.gather(3, index[..., relation])
+        logits = logits + by_relation(by_row, chunk.relation)
         back = torch.arange(tokens.REACH, 0, -1, device=h.device)
         seen = back <= chunk.reach[..., None]  # [B, T, REACH]
         logits = (logits + self.recency[:, None, :]).masked_fill(~seen[:, None], -torch.inf)
         nothing = self.nothing[None, :, None, None].expand(b, s.heads, t, 1)
         weights = torch.softmax(torch.cat([logits, nothing], -1), -1)[..., :-1]
-        told = torch.zeros(b, s.heads, t, tokens.RELATION_ROWS, device=h.device, dtype=h.dtype)
-        for relation in range(3):
-            told = told.scatter_add(3, index[..., relation], weights)
+        told = told_by_relation(weights, chunk.relation, tokens.RELATION_ROWS)
         spread = _undiagonals(weights).reshape(b, s.heads * t, -1)
         mixed = (spread @ values).view(b, s.heads, t, s.value) + told @ self.relation_value
         found: Tensor = self.out(mixed.permute(0, 2, 1, 3).reshape(b, t, s.heads * s.value))
@@ -203,8 +200,7 @@ class Transformer(nn.Module):
             kept = (torch.rand(b, t, f, device=row.device) >= self.feature_dropout).float()
             shares = shares * kept.repeat(1, 1, 2)
         shares = shares.view(b * t, 2 * f).to(table.dtype)
-        out = functional.embedding_bag(pair, table, per_sample_weights=shares, mode="sum")
-        return out.view(b, t, -1)
+        return table_sum(table, pair, shares).view(b, t, -1)
 
     def embed_current(self, codes: Tensor, masked: Tensor | None = None) -> Tensor:
         """Sum of the current tables' rows; `masked` [B, T, fields] leaves fields out."""
@@ -216,16 +212,15 @@ class Transformer(nn.Module):
         if masked is not None:
             keep = keep.masked_fill(masked, 0)
         shares = keep.view(b * t, fields)
-        table = self.current_table
-        out = functional.embedding_bag(index, table, per_sample_weights=shares, mode="sum")
-        return out.view(b, t, -1)
+        return table_sum(self.current_table, index, shares).view(b, t, -1)
 
     def keys_values(self, chunk: Chunk) -> tuple[Tensor, Tensor]:
         """Keys and values of the rows that some target of the chunk may see."""
         b, s, fields = chunk.context.shape
         offsets = torch.tensor(tokens.OFFSETS, device=chunk.context.device)
         index = (chunk.context + offsets).view(b * s, fields)
-        e = functional.embedding_bag(index, self.event_table, mode="sum").view(b, s, -1)
+        ones = torch.ones(index.shape, dtype=self.event_table.dtype, device=index.device)
+        e = table_sum(self.event_table, index, ones).view(b, s, -1)
         if self.training and self.event_dropout > 0:
             e = functional.dropout(e, self.event_dropout)
         parts = torch.einsum("bse,tek->tbsk", e, self.conv)
