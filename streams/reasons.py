@@ -1,46 +1,27 @@
-"""Why an account was flagged, in words an analyst reads, against the account's own past.
+"""Why an account was flagged: the few things an analyst should read, weightiest first.
 
 In: one event's features and fields, the rules that matched it and, when there is one, the model's
-contribution of each feature group. Out: at most MAX_REASONS reasons, the weightiest first, chosen
-by the numbers alone. Does not know how a feature is computed, nor what is decided.
-
-Each check below looks at the event and says nothing or makes one `Finding`: a code, the words, the
-value, what is usual, and a strength that makes findings comparable when no model explains: about
-the natural log of how much rarer the event is than usual. docs/reasons.md lists the codes.
+contribution of each feature group. Out: at most MAX_REASONS reasons, chosen by the numbers alone.
+Does not know how a feature or a finding is made, nor what is decided. docs/reasons.md lists the
+codes.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from streams.features import INDEX, UNKNOWN
-from streams.money import amount_text
+from streams.features import UNKNOWN
+from streams.findings import Finding, findings
 from streams.rules import Rule
 from streams.schema import MAX_REASONS, Decision
 
 Contributions = Mapping[str, float]
 """Log-odds that each feature group adds to the score; more is more like fraud."""
 
-WINDOW_WORDS: Final = {
-    "1m": "60 s",
-    "5m": "5 min",
-    "1h": "1 h",
-    "24h": "24 h",
-    "7d": "7 days",
-}
-WINDOW_DAYS: Final = {"1m": 1 / 1440, "5m": 1 / 288, "1h": 1 / 24, "24h": 1.0, "7d": 7.0}
-BASELINE_DAYS: Final = 30.0
-DORMANT_S: Final = 14 * 86_400
-KNOWN_ACCOUNT: Final = 5
-"""Payments before novelty means anything."""
-FAST_KMH: Final = 900.0
-"""An airliner."""
 GROUP_WORDS: Final = {
     "tempo": "the rhythm of the account's payments",
     "amount": "the amount against the account's own past",
@@ -56,275 +37,6 @@ GROUP_WORDS: Final = {
 WINDOW_GROUP: Final = "window_"
 WEIGHTY: Final = 0.25
 """Log-odds from which a group that no check speaks for is named by itself."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing worth saying. `group` is the feature group it speaks for."""
-
-    code: str
-    group: str
-    strength: float
-    text: str
-    value: float | None
-    baseline: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """One event as the checks see it."""
-
-    features: Sequence[float]
-    doc: Mapping[str, Any]
-    counts: bool
-
-    def get(self, name: str) -> float:
-        """A feature by name; UNKNOWN when it is not known."""
-        return self.features[INDEX[name]]
-
-    def money(self, minor: float) -> str:
-        """An amount of this account, in the payment's currency."""
-        return amount_text(round(minor), self.doc["currency"])
-
-    def days(self) -> float:
-        """How many days of the last 30 the account exists, at least one."""
-        return min(BASELINE_DAYS, max(self.get("age_days"), 1.0))
-
-    def daily(self, name: str) -> float:
-        """The usual count or sum a day, over the account's last 30 days."""
-        return max(self.get(f"{name}_30d"), 0.0) / self.days()
-
-
-def rate_text(per_day: float) -> str:
-    """A rate as people say it: "3 a day", "1 in 2 days", "none in 30 days"."""
-    if per_day * BASELINE_DAYS < 0.5:
-        return "none in 30 days"
-    if per_day >= 48:
-        return f"{per_day / 24:,.0f} an hour"
-    if per_day >= 1:
-        return f"{per_day:,.0f} a day"
-    days = round(1 / per_day)
-    return f"1 in {days} days" if days > 1 else "1 a day"
-
-
-def _plural(n: float, noun: str) -> str:
-    return f"{n:,.0f} {noun}" if round(n) == 1 else f"{n:,.0f} {noun}s"
-
-
-def _span_text(seconds: float) -> str:
-    for size, noun in ((86_400, "day"), (3_600, "hour"), (60, "minute")):
-        if seconds >= 2 * size:
-            return _plural(seconds / size, noun)
-    return _plural(seconds, "second")
-
-
-def _surprise(seen: float, expected: float) -> float:
-    """Minus the log of how likely so many are by chance (Poisson), roughly."""
-    return seen * math.log(seen / expected) - (seen - expected)
-
-
-def _velocity(case: Case) -> Finding | None:
-    best: Finding | None = None
-    usual = case.daily("count")
-    for window, words in WINDOW_WORDS.items():
-        seen = case.get(f"count_{window}") + case.counts
-        # One in 30 days is the least that is assumed, or a quiet account is always surprising.
-        expected = max(usual, 1 / BASELINE_DAYS) * WINDOW_DAYS[window]
-        if seen < 3 or seen < 3 * expected:
-            continue
-        strength = _surprise(seen, expected)
-        if best is None or strength > best.strength:
-            text = f"{_plural(seen, 'payment')} in {words}; usual: {rate_text(usual)}"
-            best = Finding("VELOCITY", f"window_{window}", strength, text, seen, expected)
-    return best
-
-
-def _amount(case: Case) -> Finding | None:
-    ratio, largest = case.get("amount_ratio_30d"), case.get("max_30d")
-    amount, usual = case.get("amount"), case.get("mean_30d")
-    if ratio < 3 or case.get("count_30d") < 3 or amount <= largest:
-        return None
-    exact = float(case.doc["amount"])
-    text = (
-        f"{case.money(exact)}; usual: {case.money(usual)}"
-        f" (largest in 30 days: {case.money(largest)})"
-    )
-    return Finding("AMOUNT_HIGH", "amount", 2 * math.log(ratio), text, exact, usual)
-
-
-def _spend(case: Case) -> Finding | None:
-    seen, usual = case.get("sum_24h") + case.get("amount"), case.daily("sum")
-    if case.get("count_24h") < 1 or not case.counts or usual <= 0 or seen < 5 * usual:
-        return None
-    text = f"{case.money(seen)} in 24 h; usual: {case.money(usual)} a day"
-    return Finding("SPEND_HIGH", "window_24h", math.log(seen / usual), text, seen, usual)
-
-
-def _small_then_large(case: Case) -> Finding | None:
-    tries, largest, amount = case.get("count_1h"), case.get("max_1h"), case.get("amount")
-    if tries < 3 or largest < 0 or amount < 10 * max(largest, 1.0):
-        return None
-    text = (
-        f"{case.money(float(case.doc['amount']))} after {_plural(tries, 'payment')}"
-        f" of at most {case.money(largest)} in 1 h"
-    )
-    strength = 2 + math.log(amount / max(largest, 1.0))
-    return Finding("SMALL_THEN_LARGE", "window_1h", strength, text, amount, largest)
-
-
-def _merchants(case: Case) -> Finding | None:
-    usual = max(case.get("places_30d"), 0.0)
-    for window, least in (("1h", 4), ("24h", 8)):
-        seen = case.get(f"places_{window}")
-        if seen >= least and seen >= 0.4 * usual:
-            text = (
-                f"{_plural(seen, 'different merchant')} in {WINDOW_WORDS[window]};"
-                f" usual: {usual:,.0f} in 30 days"
-            )
-            return Finding("MANY_MERCHANTS", f"window_{window}", math.log(seen), text, seen, usual)
-    return None
-
-
-def _countries(case: Case) -> Finding | None:
-    seen, usual = case.get("countries_24h"), max(case.get("countries_30d"), 0.0)
-    if seen < 3:
-        return None
-    text = f"{seen:,.0f} countries in 24 h; usual: {usual:,.0f} in 30 days"
-    return Finding("MANY_COUNTRIES", "window_24h", 1 + math.log(seen), text, seen, usual)
-
-
-def _new_country(case: Case) -> Finding | None:
-    country = case.doc.get("merchant_country")
-    if case.get("new_country") != 1 or country is None or _young(case):
-        return None
-    usual = max(case.get("countries_30d"), 0.0)
-    known = "1 country" if usual == 1 else f"{usual:,.0f} countries"
-    text = f"first payment in {country}; usual: {known} in 30 days"
-    return Finding("NEW_COUNTRY", "novelty", 2.5, text, 1.0, 0.0)
-
-
-def _new_device(case: Case) -> Finding | None:
-    if case.get("new_device") != 1 or _young(case):
-        return None
-    return Finding("NEW_DEVICE", "novelty", 2.0, "first payment from this device", 1.0, 0.0)
-
-
-def _new_merchant(case: Case) -> Finding | None:
-    if case.get("new_place") != 1 or _young(case):
-        return None
-    usual = max(case.get("places_30d"), 0.0)
-    text = f"first payment at this merchant; usual: {_plural(usual, 'merchant')} in 30 days"
-    return Finding("NEW_MERCHANT", "novelty", 0.7, text, 1.0, 0.0)
-
-
-def _young(case: Case) -> bool:
-    return case.get("lifetime_count") < KNOWN_ACCOUNT
-
-
-def _new_account(case: Case) -> Finding | None:
-    if not _young(case):
-        return None
-    seen = max(case.get("lifetime_count"), 0.0)
-    text = f"new account: {_plural(seen, 'payment')} before this one"
-    return Finding("NEW_ACCOUNT", "tempo", 0.5, text, seen, None)
-
-
-def _dormant(case: Case) -> Finding | None:
-    gap_s = case.get("since_last_s")
-    if _young(case) or gap_s < DORMANT_S:
-        return None
-    active_days = max(case.get("age_days") - gap_s / 86_400, 1.0)
-    usual = case.get("lifetime_count") / active_days
-    text = f"first payment for {_span_text(gap_s)}; usual before: {rate_text(usual)}"
-    return Finding("DORMANT", "tempo", math.log(gap_s / 86_400) / 2, text, gap_s, None)
-
-
-def _travel(case: Case) -> Finding | None:
-    speed, distance = case.get("speed_kmh"), case.get("distance_km")
-    if speed < FAST_KMH or distance < 50:
-        return None
-    text = (
-        f"{distance:,.0f} km from the last place after {_span_text(case.get('since_last_s'))}:"
-        f" {min(speed, 99_999.0):,.0f} km/h"
-    )
-    return Finding("TRAVEL", "place", 2 + math.log(speed / FAST_KMH), text, speed, FAST_KMH)
-
-
-def _mismatch(case: Case) -> Finding | None:
-    where = [
-        f"{words} {case.doc[name]}"
-        for name, words in (
-            ("merchant_country", "merchant in"),
-            ("billing_country", "billed in"),
-            ("ip_country", "IP address in"),
-        )
-        if case.doc.get(name) is not None
-    ]
-    apart = sum(
-        case.get(name) == 1
-        for name in ("merchant_not_billing", "merchant_not_ip", "billing_not_ip")
-    )
-    if not apart:
-        return None
-    return Finding("COUNTRY_MISMATCH", "place", 0.6 * apart, ", ".join(where), float(apart), 0.0)
-
-
-def _declines(case: Case) -> Finding | None:
-    for window, least in (("1h", 2), ("24h", 4)):
-        seen = case.get(f"declined_{window}")
-        if seen >= least:
-            text = f"{_plural(seen, 'declined payment')} in {WINDOW_WORDS[window]}"
-            return Finding("DECLINES", "declines", 0.5 + math.log(seen), text, seen, 0.0)
-    return None
-
-
-def _repeated_amount(case: Case) -> Finding | None:
-    seen = case.get("same_amount")
-    if seen < 3 or seen < 0.25 * case.get("lifetime_count"):
-        return None
-    text = f"{case.money(float(case.doc['amount']))}, as {seen:,.0f} times before"
-    return Finding("REPEATED_AMOUNT", "novelty", math.log(seen), text, seen + 1, None)
-
-
-def _entity_risk(entity: str) -> Callable[[Case], Finding | None]:
-    def check(case: Case) -> Finding | None:
-        for days in (7, 30, 1):
-            seen = case.get(f"{entity}_{days}d_transactions")
-            frauds = case.get(f"{entity}_{days}d_frauds")
-            share = case.get(f"{entity}_{days}d_fraud_share")
-            if frauds < 2 or share < 0.02:
-                continue
-            span = _plural(days, "day")
-            text = (
-                f"{frauds:,.0f} of {_plural(seen, 'payment')} at this {entity} known as fraud"
-                f" ({span}, delayed)"
-            )
-            strength = 1 + math.log(share / 0.02) + math.log(frauds) / 2
-            return Finding(f"{entity.upper()}_RISK", f"{entity}_risk", strength, text, share, None)
-        return None
-
-    return check
-
-
-CHECKS: Final[tuple[Callable[[Case], Finding | None], ...]] = (
-    _velocity,
-    _amount,
-    _spend,
-    _small_then_large,
-    _merchants,
-    _countries,
-    _new_country,
-    _new_device,
-    _new_merchant,
-    _new_account,
-    _dormant,
-    _travel,
-    _mismatch,
-    _declines,
-    _repeated_amount,
-    _entity_risk("merchant"),
-    _entity_risk("terminal"),
-)
 
 
 def reasons(
@@ -343,8 +55,7 @@ def reasons(
     group that no finding speaks for is named by itself; without, findings weigh by strength.
     There is always at least one reason: when nothing else speaks, the score itself.
     """
-    case = Case(features.tolist(), doc, counts)
-    found = [finding for check in CHECKS if (finding := check(case)) is not None]
+    found = findings(features.tolist(), doc, counts)
     if contributions is not None:
         found.extend(_unspoken(found, contributions))
     known = contributions or {}

@@ -29,6 +29,7 @@ SPINE: Final = (
     "decode",
     "entry",
     "features",
+    "findings",
     "labels",
     "lists",
     "money",
