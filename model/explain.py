@@ -24,10 +24,15 @@ from model.inputs import (
     PLACE_SHIFT,
     TIME_SHIFT,
     ScoringBatch,
+    stack,
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from model.data import Dataset
     from model.score import Scorer
+    from model.transformer import Transformer
 
 HISTORY_GROUP: Final = "history"
 """The sequence of past events, apart from the windows over it."""
@@ -89,3 +94,56 @@ def contributions(scorer: Scorer, batch: ScoringBatch) -> list[dict[str, float]]
 def _log_odds(p: NDArray[np.float64]) -> NDArray[np.float64]:
     p = np.clip(p, 1e-12, 1 - 1e-12)
     return np.asarray(np.log(p / (1 - p)))
+
+
+def vectors(model: Transformer, dataset: Dataset, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """The model's vector of each row, of length 1: what its heads see."""
+    import torch
+
+    from model.loop import Source
+
+    source = Source(dataset, model.knots.numpy())
+    parts = []
+    with torch.no_grad():
+        for at in range(0, len(rows), 256):
+            chunk, _ = source.chunk(rows[at : at + 256], 1)
+            parts.append(model(chunk)[:, 0].numpy())
+    found = np.concatenate(parts)
+    return np.asarray(found / np.linalg.norm(found, axis=1, keepdims=True), np.float32)
+
+
+def similar(
+    model: Transformer, dataset: Dataset, row: int, among: NDArray[np.int64], count: int = 3
+) -> list[tuple[int, float]]:
+    """The most similar of `among` to a row: (row, cosine), of other accounts first seen before."""
+    account, time = np.asarray(dataset.account), dataset.time
+    among = among[(account[among] != account[row]) & (time[among] < time[row])]
+    if not len(among):
+        return []
+    known = vectors(model, dataset, among)
+    near = known @ vectors(model, dataset, np.array([row]))[0]
+    order = np.argsort(-near, kind="stable")[:count]
+    return [(int(among[k]), float(near[k])) for k in order]
+
+
+def deletion_curve(
+    scorer: Scorer, batch: ScoringBatch, orders: Sequence[Sequence[str]]
+) -> NDArray[np.float64]:
+    """Mean score after taking away 0, 1, 2, ... groups of each row, in the row's given order.
+
+    A good order lets the score fall fast. Rows are scored in the order of `orders`.
+    """
+    found = [scorer.score(batch)]
+    rest = [batch_row(batch, i) for i in range(len(batch))]
+    for step in range(len(orders[0])):
+        rest = [without(scorer, one, orders[i][step]) for i, one in enumerate(rest)]
+        found.append(scorer.score(stack(rest)))
+    return np.asarray([scores.mean() for scores in found])
+
+
+def batch_row(batch: ScoringBatch, i: int) -> ScoringBatch:
+    """One row of a batch."""
+    part = slice(i, i + 1)
+    return ScoringBatch(
+        batch.current[part], batch.history[part], batch.length[part], batch.features[part]
+    )

@@ -249,3 +249,21 @@ class Transformer(nn.Module):
         """Log-odds of fraud, before calibration."""
         found: Tensor = self.head(h).squeeze(-1)
         return found
+
+
+def cost(shape: Shape, features: int = 125) -> dict[str, int]:
+    """What a shape costs, told before training: parameters, work a score, memory to train."""
+    s = shape
+    model = Transformer(shape, np.zeros((features, shape.knots), np.float32))
+    parameters = sum(p.numel() for p in model.parameters())
+    rows = tokens.REACH + 4
+    history = rows * len(tokens.FIELDS) * TAPS * (s.key + s.value)
+    attention = s.heads * (rows * (s.key + s.value) + tokens.RELATION_ROWS * (s.key + s.value))
+    dense = s.width * (s.heads * (s.key + s.value) + 2 * s.hidden)
+    events = 64 * 64
+    activations = events * (s.layers * (4 * s.width + 2 * s.hidden + s.heads * 600) + 6 * s.width)
+    return {
+        "parameters": parameters,
+        "multiplications": 2 * features * s.width + history + s.layers * (attention + dense),
+        "training_mb": (16 * parameters + 8 * activations) // 1_000_000,
+    }
