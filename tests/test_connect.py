@@ -139,12 +139,12 @@ def test_the_restricted_user_may_do_all_that_the_store_does(
         store.commit(
             claim, Commit(None, 5, Writes.of([("account", [(WHOLE, b"record")])]), entry=b"entry")
         )
-        assert store.load(claim, ["account"]) == [b"record"]
+        assert store.load(claim, ["account"], 5) == [b"record"]
         assert store.pending(claim) == [(5, b"entry")]
         store.trim(claim, [5])
         store.forget(0, "account", 5, lambda entry: entry)
         claim = store.acquire(0, Identity("topic", 1))
-        assert store.load(claim, ["account"]) == [None]
+        assert store.load(claim, ["account"], 5) == [None]
         assert list(store.forgotten(claim).values()) == [5]
         rebuilt = RedisStore(client, generation=1)
         rebuilt.commit(rebuilt.acquire(0, Identity("topic", 1)), Commit(None, 1))

@@ -152,8 +152,9 @@ class Round:
             ]
         passed("decoded")
         with self._stage("load"):
-            for each, column in zip(held, columns, strict=True):
-                self._load(each, column)
+            refused = self._load_all(held, columns)
+        held = [each for each in held if each.claim.partition not in refused]
+        columns = [column for column in columns if column.batch.partition not in refused]
         passed("loaded")
         view = self._snapshots(columns)
         with self._stage("advance"):
@@ -180,13 +181,25 @@ class Round:
             self._trim(held, results)
         passed("trimmed")
         self._account(works, outcomes, results)
-        return results
+        return results | refused
+
+    def _load_all(
+        self, held: Sequence[Held], columns: Sequence[Columns]
+    ) -> dict[int, PartitionError | None]:
+        """Fill every arena; the partitions that are no longer ours, or not where we saw them."""
+        refused: dict[int, PartitionError | None] = {}
+        for each, column in zip(held, columns, strict=True):
+            try:
+                self._load(each, column)
+            except (Fenced, Conflict) as error:
+                refused[each.claim.partition] = error
+        return refused
 
     def _load(self, held: Held, columns: Columns) -> None:
         accounts = set(columns.account_id)
         missing = held.arena.missing(columns.account_id)
         if missing:
-            records = self._patience(self._store.load, held.claim, missing)
+            records = self._patience(self._store.load, held.claim, missing, held.applied)
             held.arena.fill(list(zip(missing, records, strict=True)))
         self._metrics.arena_misses.inc(len(missing))
         self._metrics.arena_hits.inc(len(accounts) - len(missing))

@@ -74,7 +74,7 @@ class Shard:
         """Move the state on by one batch; every judge scores and settles it."""
         columns = read(batch, self._forgotten, self._max_future_ms)
         missing = self._arena.missing(columns.account_id)
-        records = self._store.load(self._claim, missing)
+        records = self._store.load(self._claim, missing, self._offset)
         self._arena.fill(list(zip(missing, records, strict=True)))
         risk = None if self._risk is None else self._risk.view(columns)
         work = advance(columns, self._arena, risk, history=self._history)
@@ -106,4 +106,4 @@ class Shard:
 
     def record(self, account: str) -> bytes | None:
         """The account's record as the store holds it."""
-        return self._store.load(self._claim, [account])[0]
+        return self._store.load(self._claim, [account], self._offset)[0]

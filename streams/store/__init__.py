@@ -115,8 +115,13 @@ class Store(Protocol):
     def acquire(self, partition: int, identity: Identity) -> Claim:
         """Take the partition over. Raises StoreUnready when its state belongs to another topic."""
 
-    def load(self, claim: Claim, accounts: Sequence[str]) -> list[bytes | None]:
-        """The accounts' records in order, None where there is none."""
+    def load(self, claim: Claim, accounts: Sequence[str], at: int | None) -> list[bytes | None]:
+        """The accounts' records in order, None where there is none.
+
+        `at` is the offset last seen: the records are of that moment. Raises Fenced or Conflict
+        when the partition has gone on, been taken over or gone back (a restored Redis) since: the
+        next commit would be refused anyway, or, after a second restore, wrongly accepted.
+        """
 
     def commit(self, claim: Claim, commit: Commit) -> None:
         """Do one step, or raise one of the errors above and do nothing."""

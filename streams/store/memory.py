@@ -44,6 +44,14 @@ class _Part:
                 self.records[account] = bytes(record)
 
 
+def _compare(claim: Claim, part: _Part, at: int | None) -> None:
+    """Is the partition where the caller last saw it? Raises Conflict."""
+    if part.offset != at:
+        raise Conflict(f"the stored offset is {part.offset}", partition=claim.partition, offset=at)
+    if part.erasures != claim.erasures:
+        raise Conflict("an account was erased", partition=claim.partition, offset=at)
+
+
 class MemoryStore:
     """A Store in a dictionary; every call holds one lock."""
 
@@ -74,9 +82,11 @@ class MemoryStore:
                 model_id="" if known is None else known.model_id,
             )
 
-    def load(self, claim: Claim, accounts: Sequence[str]) -> list[bytes | None]:
+    def load(self, claim: Claim, accounts: Sequence[str], at: int | None) -> list[bytes | None]:
         with self._lock:
-            records = self._parts[claim.partition].records
+            part = self._held(claim)
+            _compare(claim, part, at)
+            records = part.records
             return [records.get(account) for account in accounts]
 
     def commit(self, claim: Claim, commit: Commit) -> None:
@@ -84,14 +94,7 @@ class MemoryStore:
             part = self._held(claim)
             if part.offset == commit.next:
                 return
-            if part.offset != commit.expected:
-                raise Conflict(
-                    f"the stored offset is {part.offset}",
-                    partition=claim.partition,
-                    offset=commit.expected,
-                )
-            if part.erasures != claim.erasures:
-                raise Conflict("an account was erased", partition=claim.partition)
+            _compare(claim, part, commit.expected)
             if commit.entry is not None and len(part.outbox) >= MAX_OUTBOX_ENTRIES:
                 raise StoreFull("the outbox is full", partition=claim.partition)
             for account, cut_offset in commit.erased:

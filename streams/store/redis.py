@@ -30,6 +30,8 @@ from streams.store.scripts import Argument, Script, text
 REBUILD = checks.REBUILD
 ACQUIRE_ATTEMPTS = 5
 SCRUB_ATTEMPTS = 1_000
+STATE = ("token", "owner", "offset", "erasures", "retired", "broken")
+"""Fields of the partition hash that say whether a claim still holds."""
 
 
 class RedisStore:
@@ -89,13 +91,18 @@ class RedisStore:
             remedy=REBUILD,
         )
 
-    def load(self, claim: Claim, accounts: Sequence[str]) -> list[bytes | None]:
-        if not accounts:
-            return []
-        start = self._keys(claim).record
-        with scripts.named_failures(claim.partition):
-            found = scripts.send(self._client, "MGET", *[start + name for name in accounts])
-        return cast(list[bytes | None], found)
+    def load(self, claim: Claim, accounts: Sequence[str], at: int | None) -> list[bytes | None]:
+        own = self._keys(claim)
+        with (
+            scripts.named_failures(claim.partition),
+            self._client.pipeline(transaction=True) as pipe,
+        ):
+            pipe.hmget(own.part, list(STATE))
+            if accounts:
+                scripts.send(pipe, "MGET", *[own.record + name for name in accounts])
+            state, *found = pipe.execute()
+        _compare(claim, at, state)
+        return cast(list[bytes | None], found[0]) if found else []
 
     def commit(self, claim: Claim, commit: Commit) -> None:
         _, names, arguments = self._call(claim, commit)
@@ -213,6 +220,24 @@ class RedisStore:
         with scripts.named_failures(-1):
             found = cast(bytes | None, self._client.get(key))
         return None if found is None else int(found)
+
+
+def _compare(claim: Claim, at: int | None, state: Sequence[bytes | None]) -> None:
+    """The checks of commit.lua, for a load. Raises Fenced, Conflict, StoreUnready."""
+    known = {name: text(value) for name, value in zip(STATE, state, strict=True) if value}
+    token = int(known.get("token", 0))
+    if "retired" in known:
+        _refuse(claim, at, "RETIRED", "")
+    if "broken" in known:
+        _refuse(claim, at, "BROKEN", known["broken"])
+    if token < claim.token:
+        _refuse(claim, at, "LOST", "")
+    if (token, known.get("owner")) != (claim.token, claim.owner):
+        _refuse(claim, at, "FENCED", str(token))
+    if known.get("offset") != (None if at is None else str(at)):
+        _refuse(claim, at, "OFFSET", known.get("offset", ""))
+    if int(known.get("erasures", 0)) != claim.erasures:
+        _refuse(claim, at, "ERASED", known.get("erasures", ""))
 
 
 def _refuse(claim: Claim, expected: int | None, code: str, detail: str) -> NoReturn:

@@ -87,10 +87,10 @@ def keep(entry: bytes) -> bytes:
     return entry
 
 
-def snapshot(store: Store, claim: Claim) -> object:
+def snapshot(store: Store, claim: Claim, at: int) -> object:
     """All that is to be seen of a partition, but for its token."""
     return (
-        store.load(claim, NAMES),
+        store.load(claim, NAMES, at),
         store.pending(claim),
         store.forgotten(claim),
     )
@@ -103,8 +103,8 @@ def test_a_store_is_fit_when_it_is_asked(store: Store) -> None:
 def test_an_unknown_partition_has_no_offset(store: Store) -> None:
     claim = store.acquire(3, TOPIC)
     assert (claim.offset, claim.erasures, claim.model_id) == (None, 0, "")
-    assert store.load(claim, ["a", "b"]) == [None, None]
-    assert store.load(claim, []) == []
+    assert store.load(claim, ["a", "b"], None) == [None, None]
+    assert store.load(claim, [], None) == []
     assert store.pending(claim) == []
     assert store.forgotten(claim) == {}
 
@@ -116,7 +116,7 @@ def test_a_commit_is_seen_by_the_next_owner(make: Make) -> None:
     later = second.acquire(3, Identity("topic-a", 6, "stub@2"))
     assert (later.offset, later.model_id) == (7, "stub@1")
     assert later.token > claim.token
-    assert second.load(later, ["b", "c", "a"]) == [b"two", None, b"one"]
+    assert second.load(later, ["b", "c", "a"], 7) == [b"two", None, b"one"]
     assert second.pending(later) == [(7, b"entry")]
 
 
@@ -125,8 +125,8 @@ def test_partitions_are_apart(store: Store) -> None:
     store.commit(three, Commit(None, 1, whole(a=b"three"), (), b"3"))
     store.commit(four, Commit(None, 1, whole(a=b"four"), (), b"4"))
     store.forget(4, "a", 9, lambda entry: None)
-    assert store.load(three, ["a"]) == [b"three"]
-    assert store.load(four, ["a"]) == [None]
+    assert store.load(three, ["a"], 1) == [b"three"]
+    assert store.load(store.acquire(4, TOPIC), ["a"], 1) == [None]
     assert store.pending(three) == [(1, b"3")]
     assert store.forgotten(three) == {}
     store.commit(three, Commit(1, 2))
@@ -137,12 +137,12 @@ def test_an_older_owner_is_fenced_and_changes_nothing(make: Make) -> None:
     claim = old.acquire(0, TOPIC)
     old.commit(claim, Commit(None, 5, whole(a=b"a5"), (), b"e5"))
     later = new.acquire(0, TOPIC)
-    before = snapshot(new, later)
+    before = snapshot(new, later, 5)
     with pytest.raises(Fenced, match="partition=0"):
         old.commit(claim, Commit(5, 6, whole(a=b"a6"), (("b", 5),), b"e6"))
     with pytest.raises(Fenced):
         old.trim(claim, [5])
-    assert snapshot(new, later) == before
+    assert snapshot(new, later, 5) == before
     new.commit(later, Commit(5, 6, whole(a=b"ok")))
     assert new.acquire(0, TOPIC).offset == 6
 
@@ -152,11 +152,29 @@ def test_a_commit_from_another_offset_is_a_conflict_and_changes_nothing(store: S
     with pytest.raises(Conflict):
         store.commit(claim, Commit(4, 5, whole(a=b"x")))
     store.commit(claim, Commit(None, 5, whole(a=b"a5"), (), b"e5"))
-    before = snapshot(store, claim)
+    before = snapshot(store, claim, 5)
     for expected, after in ((None, 6), (4, 6), (6, 7), (1, 2)):
         with pytest.raises(Conflict):
             store.commit(claim, Commit(expected, after, whole(a=b"x"), (("b", 5),), b"no"))
-    assert snapshot(store, claim) == before
+    assert snapshot(store, claim, 5) == before
+
+
+def test_a_load_is_of_the_moment_last_seen(make: Make) -> None:
+    """Records of another moment than the offset's would make a commit that no check refuses."""
+    old, new = make(), make()
+    claim = old.acquire(0, TOPIC)
+    old.commit(claim, Commit(None, 5, whole(a=b"a5")))
+    assert old.load(claim, ["a"], 5) == [b"a5"]
+    for at in (None, 4, 6):
+        with pytest.raises(Conflict):
+            old.load(claim, ["a"], at)
+    later = new.acquire(0, TOPIC)
+    with pytest.raises(Fenced):
+        old.load(claim, ["a"], 5)
+    assert new.load(later, ["a"], 5) == [b"a5"]
+    new.forget(0, "b", 7, keep)
+    with pytest.raises(Conflict, match="erased"):
+        new.load(later, ["a"], 5)
 
 
 def test_a_commit_sent_again_has_no_second_effect(store: Store) -> None:
@@ -169,7 +187,7 @@ def test_a_commit_sent_again_has_no_second_effect(store: Store) -> None:
     assert store.pending(claim) == []
     store.commit(claim, Commit(5, 6, Writes.of([("a", [(1, b"6")])])))
     store.commit(claim, Commit(5, 6, Writes.of([("a", [(1, b"6")])])))
-    assert store.load(claim, ["a"]) == [b"a6"]
+    assert store.load(claim, ["a"], 6) == [b"a6"]
 
 
 def test_pending_is_in_order_and_trim_goes_by_name(store: Store) -> None:
@@ -194,7 +212,7 @@ def test_a_full_outbox_stops_commits_until_it_is_trimmed(store: Store) -> None:
     at = MAX_OUTBOX_ENTRIES
     with pytest.raises(StoreFull):
         store.commit(claim, Commit(at, MAX_OUTBOX_ENTRIES + 1, whole(a=b"x"), (), b"e"))
-    assert store.load(claim, ["a"]) == [None]
+    assert store.load(claim, ["a"], at) == [None]
     store.commit(claim, Commit(at, MAX_OUTBOX_ENTRIES + 1, whole(a=b"x")))
     store.trim(claim, [1])
     store.commit(claim, Commit(MAX_OUTBOX_ENTRIES + 1, MAX_OUTBOX_ENTRIES + 2, entry=b"e"))
@@ -204,14 +222,15 @@ def test_an_erasure_from_outside_stops_the_running_owner(store: Store) -> None:
     claim = store.acquire(0, TOPIC)
     store.commit(claim, Commit(None, 5, whole(a=b"a", b=b"b"), (), b"a,b"))
     store.forget(0, "a", 9, lambda entry: entry.replace(b"a,", b""))
-    assert store.load(claim, ["a", "b"]) == [None, b"b"]
+    with pytest.raises(Conflict, match="erased"):
+        store.load(claim, ["a", "b"], 5)
     assert store.pending(claim) == [(5, b"b")]
     assert store.forgotten(claim) == {account_digest("a"): 9}
     with pytest.raises(Conflict, match="erased"):
         store.commit(claim, Commit(5, 6, Writes.of([("a", [(0, b"back")])])))
-    assert store.load(claim, ["a"]) == [None]
     again = store.acquire(0, TOPIC)
     assert again.erasures == claim.erasures + 1
+    assert store.load(again, ["a", "b"], 5) == [None, b"b"]
     store.commit(again, Commit(5, 6, whole(b=b"b6")))
 
 
@@ -220,12 +239,13 @@ def test_what_came_after_the_tombstone_outlives_forget(store: Store) -> None:
     store.commit(claim, Commit(None, 5, whole(a=b"old"), (), b"a,old"))
     store.commit(claim, Commit(5, 9, whole(a=b"new"), (("a", 6),), b"a,new"))
     store.forget(0, "a", 6, lambda entry: None if b"old" in entry else entry)
-    assert store.load(claim, ["a"]) == [b"new"]
+    assert store.load(claim, ["a"], 9) == [b"new"]
     assert store.pending(claim) == [(9, b"a,new")]
     assert store.forgotten(claim) == {account_digest("a"): 6}
     store.commit(claim, Commit(9, 10))
     store.forget(0, "a", 10, keep)
-    assert store.load(claim, ["a"]) == [None]
+    with pytest.raises(Conflict, match="erased"):
+        store.load(claim, ["a"], 10)
     with pytest.raises(Conflict, match="erased"):
         store.commit(claim, Commit(10, 11))
 
@@ -236,7 +256,7 @@ def test_a_commit_that_came_before_the_erasure_is_still_done(store: Store) -> No
     store.commit(claim, step)
     store.forget(0, "a", 9, keep)
     store.commit(claim, step)
-    assert store.load(claim, ["a"]) == [None]
+    assert store.load(store.acquire(0, TOPIC), ["a"], 5) == [None]
 
 
 def test_forget_drops_entries_that_come_out_empty(store: Store) -> None:
@@ -269,10 +289,10 @@ def test_a_tombstone_erases_before_the_writes(store: Store) -> None:
     claim = store.acquire(0, TOPIC)
     store.commit(claim, Commit(None, 1, whole(a=b"a" * 100, b=b"b", c=b"c")))
     store.commit(claim, Commit(1, 9, whole(a=b"new", d=b"d"), (("a", 5), ("b", 7))))
-    assert store.load(claim, ["a", "b", "c", "d"]) == [b"new", None, b"c", b"d"]
+    assert store.load(claim, ["a", "b", "c", "d"], 9) == [b"new", None, b"c", b"d"]
     assert store.forgotten(claim) == {account_digest("a"): 5, account_digest("b"): 7}
     store.commit(claim, Commit(9, 10, whole(b=b"again")))
-    assert store.load(claim, ["b"]) == [b"again"]
+    assert store.load(claim, ["b"], 10) == [b"again"]
 
 
 @pytest.mark.parametrize(
@@ -305,8 +325,10 @@ def test_steps_of_several_partitions_stand_alone(make: Make) -> None:
         type(None),
     ]
     assert [result.partition for result in results if result] == [1, 2, 3]
-    assert [store.load(claim, ["a"])[0] for claim in claims] == [b"0", None, None, None, b"4"]
     assert store.commit_all(steps)[0] is None
+    again = [store.acquire(number, TOPIC) for number in range(5)]
+    found = [store.load(claim, ["a"], claim.offset)[0] for claim in again]
+    assert found == [b"0", None, None, None, b"4"]
     assert store.commit_all([]) == []
 
 
@@ -318,14 +340,14 @@ def test_any_name_and_any_bytes(store: Store) -> None:
         claim,
         Commit(None, 1, Writes.of([(name, [(WHOLE, record)]) for name in names]), (), record),
     )
-    assert store.load(claim, names) == [record] * len(names)
+    assert store.load(claim, names, 1) == [record] * len(names)
     assert store.pending(claim) == [(1, record)]
     middle = bytes(reversed(range(256)))
     store.commit(claim, Commit(1, 2, Writes.of([(name, [(77, middle)]) for name in names])))
     changed = record[:77] + middle + record[77 + 256 :]
-    assert store.load(claim, names) == [changed] * len(names)
+    assert store.load(claim, names, 2) == [changed] * len(names)
     store.commit(claim, Commit(2, 3, erased=[(name, 2) for name in names]))
-    assert store.load(claim, names) == [None] * len(names)
+    assert store.load(claim, names, 3) == [None] * len(names)
     assert set(store.forgotten(claim)) == {account_digest(name) for name in names}
 
 
@@ -336,7 +358,7 @@ def test_a_batch_of_the_largest_size(store: Store) -> None:
     store.commit(claim, Commit(None, 1, first, (), b"e" * 500_000))
     second = Writes.of([(name, [(0, b"A"), (5, b"XY")]) for name in names])
     store.commit(claim, Commit(1, 2, second))
-    for name, record in zip(names, store.load(claim, names), strict=True):
+    for name, record in zip(names, store.load(claim, names, 2), strict=True):
         expected = name.encode() * 8
         assert record == b"A" + expected[1:5] + b"XY" + expected[7:]
 
@@ -366,7 +388,7 @@ def test_pieces_come_out_as_the_whole_record(
         for offset, content in change:
             record[offset : offset + len(content)] = content
         expected.append(bytes(record))
-    assert store.load(claim, names) == expected
+    assert store.load(claim, names, at + 2) == expected
 
 
 def test_writes_unpack_to_what_was_packed() -> None:

@@ -157,7 +157,8 @@ def session(world: World, store: RedisStore) -> Iterator[None]:
         offsets = range(start, min(len(world.log), start + world.chance.randrange(1, 4)))
         names = sorted({world.log[offset] for offset in offsets} - arena.keys())
         yield
-        arena.update(zip(names, (r or b"" for r in store.load(claim, names)), strict=True))
+        records = store.load(claim, names, at)
+        arena.update(zip(names, (record or b"" for record in records), strict=True))
         step = advance(world, arena, forgotten, at, offsets)
         yield from again(world, partial(store.commit, claim, step))
         at = step.next
@@ -318,7 +319,7 @@ def _judge(world: World) -> None:
     claim = store.acquire(world.partition, TOPIC)
     if claim.offset != len(world.log):
         raise Violation(f"the offset is {claim.offset} of {len(world.log)}")
-    found = store.load(claim, ACCOUNTS)
+    found = store.load(claim, ACCOUNTS, claim.offset)
     for account, record in zip(ACCOUNTS, found, strict=True):
         if (record or b"") != records.get(account, b""):
             raise Violation(f"record {account}: {record!r}, not {records.get(account)!r}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -56,17 +56,20 @@ class NoCompare(RedisStore):
 
 
 class NoToken(RedisStore):
-    """Commits and trims for whoever asks."""
+    """Loads, commits and trims for whoever asks."""
 
     commit_script = without("commit", *NO_TOKEN)
     trim_script = without("trim", *NO_TOKEN)
 
+    def load(self, claim: Claim, accounts: Sequence[str], at: int | None) -> list[bytes | None]:
+        start = self._keys(claim).record
+        return [self._client.get(start + name) for name in accounts]
 
-class NoTokenNoCompare(RedisStore):
+
+class NoTokenNoCompare(NoToken):
     """Neither guard."""
 
     commit_script = without("commit", *NO_TOKEN, NO_CAS)
-    trim_script = without("trim", *NO_TOKEN)
 
 
 class NoErasureCount(RedisStore):
@@ -100,8 +103,8 @@ class TwoCalls(RedisStore):
 
     def commit(self, claim: Claim, commit: Commit) -> None:
         for account, pieces in commit.writes:
-            record = self.load(claim, [account])[0] or b""
-            self._client.set(f"fs:{{{claim.partition}}}:a:{account}", record + pieces[0][1])
+            name = f"fs:{{{claim.partition}}}:a:{account}"
+            self._client.append(name, pieces[0][1])
         empty = Commit(commit.expected, commit.next, erased=commit.erased, entry=commit.entry)
         super().commit(claim, empty)
 

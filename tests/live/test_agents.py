@@ -224,9 +224,9 @@ def test_a_tombstone_erases_the_account() -> None:
     case = Case()
     case.round.run([[payments(0, 0, 2)]])
     claim = case.partitions.held[0].claim
-    assert case.store.load(claim, ["acct-0"])[0]
+    assert case.store.load(claim, ["acct-0"], 2)[0]
     case.round.run([[batch(0, 2, [None])]])
-    assert case.store.load(claim, ["acct-0"]) == [None]
+    assert case.store.load(claim, ["acct-0"], 3) == [None]
     assert list(case.store.forgotten(claim).values()) == [2]
     assert case.metric("erasures_total") == 1
 

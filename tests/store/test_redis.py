@@ -87,7 +87,7 @@ def test_a_lost_answer_to_a_commit(proxy: Proxy, direct: redis.Redis) -> None:
     assert RedisStore(direct).pending(claim) == [(2, b"e")], "the server did act"
     store.commit(claim, step)
     store.commit(claim, Commit(2, 3, piece("a", 2, b"2")))
-    assert store.load(claim, ["a"]) == [b"012"]
+    assert store.load(claim, ["a"], 3) == [b"012"]
     store.close()
 
 
@@ -112,7 +112,7 @@ def test_a_lost_answer_to_steps_of_several_partitions(proxy: Proxy) -> None:
     with pytest.raises(StoreLost):
         store.commit_all(steps)
     assert store.commit_all(steps) == [None, None, None]
-    assert [store.load(claim, ["a"]) for claim in claims] == [[b"01"]] * 3
+    assert [store.load(claim, ["a"], 2) for claim in claims] == [[b"01"]] * 3
     store.close()
 
 
@@ -142,7 +142,7 @@ def test_a_commit_that_arrives_after_its_own_repetition(proxy: Proxy) -> None:
     later = RedisStore(connect(proxy.port)).acquire(0, TOPIC)
     assert later.offset == 5
     assert b"FENCED" in proxy.release()[0]
-    assert store.load(claim, ["a"]) == [b"4"]
+    assert store.load(later, ["a"], 5) == [b"4"]
     store.close()
 
 
@@ -167,7 +167,7 @@ def test_many_commits_over_a_bad_line(proxy: Proxy, seed: int) -> None:
                 break
             except StoreLost:
                 lost += 1
-    assert store.load(claim, ["a"]) == [bytes(range(120))]
+    assert store.load(claim, ["a"], 120) == [bytes(range(120))]
     assert [seq for seq, _ in store.pending(claim)] == list(range(2, 121))
     assert lost > 20
     store.close()
@@ -185,10 +185,10 @@ def test_a_restarted_server_has_no_scripts_and_still_the_state(
         store.commit(claim, Commit(1, 2))
     again = redis_server.start(tmp_path, port=own_server.port, die_with_parent=True)
     try:
-        assert store.load(claim, ["a"]) == [b"kept"]
+        assert store.load(claim, ["a"], 1) == [b"kept"]
         steps = [(claim, Commit(1, 2, piece("a", 4, b"!"))), (other, Commit(None, 1))]
         assert store.commit_all(steps) == [None, None]
-        assert store.load(claim, ["a"]) == [b"kept!"]
+        assert store.load(claim, ["a"], 2) == [b"kept!"]
         assert store.pending(claim) == [(1, b"e")]
     finally:
         store.close()
@@ -203,21 +203,21 @@ def test_a_full_server_stops_commits_and_nothing_else(own_server: redis_server.S
     filler = [(f"n{number}", [(WHOLE, bytes(1_000))]) for number in range(4_000)]
     store.commit(claim, Commit(1, 2, Writes.of(filler), (), b"e"))
     client.config_set("maxmemory", "2mb")
-    before = (store.load(claim, ["a", "n0", "new"]), store.pending(claim))
+    before = (store.load(claim, ["a", "n0", "new"], 2), store.pending(claim))
     step = Commit(2, 3, Writes.of([("a", [(0, b"1")]), ("new", [(WHOLE, b"n")])]), (("n0", 0),))
     with pytest.raises(StoreFull, match="partition=0"):
         store.commit(claim, step)
     assert isinstance(store.commit_all([(claim, step)])[0], StoreFull)
-    assert (store.load(claim, ["a", "n0", "new"]), store.pending(claim)) == before
+    assert (store.load(claim, ["a", "n0", "new"], 2), store.pending(claim)) == before
     # What frees memory or starts a worker must go on.
     store.trim(claim, [1])
     store.forget(0, "n1", 5, lambda entry: None)
     claim = store.acquire(0, TOPIC)
     assert claim.offset == 2
-    assert (store.load(claim, ["n1"]), store.pending(claim)) == ([None], [])
+    assert (store.load(claim, ["n1"], 2), store.pending(claim)) == ([None], [])
     client.config_set("maxmemory", "0")
     store.commit(claim, step)
-    assert store.load(claim, ["a", "n0", "new"]) == [b"1" + b"0" * 99, None, b"n"]
+    assert store.load(claim, ["a", "n0", "new"], 3) == [b"1" + b"0" * 99, None, b"n"]
     store.close()
 
 
