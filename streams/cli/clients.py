@@ -249,9 +249,46 @@ def dlq_republish(
         typer.echo(", ".join(f"{name} {n:,}" for name, n in result.items()))
 
 
+def audit(
+    labels: Annotated[
+        Path | None, typer.Option(help="A file of labels. Default: the labels topic.")
+    ] = None,
+    start: Annotated[
+        str,
+        typer.Option("--from", help="Only what was published since: 2h, 7d, or an ISO time."),
+    ] = "earliest",
+    config: options.Config = None,
+    sets: options.Set = None,
+    as_json: options.Json = False,
+) -> None:
+    """The balance sheet: published = scored + dead letters + duplicates + erasures.
+
+    Every offset is accounted for from the log itself; with latency, and precision and recall
+    against the labels. Exits 1 when the books do not balance, also when a worker is not done yet.
+
+    Example: fraudstream audit --from 2h
+    """
+    from streams.clients.audit import audit as balance_of
+    from streams.clients.summary import summary
+
+    result = balance_of(
+        options.settings(config, sets),
+        labels,
+        start,
+        lambda topic, count: typer.echo(f"read {count:,} of {topic}", err=True),
+    )
+    if as_json:
+        options.print_json(result.as_json())
+    else:
+        for line in summary(result):
+            typer.echo(line)
+    if not result.balanced:
+        raise typer.Exit(1)
+
+
 def register(app: typer.Typer) -> None:
     """Add the verbs of this module."""
-    for verb in (publish, alerts, scores):
+    for verb in (publish, alerts, scores, audit):
         app.command()(verb)
     dlq = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
     dlq.command("list")(dlq_list)

@@ -133,12 +133,27 @@ class Subscriber:
             )
         )
         partitions = self._partitions()
+        places = [] if group is not None else self._places(partitions, start)
         if group is not None:
             self._consumer.subscribe([self._topic])
         else:
-            self._consumer.assign(self._places(partitions, start))
+            self._consumer.assign(places)
         self._open = set(partitions)
         self._ends = {} if follow else {p: self._end(p) for p in partitions}
+        self._starts = {place.partition: place.offset for place in places}
+
+    def range(self) -> dict[int, tuple[int, int]]:
+        """First offset and end of each partition, of a reader that does not follow."""
+        assert not self._follow
+        found = {}
+        for partition, end in self._ends.items():
+            place = TopicPartition(self._topic, partition)
+            low, _ = self._consumer.get_watermark_offsets(place, timeout=TIMEOUT_S)
+            given = self._starts[partition]
+            # Negative is a logical place: the beginning, or (no message that late) the end.
+            first = low if given == OFFSET_BEGINNING else end if given < 0 else max(given, low)
+            found[partition] = (int(first), end)
+        return found
 
     def _end(self, partition: int) -> int:
         """The offset that the next message of a partition will get."""

@@ -1,0 +1,254 @@
+"""The balance sheet: is every published transaction accounted for, once, and how did it go?
+
+In: the topics `transactions`, `scores`, `alerts`, `transactions.dlq`, and labels (a file, or the
+topic). Out: a `Balance`. Does not ask the service or its state: what it says is proved from the
+log alone. A transaction without a result counts as a duplicate only if the same key and bytes
+stand before it in the partition.
+
+    published = scored + dead letters + duplicates + erasures, nothing missing, nothing waiting,
+    one alert for each score to review or block, and repeats equal to the first but for the time.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+from confluent_kafka import Message
+from numpy.typing import NDArray
+
+from streams.clients.deadletters import parse
+from streams.clients.files import batches, format_of, lines
+from streams.clients.ledger import DECISIONS, Ledger, digest
+from streams.clients.subscriber import Subscriber
+from streams.errors import FormatError
+from streams.settings import Settings
+
+HEADINGS = ("scored", "dead", "duplicate", "erasure", "missing", "waiting")
+SHOWN = 20
+
+Fraud = dict[int, str]
+"""Digest of a transaction's id -> fraud type, of the transactions labelled as fraud."""
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """The result. Latency is from broker append of a transaction to broker append of its score.
+
+    quality is None without labels; missing_at names the first few offsets without a result.
+    """
+
+    balanced: bool
+    published: int
+    headings: dict[str, int]
+    late: int
+    decisions: dict[str, int]
+    alerts: dict[str, int]
+    dead_letters: dict[str, int]
+    repeats: dict[str, int]
+    faults: dict[str, int]
+    latency_ms: dict[str, float] | None
+    quality: dict[str, Any] | None
+    missing_at: list[tuple[int, int]] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, Any]:
+        """For `--json`."""
+        return asdict(self)
+
+
+def _sweep(
+    settings: Settings, topic: str, start: str, told: Callable[[str, int], None]
+) -> Iterator[Message]:
+    """All messages of a topic as it stands now."""
+    count = 0
+    with Subscriber(topic, settings=settings, start=start, follow=False) as reader:
+        for message in reader.messages():
+            yield message
+            count += 1
+    told(topic, count)
+
+
+def _value(message: Message) -> bytes | None:
+    found = message.value()
+    return found.encode() if isinstance(found, str) else found
+
+
+def _place(message: Message) -> tuple[int, int, int]:
+    """Partition, offset, time of append."""
+    partition, offset = message.partition(), message.offset()
+    assert partition is not None and offset is not None
+    return partition, offset, message.timestamp()[1]
+
+
+def _open_books(
+    settings: Settings, start: str, told: Callable[[str, int], None]
+) -> dict[int, Ledger]:
+    """The ledgers of all partitions with the transactions entered."""
+    with Subscriber("transactions", settings=settings, start=start, follow=False) as reader:
+        books = {p: Ledger(p, base, end) for p, (base, end) in reader.range().items()}
+        count = 0
+        for message in reader.messages():
+            partition, offset, time = _place(message)
+            key = message.key()
+            books[partition].transaction(
+                offset, key.encode() if isinstance(key, str) else key, _value(message), time
+            )
+            count += 1
+    told("transactions", count)
+    return books
+
+
+def _enter_results(
+    settings: Settings, books: dict[int, Ledger], start: str, told: Callable[[str, int], None]
+) -> None:
+    """Scores, alerts and dead letters into the books; those of other topics are passed over."""
+    name = settings.topic("transactions")
+    for topic in ("scores", "alerts"):
+        for message in _sweep(settings, topic, start, told):
+            value = _value(message)
+            if value is None:
+                continue
+            record = orjson.loads(value)
+            source = record["source"]
+            if source["topic"] != name or source["partition"] not in books:
+                continue
+            book = books[source["partition"]]
+            if topic == "scores":
+                book.add_score(record, value, _place(message)[2])
+            else:
+                book.add_alert(record, value)
+    for message in _sweep(settings, "transactions.dlq", start, told):
+        letter = parse(message)
+        found, partition, offset = letter.source
+        if found == name and partition in books:
+            books[partition].add_dead(offset, letter.reason)
+
+
+def _latency(books: dict[int, Ledger]) -> dict[str, float] | None:
+    spent = np.concatenate([(b.score_time - b.time)[b.scored & b.present] for b in books.values()])
+    if not len(spent):
+        return None
+    p50, p99, p999 = np.percentile(spent, (50, 99, 99.9))
+    return {"p50": float(p50), "p99": float(p99), "p99_9": float(p999), "max": float(spent.max())}
+
+
+def fraud_in_file(path: Path) -> Fraud:
+    """Frauds of a file of labels (Parquet, CSV, JSON lines). The last label of one wins."""
+    records: Iterator[dict[str, Any]]
+    form = format_of(path)
+    if form == "jsonl":
+        with path.open("rb") as file:
+            return _frauds(orjson.loads(line) for _, line in lines(file, path.name))
+    records = (row for batch in batches(path, path.name, form) for row in batch.to_pylist())
+    return _frauds(records, path.name)
+
+
+def fraud_on_topic(settings: Settings) -> Fraud:
+    """Frauds of the `labels` topic."""
+    with Subscriber("labels", settings=settings, start="earliest", follow=False) as reader:
+        return _frauds(iter(reader))
+
+
+def _frauds(records: Iterator[dict[str, Any]], where: str = "labels") -> Fraud:
+    known: dict[int, tuple[int, str | None]] = {}
+    for record in records:
+        try:
+            name, time = digest(record["transaction_id"].encode()), int(record["label_time"])
+            bad = record["label"] == "fraud"
+        except (KeyError, TypeError, AttributeError):
+            raise FormatError(f"{where} is not a file of labels") from None
+        if name not in known or known[name][0] <= time:
+            known[name] = (time, str(record.get("fraud_type") or "fraud") if bad else None)
+    return {name: kind for name, (_, kind) in known.items() if kind is not None}
+
+
+def _share(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
+
+
+def quality(
+    identity: NDArray[np.uint64], decision: NDArray[np.int8], fraud: Fraud
+) -> dict[str, Any] | None:
+    """Precision and recall of alerts, and of blocking alone, over the scored transactions.
+
+    A fraud that nobody labelled counts as legitimate, so precision is a lower bound.
+    """
+    if not fraud:
+        return None
+    names = np.array(sorted(fraud), np.uint64)
+    at = np.minimum(np.searchsorted(names, identity), len(names) - 1)
+    bad = names[at] == identity
+    kinds = [fraud[name] for name in identity[bad].tolist()]
+    caught = Counter(k for k, d in zip(kinds, decision[bad].tolist(), strict=True) if d > 0)
+    total, alerted, blocked = int(bad.sum()), decision > 0, decision == len(DECISIONS) - 1
+    hits, stops = int((alerted & bad).sum()), int((blocked & bad).sum())
+    return {
+        "frauds": total,
+        "precision": _share(hits, int(alerted.sum())),
+        "recall": _share(hits, total),
+        "block_precision": _share(stops, int(blocked.sum())),
+        "block_recall": _share(stops, total),
+        "by_type": {
+            kind: {"frauds": count, "recall": caught[kind] / count}
+            for kind, count in sorted(Counter(kinds).items())
+        },
+    }
+
+
+def balance(books: dict[int, Ledger], fraud: Fraud) -> Balance:
+    """Close the books."""
+    headings: Counter[str] = Counter()
+    faults: Counter[str] = Counter()
+    missing_at: list[tuple[int, int]] = []
+    for book in books.values():
+        closed = book.close()
+        headings.update({name: int(closed[name].sum()) for name in HEADINGS})
+        faults.update(book.contradictions())
+        missing_at += [
+            (book.partition, book.base + row) for row in np.flatnonzero(closed["missing"]).tolist()
+        ]
+    published = sum(int(book.present.sum()) for book in books.values())
+    assert published == headings.total(), "an offset under two headings, or none"
+    decision = np.concatenate([b.decision[b.scored] for b in books.values()])
+    decided = np.bincount(decision, minlength=len(DECISIONS))
+    alerted = np.concatenate([b.alert[b.alert > 0] for b in books.values()])
+    return Balance(
+        balanced=not (headings["missing"] or headings["waiting"] or faults),
+        published=published,
+        headings={name: headings[name] for name in HEADINGS},
+        late=sum(int(b.late.sum()) for b in books.values()),
+        decisions={name: int(n) for name, n in zip(DECISIONS, decided, strict=True)},
+        alerts={
+            name: int((alerted == code).sum()) for code, name in enumerate(DECISIONS) if code > 0
+        },
+        dead_letters=dict(sum((b.reasons for b in books.values()), Counter())),
+        repeats=dict(sum((b.repeats for b in books.values()), Counter())),
+        faults=dict(faults),
+        latency_ms=_latency(books),
+        quality=quality(
+            np.concatenate([b.identity[b.scored] for b in books.values()]), decision, fraud
+        ),
+        missing_at=missing_at[:SHOWN],
+    )
+
+
+def audit(
+    settings: Settings,
+    labels: Path | None = None,
+    start: str = "earliest",
+    told: Callable[[str, int], None] = lambda topic, count: None,
+) -> Balance:
+    """Read the topics as they stand and balance them.
+
+    `start` leaves out transactions appended before it (results have shorter retention than
+    transactions). `told` hears how many messages each topic held. Raises BrokerError, FormatError.
+    """
+    books = _open_books(settings, start, told)
+    _enter_results(settings, books, start, told)
+    fraud = fraud_on_topic(settings) if labels is None else fraud_in_file(labels)
+    return balance(books, fraud)
