@@ -2,7 +2,7 @@
 
 In: texts, raw bytes, account ids. Out: is a card number inside; the text with card numbers
 masked; a token or digest that stands for an account.
-Does not know messages or topics. What a card number is, `scan.py` defines.
+Does not know messages or topics. What a card number is, `cards.py` defines.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from streams.scan import next_pan
+from streams.cards import holds_pan, next_pan
 
 MASK: Final = "[card number]"
 TOKEN_LENGTH: Final = 12
@@ -47,7 +47,7 @@ def _searchable(text: str) -> bytes:
 
 def has_pan_bytes(data: bytes) -> bool:
     """Is a card number in these raw bytes? Exempt number fields are known by their JSON key."""
-    return next_pan(np.frombuffer(data, np.uint8), 0, 0, len(data))[0] >= 0
+    return bool(holds_pan(np.frombuffer(data, np.uint8), 0, len(data)))
 
 
 def has_pan(text: str) -> bool:
@@ -61,7 +61,7 @@ def redact(text: str) -> str:
     parts: list[str] = []
     at = 0
     while True:
-        start, stop = next_pan(data, 0, at, len(data))
+        start, stop = next_pan(data, 0, at, len(data), len(data))
         if start < 0:
             return "".join([*parts, text[at:]]) if parts else text
         parts += [text[at:start], MASK]

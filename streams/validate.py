@@ -17,6 +17,7 @@ import numpy as np
 import orjson
 
 from streams.batch import Headers
+from streams.cards import MAX_PAN
 from streams.codes import (
     AUTH_RESPONSE_CODES,
     CHANNEL_CODES,
@@ -27,7 +28,7 @@ from streams.codes import (
     MCC_CODES,
 )
 from streams.privacy import has_pan, has_pan_bytes, strings_in
-from streams.scan import MAX_PAN, PAN, UNCLEAN, scan
+from streams.scan import outline
 from streams.schema import (
     MAX_AMOUNT_MINOR,
     MAX_EVENT_TIME_MS,
@@ -190,10 +191,10 @@ def _unparsable(value: bytes, depth: int) -> tuple[Reject, str]:
     return Reject.BAD_JSON, "not JSON (a constant or number that JSON does not have)"
 
 
-def _holds_pan(value: bytes, document: Any, flags: int) -> bool:
-    if flags & PAN:
+def _holds_pan(value: bytes, document: Any) -> bool:
+    if has_pan_bytes(value):
         return True
-    if not flags & UNCLEAN:
+    if value.isascii() and b"\\" not in value:
         return False
     # What the raw bytes hide: digits of other scripts, digits written as \\u escapes.
     return has_pan(value.decode("utf-8", "replace")) or any(map(has_pan, strings_in(document)))
@@ -239,21 +240,18 @@ def check_headers(headers: Headers) -> Verdict:
 
 
 def _content(value: bytes, key: bytes | None, latest_ms: int) -> Verdict:
-    flags, members, depth = np.zeros(1, np.uint8), np.zeros(1, np.int32), np.zeros(1, np.int32)
-    scan(np.frombuffer(value, np.uint8), np.array([0, len(value)]), flags, members, depth)
+    members, depth = outline(np.frombuffer(value, np.uint8))
     try:
         document = orjson.loads(value)
     except orjson.JSONDecodeError:
-        if _holds_pan(value, None, int(flags[0])):
-            return _PAN_FOUND
-        return _unparsable(value, int(depth[0]))
-    if _holds_pan(value, document, int(flags[0])):
+        return _PAN_FOUND if _holds_pan(value, None) else _unparsable(value, depth)
+    if _holds_pan(value, document):
         return _PAN_FOUND
     if type(document) is not dict:
         return Reject.NOT_AN_OBJECT, "the message is JSON, but not an object"
-    if depth[0] > MAX_NESTING:
+    if depth > MAX_NESTING:
         return Reject.TOO_DEEP, f"more than {MAX_NESTING} levels"
-    if members[0] != _members(document):
+    if members != _members(document):
         return Reject.DUPLICATE_FIELD, "an object names a member twice"
     fault = _fields(document)
     if fault is not None:

@@ -22,6 +22,7 @@ PACKAGE: Final = "fraudstream"
 SPINE: Final = (
     "alerts",
     "batch",
+    "cards",
     "codes",
     "columns",
     "deadletter",

@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streams.labels import (
@@ -136,6 +136,7 @@ def as_message(row: Row) -> bytes:
     )
 
 
+@settings(deadline=None)
 @given(_rows, st.integers(-1, 6), st.randoms(use_true_random=False))
 def test_as_of_join_against_its_definition(
     rows: list[Row], moment: int, shuffler: random.Random
@@ -153,6 +154,7 @@ def test_as_of_join_against_its_definition(
     assert then.tolist() == found.tolist()
 
 
+@settings(deadline=None)
 @given(_rows, st.integers(0, 20))
 def test_parts_join_to_the_whole(rows: list[Row], cut: int) -> None:
     values = [*map(as_message, rows), b"{"]
