@@ -70,7 +70,8 @@ _PYTHON: dict[pa.DataType, tuple[type, ...]] = {
 }
 
 
-def _document(value: bytes | None) -> dict[str, Any]:
+def document_of(value: bytes | None) -> dict[str, Any]:
+    """The JSON object of a message; empty when it is none."""
     try:
         document = orjson.loads(value or b"")
     except orjson.JSONDecodeError:
@@ -88,7 +89,7 @@ def _fits(value: Any, kind: pa.DataType) -> bool:
 
 def with_schema_columns(topic: str, raw: pa.Table) -> pa.Table:
     """`raw` with the topic's schema columns appended; nulls where a message does not have them."""
-    documents = [_document(value) for value in raw["value"].to_pylist()]
+    documents = [document_of(value) for value in raw["value"].to_pylist()]
     for name, kind in BY_TOPIC[topic].items():
         found = [document.get(name) for document in documents]
         column = [value if _fits(value, kind) else None for value in found]

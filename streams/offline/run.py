@@ -54,7 +54,7 @@ class Job:
             "features": features.DIGEST,
             "code": code_version(),
             "models": [judge(each).scorer.model_id for each in self.settings],
-            "forgotten": sorted(self.forgotten.items()),
+            "forgotten": sorted([digest.hex(), cut] for digest, cut in self.forgotten.items()),
         }
 
 

@@ -27,6 +27,7 @@ class Said:
 
     transaction_id: str
     account_id: str
+    event_time: int
     score: float | None
     decision: str
     feature_digest: str
@@ -50,6 +51,7 @@ def said(recording: Recording, manifest: Manifest, partition: int) -> dict[int, 
         one = Said(
             document["transaction_id"],
             document["account_id"],
+            document["event_time"],
             document["score"],
             document["decision"],
             document["feature_digest"],
@@ -91,6 +93,7 @@ def replayed(step: Step) -> Iterator[tuple[int, Said]]:
             Said(
                 columns.transaction_id[row],
                 columns.account_id[row],
+                int(columns.event_time[row]),
                 None if np.isnan(score) else score,
                 DECISIONS[int(entry.codes[place]) % LATE].value,
                 f"{int(entry.digests[place]):016x}",

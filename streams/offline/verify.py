@@ -26,6 +26,7 @@ import numpy as np
 
 from streams.columns import Columns
 from streams.errors import RecordingError
+from streams.offline.columns import document_of
 from streams.offline.recording import Manifest, Recording
 from streams.offline.replay import Shard
 from streams.offline.risk_pass import ShardRisk, Snapshots, build
@@ -35,6 +36,7 @@ from streams.risk import NO_SNAPSHOT, RiskView, Sheet
 
 AROUND = 3
 """Events of the account shown before and after the first difference."""
+SHOWN = ("transaction_id", "event_time", "amount")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,12 @@ class Difference:
     detail: str
     live: dict[str, Any] | None
     replay: dict[str, Any] | None
+
+    def when(self) -> tuple[int, int, int]:
+        """Place in event time: the first difference is where the trouble began."""
+        shown = self.live or self.replay
+        assert shown is not None
+        return shown["event_time"], self.partition, self.offset
 
 
 @dataclass(slots=True)
@@ -65,9 +73,9 @@ class Verdict:
         return not self.causes
 
     def note(self, difference: Difference) -> None:
-        """Count one; the first in partition and offset order is kept."""
+        """Count one; the earliest in event time is kept."""
         self.causes[difference.cause] += 1
-        if self.first is None:
+        if self.first is None or difference.when() < self.first.when():
             self.first = difference
 
     def document(self) -> dict[str, Any]:
@@ -269,7 +277,8 @@ def _cause(live: Said, mine: Said, due: str, risk: NamedRisk | None) -> tuple[st
     if theirs["rules"] != ours["rules"] or live.decision != mine.decision:
         return "settings", "thresholds or rules differ: same score, another decision"
     if live.alert_id != mine.alert_id:
-        return "settings", "the alert id differs"
+        # An alert's id is made from the versions, so one of those named is not the one used.
+        return "risk" if theirs["risk"] != due else "settings", "the alert id differs"
     return None
 
 
@@ -279,10 +288,13 @@ def _around(
     """The account's transactions before and after the first difference, as recorded."""
     shown = first.live or first.replay
     assert shown is not None
+    key = shown["account_id"].encode()
     rows: list[dict[str, Any]] = []
-    names = ["transaction_id", "account_id", "event_time", "amount"]
-    for table in recording.tables(manifest, "transactions", first.partition, names):
-        mine = table.select(["offset", *names]).to_pylist()
-        rows += [row for row in mine if row["account_id"] == shown["account_id"]]
+    for batch in recording.batches(manifest, "transactions", first.partition, job.batch):
+        for i, value in enumerate(batch.values):
+            if batch.keys[i] == key:
+                document = document_of(value)
+                fields = {name: document.get(name) for name in SHOWN}
+                rows.append({"offset": int(batch.offsets[i])} | fields)
     at = sum(row["offset"] < first.offset for row in rows)
     return rows[max(0, at - AROUND) : at + AROUND + 1]

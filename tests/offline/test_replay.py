@@ -1,0 +1,71 @@
+"""Replay: the same bytes however the work is cut, resumable, and respectful of erasures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from streams.errors import ConfigError
+from streams.offline import results
+from streams.offline.run import Job, replay
+from streams.offline.source import RecordingSource, open_source
+from streams.privacy import account_digest
+from tests.offline import world
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> RecordingSource:
+    files = world.stream(tmp_path_factory.mktemp("stream"), late=0.02, duplicates=0.02, faults=0.02)
+    return RecordingSource(open_source(*files, tmp_path_factory.mktemp("spool")).location())
+
+
+def job(source: RecordingSource, out: Path, batch: int = 4_096) -> Job:
+    return Job(source, (world.settings(),), out, batch=batch)
+
+
+def test_jobs_and_batch_sizes_leave_no_trace(source: RecordingSource, tmp_path: Path) -> None:
+    one = replay(job(source, tmp_path / "a"))
+    two = replay(job(source, tmp_path / "b", batch=77), jobs=2)
+    assert one["digest"] == two["digest"]
+    assert one["messages"] == sum(source.rows(shard) for shard in source.shards())
+    assert set(one["outcomes"]) == {"scored", "duplicate", "dead"}
+    assert sum(one["dead"].values()) == one["outcomes"]["dead"]
+
+
+def test_a_run_goes_on_with_the_shards_that_are_missing(
+    source: RecordingSource, tmp_path: Path
+) -> None:
+    whole = replay(job(source, tmp_path / "a"))
+    kept = results.shard_path(tmp_path / "a", 0)
+    before = kept.stat().st_mtime_ns
+    for shard in results.shards(tmp_path / "a")[1:]:
+        results.shard_path(tmp_path / "a", shard).unlink()
+    (tmp_path / "a" / "00003.part").write_bytes(b"the remains of a run that died")
+    again = replay(job(source, tmp_path / "a"))
+    assert again["digest"] == whole["digest"]
+    assert kept.stat().st_mtime_ns == before
+    assert not list((tmp_path / "a").glob("*.part"))
+
+
+def test_the_results_of_another_job_are_not_mixed_in(
+    source: RecordingSource, tmp_path: Path
+) -> None:
+    replay(job(source, tmp_path / "a"))
+    other = Job(source, (world.settings("decide.block=0.9"),), tmp_path / "a")
+    with pytest.raises(ConfigError, match="another replay"):
+        replay(other)
+
+
+def test_an_erased_account_does_not_come_back(source: RecordingSource, tmp_path: Path) -> None:
+    replay(job(source, tmp_path / "a"))
+    before = results.read(tmp_path / "a", ["account_id", "offset"])
+    account = before["account_id"].drop_null()[0].as_py()
+    forgotten = {account_digest(account): 10**9}
+    replay(Job(source, (world.settings(),), tmp_path / "b", forgotten=forgotten))
+    after = results.read(tmp_path / "b", ["account_id", "reason"])
+    assert account not in after["account_id"].to_pylist()
+    gone = before["account_id"].to_pylist().count(account)
+    assert after["reason"].to_pylist().count("forgotten") >= gone
+    others = [name for name in before["account_id"].to_pylist() if name not in (account, None)]
+    assert [name for name in after["account_id"].to_pylist() if name is not None] == others
