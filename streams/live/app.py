@@ -241,7 +241,20 @@ def run(settings: Settings, ready: Callable[[], None] = lambda: None) -> int:
     return 1
 
 
+class _Told(logging.Filter):
+    """Keeps Faust from logging, with a traceback, a deliberate error that is told to the user."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is to be logged."""
+        given = record.args if isinstance(record.args, tuple) else ()
+        return not any(isinstance(each, FraudstreamError) for each in given) or (
+            record.name.startswith("streams.") and record.exc_info is None
+        )
+
+
 def _quiet(settings: Settings) -> None:
     level = logging.INFO if settings.log.level == "DEBUG" else logging.WARNING
     for name in CHATTY:
         logging.getLogger(name).setLevel(level)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(_Told())

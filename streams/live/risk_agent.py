@@ -11,7 +11,6 @@ starts there and not at the start of the log.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from typing import Final
 
@@ -20,13 +19,13 @@ from confluent_kafka import KafkaException
 from streams.decode import decode
 from streams.errors import BrokerError, FraudstreamError
 from streams.labels import decode_labels
+from streams.live.risk_lock import Leadership
 from streams.live.risk_log import Chunk, RiskLog
-from streams.live.risk_store import KEEP_DAYS, LOCK_MS, NotLeader, RiskStore
+from streams.live.risk_store import KEEP_DAYS, NotLeader, RiskStore
 from streams.risk import digest_of
 from streams.risk_feed import NO_DAY, RiskFeed
 from streams.settings import Settings
 
-RENEW_EVERY_S: Final = LOCK_MS / 4_000
 STAND_BY_S: Final = 1.0
 AHEAD_DAYS: Final = 20
 """A partition so far ahead of the slowest one is not read on: memory holds what lies between."""
@@ -46,11 +45,9 @@ def serve(settings: Settings, store: RiskStore, stopped: Callable[[float], bool]
             token = store.take()
             if token is None:
                 continue
-            try:
+            with Leadership(store, token) as lead:
                 _logger.info("building risk snapshots (token %d)", token)
-                Builder(settings, store, token).run(stopped)
-            finally:
-                store.release(token)
+                Builder(settings, store, lead).run(stopped)
         except NotLeader:
             _logger.warning("another worker has taken over the building of risk snapshots")
         except (FraudstreamError, KafkaException) as error:
@@ -60,11 +57,10 @@ def serve(settings: Settings, store: RiskStore, stopped: Callable[[float], bool]
 class Builder:
     """Builds while it holds the lock."""
 
-    def __init__(self, settings: Settings, store: RiskStore, token: int) -> None:
+    def __init__(self, settings: Settings, store: RiskStore, lead: Leadership) -> None:
         self._store = store
-        self._token = token
+        self._lead = lead
         self._max_future_ms = settings.worker.max_future_s * 1_000
-        self._renewed = time.monotonic()
         self._delay = settings.risk.delay_days
         self._log = RiskLog(settings)
         self._kept: dict[int, str] = {}
@@ -75,41 +71,41 @@ class Builder:
     def run(self, stopped: Callable[[float], bool]) -> None:
         """Read and publish until stopped. Raises NotLeader, BrokerError, StoreError."""
         try:
-            feed = self._begin()
+            feed = self._begin(stopped)
             while not stopped(0.0):
-                self._renew()
+                self._lead.beat()
                 for chunk in self._log.read():
                     self._add(feed, chunk)
-                    self._renew()
+                    self._lead.beat()
                 self._advance(feed)
                 self._balance(feed)
         finally:
             self._log.close()
 
-    def _begin(self) -> RiskFeed:
+    def _begin(self, stopped: Callable[[float], bool]) -> RiskFeed:
         """Start where the builder before stopped, or at the start of the log."""
         about = self._log.about(self._delay)
         state = self._store.state()
         if state.about != about:
-            self._store.begin(self._token, about)
+            self._store.begin(self._lead.token, about)
             state = self._store.state()
         restart = state.restart or {}
         transactions = self._log.open("transactions", restart.get("transactions", {}))
         labels = self._log.open("labels", restart.get("labels", {}))
         self._kept = self._store.days()
         feed = RiskFeed(self._delay, transactions, labels, state.front)
-        self._read_labels(feed)
+        self._read_labels(feed, stopped)
         return feed
 
-    def _read_labels(self, feed: RiskFeed) -> None:
+    def _read_labels(self, feed: RiskFeed, stopped: Callable[[float], bool]) -> None:
         """All labels of now first: no snapshot can be due before, and they are few."""
         marks = self._log.ends("labels")
         self._log.assign(["labels"])
-        while not self._passed("labels", marks):
-            self._renew()
+        while not (self._passed("labels", marks) or stopped(0.0)):
+            self._lead.beat()
             for chunk in self._log.read():
                 self._add(feed, chunk)
-                self._renew()
+                self._lead.beat()
         self._log.assign(["transactions", "labels"])
 
     def _add(self, feed: RiskFeed, chunk: Chunk) -> None:
@@ -152,13 +148,17 @@ class Builder:
             digest = digest_of(content)
             self._kept.setdefault(snapshot.day, digest)
             self._store.publish(
-                self._token, snapshot.day, digest, content, dropped=self._outdated(snapshot.day)
+                self._lead.token,
+                snapshot.day,
+                digest,
+                content,
+                dropped=self._outdated(snapshot.day),
             )
-            self._renew()
+            self._lead.beat()
         if feed.front is not None and feed.front != before:
             transactions, labels = feed.restart()
             restart = {"transactions": transactions, "labels": labels}
-            self._store.publish(self._token, feed.front, None, None, restart)
+            self._store.publish(self._lead.token, feed.front, None, None, restart)
 
     def _outdated(self, front: int) -> dict[int, str]:
         old = {day: digest for day, digest in self._kept.items() if day < front - KEEP_DAYS}
@@ -178,12 +178,6 @@ class Builder:
             elif partition not in self._held and day > slowest + AHEAD_DAYS:
                 self._held.add(partition)
                 self._log.pause(partition)
-
-    def _renew(self) -> None:
-        now = time.monotonic()
-        if now - self._renewed >= RENEW_EVERY_S:
-            self._store.renew(self._token)
-            self._renewed = now
 
 
 def check_topics(settings: Settings) -> str:

@@ -67,8 +67,8 @@ class RiskLog:
                     "enable.partition.eof": True,
                     "fetch.wait.max.ms": 50,
                     "fetch.queue.backoff.ms": 5,
-                    "queued.min.messages": 50_000,
-                    "queued.max.messages.kbytes": 32_768,
+                    "queued.min.messages": 20_000,
+                    "queued.max.messages.kbytes": 8_192,
                 },
             )
         )

@@ -24,6 +24,7 @@ from streams.decode import decode
 from streams.labels import decode_labels
 from streams.live import risk_agent
 from streams.live.risk_agent import check_topics, serve
+from streams.live.risk_lock import Leadership
 from streams.live.risk_process import RiskProcess
 from streams.live.risk_source import RiskSource
 from streams.live.risk_store import NotLeader, RiskStore, packed, unpacked
@@ -347,3 +348,25 @@ def test_snapshots_of_other_topics_are_not_used(settings: Settings, store: RiskS
 def test_packed_snapshots_come_back() -> None:
     content = os.urandom(20) + bytes(80) + os.urandom(800)
     assert unpacked(packed(content)) == content and unpacked(packed(content[:20])) == content[:20]
+
+
+def test_the_lock_is_kept_while_the_builder_gets_on(
+    store: RiskStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streams.live.risk_lock.RENEW_EVERY_S", 0.05)
+    monkeypatch.setattr("streams.live.risk_store.LOCK_MS", 400)
+    token = store.take()
+    assert token is not None
+    with Leadership(store, token, stalled_s=1.5) as lead:
+        for _ in range(10):
+            time.sleep(0.1)
+            lead.beat()
+        assert store.take() is None
+        # One step takes longer than the lock lives: it is kept. One that never ends: it is not.
+        time.sleep(0.8)
+        lead.beat()
+        until(lambda: store.take() is not None, 10)
+        with pytest.raises(NotLeader):
+            lead.beat()
+    # What somebody else has is not given back.
+    assert store.alive()

@@ -1,0 +1,69 @@
+"""Keeps the builder's lock while the builder gets on.
+
+In: the store, the token. Out: the lock renewed from a thread of its own, because one step of the
+builder (a large read on a busy machine) may take longer than the lock lives.
+Does not know what is built. A builder that says nothing for STALLED_S loses the lock.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from contextlib import suppress
+from typing import Final
+
+from streams.errors import StoreError
+from streams.live.risk_store import LOCK_MS, NotLeader, RiskStore
+
+RENEW_EVERY_S: Final = LOCK_MS / 4_000
+STALLED_S: Final = 60.0
+
+_logger = logging.getLogger(__name__)
+
+
+class Leadership:
+    """The right to build. Use as a context; it gives the lock back at the end."""
+
+    def __init__(self, store: RiskStore, token: int, *, stalled_s: float = STALLED_S) -> None:
+        self.token = token
+        self._store = store
+        self._stalled_s = stalled_s
+        self._beaten = time.monotonic()
+        self._lost = False
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._renew, name="risk-lock", daemon=True)
+
+    def __enter__(self) -> Leadership:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *rest: object) -> None:
+        self._ended.set()
+        self._thread.join()
+        if not self._lost:
+            # Without an answer the lock ends by itself.
+            with suppress(StoreError):
+                self._store.release(self.token)
+
+    def beat(self) -> None:
+        """The builder got on by a step. Raises NotLeader when the lock is gone."""
+        self._beaten = time.monotonic()
+        if self._lost:
+            raise NotLeader("the lock went to another worker")
+
+    def _renew(self) -> None:
+        while not self._ended.wait(RENEW_EVERY_S):
+            if time.monotonic() - self._beaten > self._stalled_s:
+                _logger.error("the builder of risk snapshots stands still; giving the lock up")
+                self._lost = True
+            else:
+                try:
+                    self._store.renew(self.token)
+                except NotLeader:
+                    self._lost = True
+                except StoreError as error:
+                    # Asked again soon; if that takes too long, somebody else has the lock.
+                    _logger.warning("cannot renew the lock of risk snapshots: %s", error)
+            if self._lost:
+                return

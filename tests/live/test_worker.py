@@ -1,0 +1,149 @@
+"""Whole workers as processes, on the real broker and the real Redis."""
+
+from __future__ import annotations
+
+import signal
+import time
+import urllib.request
+from pathlib import Path
+
+import redis
+
+from streams.dev import kafka as kafka_server
+from streams.dev import process
+from streams.live.failpoint import KILLED, STEPS
+from tests.certificates import Certificates
+from tests.conftest import PASSWORD, USER
+from tests.live.reading import publish, settings_for
+from tests.live.workers import check_scores, payments, scored, team
+
+
+def test_two_workers_share_the_work_and_leave_in_order(
+    kafka: str, redis_url: str, topic_prefix: str, tmp_path: Path
+) -> None:
+    settings = settings_for(kafka, topic_prefix, partitions=4)
+    port = process.free_port()
+    with team(settings, redis_url, tmp_path) as workers:
+        one = workers.start(f"metrics.port={port}")
+        two = workers.start()
+        one.ready(), two.ready()
+        publish(settings, payments(400, 4))
+        one.until(lambda: scored(settings) >= 400, 60)
+
+        def metrics() -> dict[str, float]:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+                lines = answer.read().decode().splitlines()
+            pairs = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+            return {name: float(value) for name, value in pairs}
+
+        assert metrics()["fraudstream_partitions"] == 2
+        assert 0 < metrics()["fraudstream_transactions_scored_total"] < 400
+        one.until(lambda: all(v == 0 for n, v in metrics().items() if "lag_messages{" in n), 10)
+        for worker in (two, one):
+            code, took_s = worker.stop()
+            assert code == 0, worker.said()
+            assert took_s < 5
+        # Nothing is left over: another worker finds nothing to resend and nothing to redo.
+        with redis.Redis.from_url(redis_url) as client:
+            assert client.keys("*:out") == []
+        three = workers.start().ready()
+        time.sleep(1)
+        assert three.stop()[0] == 0
+    copies = check_scores(settings, 400)
+    assert set(copies.values()) == {1}
+
+
+def test_a_killed_worker_loses_nothing_and_its_partitions_move(
+    kafka: str, redis_url: str, topic_prefix: str, tmp_path: Path
+) -> None:
+    settings = settings_for(kafka, topic_prefix, partitions=4)
+    with team(settings, redis_url, tmp_path) as workers:
+        one, two = workers.start("worker.batch_events=16"), workers.start()
+        one.ready(), two.ready()
+        publish(settings, payments(300, 4))
+        one.until(lambda: scored(settings) > 50, 60)
+        two.signal(signal.SIGKILL)
+        killed = time.monotonic()
+        publish(settings, payments(300, 4, begin=300))
+        one.until(lambda: scored(settings) >= 600, 60)
+        assert time.monotonic() - killed < settings.kafka.session_timeout_ms / 1000 + 20
+        one.until(lambda: len(check_scores(settings, 600)) == 600, 10)
+
+
+def test_a_frozen_worker_wakes_up_fenced(
+    kafka: str, redis_url: str, topic_prefix: str, tmp_path: Path
+) -> None:
+    settings = settings_for(kafka, topic_prefix, partitions=2)
+    with team(settings, redis_url, tmp_path) as workers:
+        frozen = workers.start("worker.failpoint=settled:1:stop").ready()
+        publish(settings, payments(50, 2))
+        frozen.until(frozen.frozen, 60)
+        partner = workers.start().ready()
+        partner.until(lambda: scored(settings) >= 50, 60)
+        frozen.signal(signal.SIGCONT)
+        frozen.until(lambda: "giving the partition up" in frozen.said(), 30)
+        # It lives on, and takes part again.
+        publish(settings, payments(50, 2, begin=50))
+        partner.until(lambda: scored(settings) >= 100, 60)
+        assert frozen.stop()[0] == 0 and partner.stop()[0] == 0
+    assert set(check_scores(settings, 100).values()) == {1}
+
+
+def test_a_crash_at_every_step_loses_nothing(
+    kafka: str, redis_url: str, topic_prefix: str, tmp_path: Path
+) -> None:
+    settings = settings_for(kafka, topic_prefix, partitions=1)
+    # After `delivered` the messages are out, and the next worker sends them again.
+    twice = {"delivered", "trimmed", "acked"}
+    with team(settings, redis_url, tmp_path) as workers:
+        for number, step in enumerate(STEPS):
+            publish(settings, payments(10, 1, begin=10 * number))
+            worker = workers.start(f"worker.failpoint={step}:1", "worker.batch_events=8192")
+            assert worker.ended() == KILLED, worker.said()
+        last = workers.start().ready()
+        last.until(lambda: scored(settings) >= 10 * (len(STEPS) + len(twice)), 60)
+        assert last.stop()[0] == 0
+    copies = check_scores(settings, 10 * len(STEPS))
+    assert set(copies.values()) <= {1, 2}
+
+
+def test_an_empty_redis_is_refused_when_the_group_has_worked(
+    kafka: str, redis_url: str, topic_prefix: str, tmp_path: Path
+) -> None:
+    settings = settings_for(kafka, topic_prefix, partitions=1)
+    publish(settings, payments(20, 1))
+    with team(settings, redis_url, tmp_path) as workers:
+        worker = workers.start().ready()
+        worker.until(lambda: scored(settings) >= 20, 60)
+        assert worker.stop()[0] == 0
+        with redis.Redis.from_url(redis_url) as client:
+            client.flushall()
+        refused = workers.start()
+        assert refused.ended() == 1
+        assert "fraudstream rebuild" in refused.said() and "Traceback" not in refused.said()
+    assert scored(settings) == 20
+
+
+def test_sasl_over_tls_lets_a_worker_work_and_a_wrong_password_ends_it(
+    broker: kafka_server.Broker,
+    kafka: str,
+    tls_files: Certificates,
+    redis_url: str,
+    topic_prefix: str,
+    tmp_path: Path,
+) -> None:
+    settings = settings_for(kafka, topic_prefix, partitions=1)
+    publish(settings, payments(20, 1))
+    secure = [
+        f"kafka.bootstrap={broker.secure_bootstrap}",
+        "kafka.security_protocol=SASL_SSL",
+        f"kafka.sasl_username={USER}",
+        f"kafka.ssl_ca={tls_files.ca}",
+    ]
+    with team(settings, redis_url, tmp_path) as workers:
+        worker = workers.start(*secure, f"kafka.sasl_password={PASSWORD}").ready()
+        worker.until(lambda: scored(settings) >= 20, 60)
+        assert worker.stop()[0] == 0
+        wrong = workers.start(*secure, "kafka.sasl_password=wrong-Pa55word")
+        assert wrong.ended() == 1
+        assert "refuses user" in wrong.said() and "wrong-Pa55word" not in wrong.said()
