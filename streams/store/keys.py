@@ -8,8 +8,9 @@ Does not know what the keys hold.
     fs:{p}:a:<account>   string: the account's packed record
     fs:{p}:out           hash: sequence number -> packed outbox entry
     fs:{p}:gone          hash: digest of an erased account -> cut offset
-    fs:generation        string: the generation that workers use; absent means 0
-    fs:building          string: the generation that `rebuild` is making; absent most of the time
+    fs:generation        hash: `current`, the generation that workers use (absent: 0), `before`, the
+                         one it took over from, `partitions`, the topic's count that it was made
+                         for, `building`, the generation that `rebuild` is making (mostly absent)
 
 Generation g > 0 has the prefix `fs.g` in the place of `fs` (a namespace has no dot, so no other
 namespace can meet it). Every key of partition p carries the hash tag {p}: one script may touch all
@@ -46,8 +47,3 @@ def prefix(namespace: str, generation: int) -> str:
 def pointer(namespace: str) -> str:
     """The key that says which generation is in use."""
     return f"{namespace}:generation"
-
-
-def building(namespace: str) -> str:
-    """The key that says which generation is being built."""
-    return f"{namespace}:building"

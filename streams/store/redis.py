@@ -22,6 +22,7 @@ from streams.store import (
     Identity,
     Scrub,
     checks,
+    generations,
     keys,
     scripts,
 )
@@ -62,10 +63,15 @@ class RedisStore:
     def acquire(self, partition: int, identity: Identity) -> Claim:
         owner = os.urandom(8).hex()
         for _ in range(ACQUIRE_ATTEMPTS):
-            generation = self._current()
-            names = [keys.of(self._namespace, generation, partition).part]
-            if generation and self._generation is None:
-                names.append(keys.of(self._namespace, generation - 1, partition).part)
+            generation, names = self._generation or 0, []
+            if self._generation is None:
+                now = generations.read(self._client, self._namespace, identity.partitions)
+                if now.partitions != identity.partitions:
+                    checks.refuse_claim(partition, identity, "PARTITIONS", str(now.partitions))
+                generation = now.current
+                if now.before is not None:
+                    names.append(keys.of(self._namespace, now.before, partition).part)
+            names.insert(0, keys.of(self._namespace, generation, partition).part)
             code, *state = scripts.run(
                 self._client,
                 self.acquire_script,
@@ -173,8 +179,8 @@ class RedisStore:
             _refuse(claim, None, text(code), text(detail))
 
     def forget(self, partition: int, account: str, cut_offset: int, scrub: Scrub) -> None:
-        being_built = self._number(keys.building(self._namespace))
-        for generation in {self._current(), being_built} - {None}:
+        now = generations.read(self._client, self._namespace)
+        for generation in {now.current, now.building} - {None}:
             own = keys.of(self._namespace, cast(int, generation), partition)
             # The count first: no commit that knew the account can come after it.
             scripts.run(
@@ -210,17 +216,6 @@ class RedisStore:
     def _keys(self, claim: Claim) -> keys.Keys:
         return keys.of(self._namespace, claim.generation, claim.partition)
 
-    def _current(self) -> int:
-        """The generation to use."""
-        if self._generation is not None:
-            return self._generation
-        return self._number(keys.pointer(self._namespace)) or 0
-
-    def _number(self, key: str) -> int | None:
-        with scripts.named_failures(-1):
-            found = cast(bytes | None, self._client.get(key))
-        return None if found is None else int(found)
-
 
 def _compare(claim: Claim, at: int | None, state: Sequence[bytes | None]) -> None:
     """The checks of commit.lua, for a load. Raises Fenced, Conflict, StoreUnready."""
@@ -246,7 +241,7 @@ def _refuse(claim: Claim, expected: int | None, code: str, detail: str) -> NoRet
     if code == "FENCED":
         raise Fenced(f"owner {detail} took over from {claim.token}", partition=partition)
     if code == "RETIRED":
-        raise Fenced(f"key generation {claim.generation} is retired", partition=partition)
+        raise Conflict(f"key generation {claim.generation} is retired", partition=partition)
     if code == "OFFSET":
         raise Conflict(f"stored offset is {detail or None}", partition=partition, offset=expected)
     if code == "ERASED":

@@ -64,7 +64,8 @@ def test_the_keys_are_those_of_the_design(direct: redis.Redis) -> None:
     store = RedisStore(direct, "ns")
     claim = store.acquire(3, TOPIC)
     store.commit(claim, Commit(None, 5, whole("a", b"x"), (("b", 1),), b"e"))
-    assert sorted(direct.keys()) == [b"ns:{3}:a:a", b"ns:{3}:gone", b"ns:{3}:out", b"ns:{3}:part"]
+    names = [b"generation", b"{3}:a:a", b"{3}:gone", b"{3}:out", b"{3}:part"]
+    assert sorted(direct.keys()) == [b"ns:" + name for name in names]
     assert direct.hgetall("ns:{3}:part") == {
         b"token": b"1",
         b"owner": claim.owner.encode(),
