@@ -28,14 +28,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streams.errors import RecordCorrupt
-from streams.kernels.cells import DIRTY, FREE, Cells
+from streams.kernels.cells import DIRTY, FREE, Cells, before
 from streams.kernels.pack import load_records, measure_pieces, release_blocks, store_pieces
 from streams.kernels.panes import BLOCK_WORDS, INDEX_WORDS
 from streams.kernels.record import HEADER_WORDS, PANE_ROWS
 from streams.writes import WHOLE, Writes
 
 BLOCK_BYTES: Final = BLOCK_WORDS * 8
-SLOT_BYTES: Final = HEADER_WORDS * 8 + INDEX_WORDS * 4 + 8 + 8 + PANE_ROWS * 4 + 1 + 4 + 8
+SLOT_BYTES: Final = HEADER_WORDS * 8 + INDEX_WORDS * 4 + 24 + 8 + PANE_ROWS * 4 + 1 + 4 + 8
 NAME_BYTES: Final = 220
 """Measured cost of an account's name: the string, its place in the dictionary and in the list."""
 ACCOUNT_BYTES: Final = SLOT_BYTES + NAME_BYTES + BLOCK_BYTES
@@ -114,7 +114,7 @@ class Arena:
         words = np.frombuffer(b"".join(record for _, record in known), np.uint64)
         starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
         slots = self.slots([account for account, _ in known])
-        bad = load_records(self.cells, words, starts, slots)
+        bad = load_records(self.cells, before(1), words, starts, slots)
         if bad != len(known):
             raise self._corrupt(f"record {bad + 1} of {len(known)} in this load")
 
@@ -193,7 +193,7 @@ class Arena:
         cells = self.cells
         idle = np.flatnonzero((self._seen >= 0) & (self._seen < self._clock) & (cells.state == 0))
         idle = idle[np.argsort(self._seen[idle], kind="stable")].astype(np.int32)
-        freed = np.cumsum((cells.index[idle] >= 0).sum(axis=1))
+        freed = np.cumsum((cells.chain[idle] >= 0).sum(axis=1))
         wanted = max(
             slots, int(np.searchsorted(freed, blocks)) + 1, len(self._names) // EVICT_SHARE, 1
         )
@@ -238,11 +238,11 @@ def _cells(slots: int, blocks: int) -> Cells:
     """Empty arrays. Zeros and untouched memory cost nothing until they are used."""
     return Cells(
         heads=np.zeros((slots, HEADER_WORDS), np.uint64),
-        index=np.full((slots, INDEX_WORDS), -1, np.int32),
+        chain=np.full((slots, INDEX_WORDS), -1, np.int32),
         blocks=np.empty((blocks, BLOCK_WORDS), np.uint64),
         free=np.empty(blocks, np.int32),
         tally=np.zeros(2, np.int64),
-        trail=np.zeros(slots, np.uint64),
+        trail=np.zeros((slots, 3), np.uint64),
         ring_marks=np.zeros(slots, np.uint64),
         pane_marks=np.zeros((slots, PANE_ROWS), np.uint32),
         state=np.zeros(slots, np.uint8),

@@ -6,11 +6,15 @@ run of record words with its place in the record. Does not know account names or
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from model.inputs import EVENT_WORDS, HISTORY
-from streams.kernels.cells import WHOLE, Cells
+from streams.kernels import SOURCES
+from streams.kernels.cells import LAST_COUNTRY, LAST_PLACE, TRAIL, WHOLE, Before, Cells
 from streams.kernels.panes import BLOCK_WORDS, RING_BLOCKS
 from streams.kernels.record import (
     CHECKSUM,
@@ -22,14 +26,18 @@ from streams.kernels.record import (
     PANES_AT,
     VERSION,
     VERSION_SHIFT,
+    Flag,
+    Int,
+    Ints,
+    Word,
+    Words,
     entry,
     kernel,
     mix,
+    outline,
 )
 from streams.kernels.ring import gather, trail_of, unpack_state
 from streams.kernels.update import take_block
-
-Words = NDArray[np.uint64]
 
 GAP_WORDS = 16
 """Two changed runs at most this far apart become one piece: a piece costs more than 128 bytes."""
@@ -45,14 +53,14 @@ _VERSION_SHIFT = np.uint64(VERSION_SHIFT)
 
 
 @kernel
-def record_words(w0: np.uint64) -> int:
+def record_words(w0: Word) -> Int:
     """Length of a record by its header."""
     _, count, _, rows = unpack_state(w0)
     return HEADER_WORDS + count * EVENT_WORDS + rows * PANE_ROW_WORDS
 
 
 @kernel
-def header_checksum(head: Words) -> np.uint64:
+def header_checksum(head: Words) -> Word:
     """The header's share of the checksum."""
     change = np.uint64(0)
     for word in range(HEADER_WORDS):
@@ -62,14 +70,14 @@ def header_checksum(head: Words) -> np.uint64:
 
 
 @kernel
-def locate(cells: Cells, slot: int, word: int) -> tuple[int, int]:
+def locate(cells: Cells, slot: Int, word: Int) -> tuple[Int, Int]:
     """(block, word in it) of a record word behind the header. Runs of 4 words stay together."""
     behind = word - HEADER_WORDS
-    return cells.index[slot, behind // BLOCK_WORDS], behind % BLOCK_WORDS
+    return cells.chain[slot, behind // BLOCK_WORDS], behind % BLOCK_WORDS
 
 
 @kernel
-def is_sound(words: Words) -> bool:
+def is_sound(words: Words) -> Flag:
     """A whole record has a known version, fitting counts and length, and its checksum."""
     if len(words) < HEADER_WORDS or np.int64(words[0] >> _VERSION_SHIFT) != VERSION:
         return False
@@ -84,38 +92,39 @@ def is_sound(words: Words) -> bool:
     return change == words[CHECKSUM]
 
 
-@entry
-def load_records(
-    cells: Cells, words: Words, starts: NDArray[np.int64], slots: NDArray[np.int32]
-) -> int:
+@outline
+def _load(
+    cells: Cells, scratch: Before, words: Words, starts: NDArray[np.int64], slots: Ints
+) -> Int:
     """Fill empty slots from records that lie one after the other in `words`.
 
     starts: int64 [m + 1], record i is words[starts[i] : starts[i + 1]]. The pool holds enough
     blocks. Returns m, or the number of the first record that is not sound.
     """
-    scratch = np.empty((HISTORY, EVENT_WORDS), np.uint64)
     for i in range(len(slots)):
         record = words[starts[i] : starts[i + 1]]
         if not is_sound(record):
             return i
         slot = slots[i]
-        head = cells.heads[slot]
         for word in range(HEADER_WORDS):
-            head[word] = record[word]
-        head[CHECKSUM] ^= header_checksum(record)
+            cells.heads[slot, word] = record[word]
+        cells.heads[slot, CHECKSUM] ^= header_checksum(record)
         for at in range(HEADER_WORDS, len(record), BLOCK_WORDS):
             block = take_block(cells)
-            cells.index[slot, (at - HEADER_WORDS) // BLOCK_WORDS] = block
+            cells.chain[slot, (at - HEADER_WORDS) // BLOCK_WORDS] = block
             for word in range(min(BLOCK_WORDS, len(record) - at)):
                 cells.blocks[block, word] = record[at + word]
-        _, count, start, _ = unpack_state(head[0])
-        gather(cells.blocks, cells.index[slot], start, count, scratch)
-        cells.trail[slot] = trail_of(scratch, HISTORY - count)
+        _, count, start, _ = unpack_state(record[0])
+        gather(cells.blocks, cells.chain, slot, start, count, scratch.spare, 0)
+        trail, places, countries = trail_of(scratch.spare, 0, HISTORY - count, scratch)
+        cells.trail[slot, TRAIL] = trail
+        cells.trail[slot, LAST_PLACE] = places
+        cells.trail[slot, LAST_COUNTRY] = countries
     return len(slots)
 
 
 @kernel
-def is_marked(cells: Cells, slot: int, word: int) -> bool:
+def is_marked(cells: Cells, slot: Int, word: Int) -> Flag:
     """The unit that starts at this record word (a ring event or a pane) differs from the store."""
     one = np.uint64(1)
     if word < PANES_AT:
@@ -126,8 +135,8 @@ def is_marked(cells: Cells, slot: int, word: int) -> bool:
     return (np.uint64(cells.pane_marks[slot, row]) >> pane) & one == one
 
 
-@kernel
-def find_pieces(cells: Cells, slot: int, whole: bool, runs: NDArray[np.int64]) -> int:
+@outline
+def find_pieces(cells: Cells, slot: Int, whole: Flag, runs: NDArray[np.int64]) -> Int:
     """The runs [from, to) of record words to write; from ALL is the whole record. Their number."""
     length = record_words(cells.heads[slot, 0])
     runs[0, 0] = 0
@@ -148,8 +157,8 @@ def find_pieces(cells: Cells, slot: int, whole: bool, runs: NDArray[np.int64]) -
     return last + 1
 
 
-@entry
-def measure_pieces(cells: Cells, slots: NDArray[np.int32], whole: bool) -> tuple[int, int]:
+@outline
+def _measure(cells: Cells, slots: Ints, whole: Flag) -> tuple[Int, Int]:
     """(pieces, words) that `store_pieces` will make of these slots."""
     runs = np.empty((HISTORY + PANE_ROWS * PANES, 2), np.int64)
     pieces, words = 0, 0
@@ -161,10 +170,8 @@ def measure_pieces(cells: Cells, slots: NDArray[np.int32], whole: bool) -> tuple
     return pieces, words
 
 
-@entry
-def store_pieces(
-    cells: Cells, slots: NDArray[np.int32], whole: bool, pieces: NDArray[np.int64], out: Words
-) -> None:
+@outline
+def _store(cells: Cells, slots: Ints, whole: Flag, pieces: NDArray[np.int64], out: Words) -> None:
     """Copy what differs from the store (with `whole`, everything) of each slot into `out`.
 
     pieces: int64 [p, 3]: number of the slot in `slots`, record word (or ALL), words; in the order
@@ -192,19 +199,51 @@ def store_pieces(
                 at += 1
 
 
-@entry
-def release_blocks(cells: Cells, slots: NDArray[np.int32]) -> None:
+@outline
+def _release(cells: Cells, slots: Ints) -> None:
     """Give the blocks of these slots back to the pool and empty the slots."""
     for slot in slots:
-        for i in range(cells.index.shape[1]):
-            if cells.index[slot, i] >= 0:
-                cells.free[cells.tally[0]] = cells.index[slot, i]
+        for i in range(cells.chain.shape[1]):
+            if cells.chain[slot, i] >= 0:
+                cells.free[cells.tally[0]] = cells.chain[slot, i]
                 cells.tally[0] += 1
-                cells.index[slot, i] = -1
+                cells.chain[slot, i] = -1
         cells.heads[slot, :] = 0
-        cells.trail[slot] = 0
+        cells.trail[slot, :] = 0
         cells.ring_marks[slot] = 0
         cells.pane_marks[slot, :] = 0
 
+
+def _entries(sources: str) -> tuple[Callable[..., Any], ...]:
+    """The four above as Python calls them; see `streams.kernels` for `sources`."""
+
+    @entry
+    def load_records(
+        cells: Cells, scratch: Before, words: Words, starts: NDArray[np.int64], slots: Ints
+    ) -> Int:
+        assert sources
+        return _load(cells, scratch, words, starts, slots)
+
+    @entry
+    def measure_pieces(cells: Cells, slots: Ints, whole: Flag) -> tuple[Int, Int]:
+        assert sources
+        return _measure(cells, slots, whole)
+
+    @entry
+    def store_pieces(
+        cells: Cells, slots: Ints, whole: Flag, pieces: NDArray[np.int64], out: Words
+    ) -> None:
+        assert sources
+        _store(cells, slots, whole, pieces, out)
+
+    @entry
+    def release_blocks(cells: Cells, slots: Ints) -> None:
+        assert sources
+        _release(cells, slots)
+
+    return load_records, measure_pieces, store_pieces, release_blocks
+
+
+load_records, measure_pieces, store_pieces, release_blocks = _entries(SOURCES)
 
 assert RING_BLOCKS * BLOCK_WORDS == PANES_AT - HEADER_WORDS

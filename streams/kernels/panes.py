@@ -1,38 +1,44 @@
 """Panes: what is kept of events that have left an account's ring.
 
-In: one gone event, or a window that reaches behind the ring. Out: changed pane words, or the
-window's aggregates with the panes added. Does not know the ring, the arena's accounts or features.
+In: one gone event, or a window that reaches behind the ring. Out: changed pane words, or what the
+panes add to the window. Does not know the ring, account names or features.
 
 How it works, in steps:
 
 1. Pane row r belongs to one window (30 d first, then shorter) and cuts time into panes of
    WIDTHS[r] ms; pane number id = event_time // width lies in slot id % 32 of the row.
-2. A window of W ms touches at most W / width + 2 <= 32 panes, so slots do not collide within one.
+2. A window of W ms touches at most W / width + 1 < 32 panes, so slots do not collide within one.
 3. A gone event enters the rows whose window it may still touch: time > newest - W - width. That
    sum falls from row to row, so those rows are a prefix and rows are added in one order only.
 4. A slot with an older id is reset; one with a newer id is kept and the event is dropped there.
 5. A window takes every pane that overlaps [t - W, t]: whole panes, so up to one width too much.
 
-Pane words: id (32) | count (32); sum; squares high; squares low; min; max; place bits; country
-bits.
+Pane words: id (32) | count (32); sum; squares high; squares low; min; max; 64-bit sets of places
+and of countries.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-from model.inputs import (
-    AMOUNT_SHIFT,
-    COUNTRY_MASK,
-    COUNTRY_SHIFT,
-    PLACE_SHIFT,
-    TIME_SHIFT,
-)
 from streams.features import WINDOWS_MS
-from streams.kernels.record import PANE_ROWS, PANE_WORDS, PANES, PANES_AT, kernel, mix, multiply
-
-Words = NDArray[np.uint64]
+from streams.kernels.cells import TOTALS
+from streams.kernels.record import (
+    PANE_ROWS,
+    PANE_WORDS,
+    PANES,
+    PANES_AT,
+    Flag,
+    Int,
+    Ints,
+    Word,
+    Words,
+    kernel,
+    mix,
+    multiply,
+    outline,
+)
+from streams.kernels.ring import ONE, ZERO, amount_of, country_of, place_of, time_of
 
 SPANS = np.array(sorted(WINDOWS_MS.values(), reverse=True), dtype=np.int64)
 """Window length of each pane row, longest first."""
@@ -47,20 +53,14 @@ INDEX_WORDS = RING_BLOCKS + PANE_ROWS * ROW_BLOCKS
 
 _32 = np.uint64(32)
 _LOW = np.uint64(0xFFFFFFFF)
-_ONE = np.uint64(1)
 _63 = np.uint64(63)
-_TIME = np.uint64(TIME_SHIFT)
-_AMOUNT = np.uint64(AMOUNT_SHIFT)
-_PLACE = np.uint64(PLACE_SHIFT)
-_COUNTRY = np.uint64(COUNTRY_SHIFT)
-_COUNTRY_MASK = np.uint64(COUNTRY_MASK)
 
-assert len(SPANS) == PANE_ROWS and (SPANS // WIDTHS + 2 <= PANES).all()
-assert (np.diff(SPANS + WIDTHS) < 0).all()
+assert len(SPANS) == PANE_ROWS and (SPANS // WIDTHS + 1 < PANES).all()
+assert (np.diff(SPANS + WIDTHS) < 0).all() and TOTALS == PANE_WORDS
 
 
 @kernel
-def rows_wanted(time: int, newest: int) -> int:
+def rows_wanted(time: Int, newest: Int) -> Int:
     """How many rows, from the first, an event of this time still matters to."""
     rows = 0
     while rows < PANE_ROWS and time > newest - SPANS[rows] - WIDTHS[rows]:
@@ -69,100 +69,90 @@ def rows_wanted(time: int, newest: int) -> int:
 
 
 @kernel
-def place_bit(w3: np.uint64) -> np.uint64:
+def place_bit(w3: Word) -> Word:
     """The bit of an event's place in a 64-bit set; 0 when it has none."""
-    place = w3 >> _PLACE
-    return _ONE << (place & _63) if place != np.uint64(0) else np.uint64(0)
+    return ONE << (place_of(w3) & _63) if place_of(w3) != ZERO else ZERO
 
 
 @kernel
-def country_bit(w3: np.uint64) -> np.uint64:
+def country_bit(w3: Word) -> Word:
     """The bit of an event's country in a 64-bit set; 0 when it has none."""
-    country = (w3 >> _COUNTRY) & _COUNTRY_MASK
-    return _ONE << (country & _63) if country != np.uint64(0) else np.uint64(0)
+    return ONE << (country_of(w3) & _63) if country_of(w3) != ZERO else ZERO
 
 
-@kernel
-def add_to_row(blocks: Words, index: NDArray[np.int32], row: int, event: Words) -> tuple[int, int]:
+@outline
+def add_to_row(
+    blocks: Words, chain: Ints, slot: Int, row: Int, w0: Word, w1: Word, w3: Word
+) -> tuple[Int, Word]:
     """Add one event to one pane row. Returns (slot or -1 if dropped, change of the checksum)."""
-    time = np.int64(event[0] >> _TIME)
-    number = np.uint64(time // WIDTHS[row])
-    slot = np.int64(number % np.uint64(PANES))
-    block = index[RING_BLOCKS + row * ROW_BLOCKS + (slot >> 3)]
-    pane = blocks[block, (slot & 7) * PANE_WORDS : (slot & 7) * PANE_WORDS + PANE_WORDS]
-    at = PANES_AT + (row * PANES + slot) * PANE_WORDS
-    held = pane[0] >> _32
-    if pane[0] != np.uint64(0) and held > number:
-        return -1, np.uint64(0)
-    change = np.uint64(0)
+    number = np.uint64(time_of(w0) // WIDTHS[row])
+    pane = np.int64(number % np.uint64(PANES))
+    block = chain[slot, RING_BLOCKS + row * ROW_BLOCKS + (pane >> 3)]
+    first = (pane & 7) * PANE_WORDS
+    position = PANES_AT + (row * PANES + pane) * PANE_WORDS
+    head = blocks[block, first]
+    if head != ZERO and head >> _32 > number:
+        return -1, ZERO
+    change = ZERO
     for word in range(PANE_WORDS):
-        change ^= mix(pane[word], at + word)
-    amount = event[1] >> _AMOUNT
+        change ^= mix(blocks[block, first + word], position + word)
+    amount = amount_of(w1)
     high, low = multiply(amount, amount)
-    if pane[0] == np.uint64(0) or held < number:
-        pane[0] = (number << _32) | _ONE
-        pane[1] = amount
-        pane[2] = high
-        pane[3] = low
-        pane[4] = amount
-        pane[5] = amount
-        pane[6] = place_bit(event[3])
-        pane[7] = country_bit(event[3])
+    if head == ZERO or head >> _32 < number:
+        blocks[block, first] = (number << _32) | ONE
+        blocks[block, first + 1] = amount
+        blocks[block, first + 2] = high
+        blocks[block, first + 3] = low
+        blocks[block, first + 4] = amount
+        blocks[block, first + 5] = amount
+        blocks[block, first + 6] = place_bit(w3)
+        blocks[block, first + 7] = country_bit(w3)
     else:
-        pane[0] += _ONE
-        pane[1] += amount
-        pane[3] += low
-        pane[2] += high + (_ONE if pane[3] < low else np.uint64(0))
-        pane[4] = min(pane[4], amount)
-        pane[5] = max(pane[5], amount)
-        pane[6] |= place_bit(event[3])
-        pane[7] |= country_bit(event[3])
+        total = blocks[block, first + 3] + low
+        carry = ONE if total < low else ZERO
+        blocks[block, first] += ONE
+        blocks[block, first + 1] += amount
+        blocks[block, first + 2] += high + carry
+        blocks[block, first + 3] = total
+        blocks[block, first + 4] = min(blocks[block, first + 4], amount)
+        blocks[block, first + 5] = max(blocks[block, first + 5], amount)
+        blocks[block, first + 6] |= place_bit(w3)
+        blocks[block, first + 7] |= country_bit(w3)
     for word in range(PANE_WORDS):
-        change ^= mix(pane[word], at + word)
-    return slot, change
+        change ^= mix(blocks[block, first + word], position + word)
+    return pane, change
 
 
-@kernel
-def popcount(x: np.uint64) -> np.uint64:
-    """Set bits of a word."""
-    x = x - ((x >> _ONE) & np.uint64(0x5555555555555555))
-    x = (x & np.uint64(0x3333333333333333)) + ((x >> np.uint64(2)) & np.uint64(0x3333333333333333))
-    x = (x + (x >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
-    return (x * np.uint64(0x0101010101010101)) >> np.uint64(56)
-
-
-@kernel
+@outline
 def take_from_row(
-    blocks: Words, index: NDArray[np.int32], row: int, t: int, aggregate: Words
-) -> bool:
-    """Add the panes of one row that overlap [t - W, t] to a window. True if any held something.
-
-    aggregate: count, sum, squares high, squares low, min, max, places, countries, place bits and
-    country bits of the ring's members. Bits that the ring's members set already are not counted
-    again, so a distinct count with panes is never too high by them, and at most 64 too low.
-    """
+    blocks: Words, chain: Ints, slot: Int, row: Int, t: Int, panes: Words, at: Int, w: Int
+) -> Flag:
+    """What the panes of a row that overlap [t - W, t] hold, into panes[at, w]. True if any did."""
     width = WIDTHS[row]
-    first = np.uint64(max(t - SPANS[row], np.int64(0)) // width)
-    last = np.uint64(t // width)
-    places, countries = np.uint64(0), np.uint64(0)
-    taken = False
-    for slot in range(PANES):
-        block = index[RING_BLOCKS + row * ROW_BLOCKS + (slot >> 3)]
-        at = (slot & 7) * PANE_WORDS
-        head = blocks[block, at]
-        number = head >> _32
-        if head == np.uint64(0) or number < first or number > last:
+    low = np.uint64(max(t - SPANS[row], np.int64(0)) // width)
+    high = np.uint64(t // width)
+    count, total, big, small, least, most = ZERO, ZERO, ZERO, ZERO, ~ZERO, ZERO
+    places, countries = ZERO, ZERO
+    for pane in range(PANES):
+        block = chain[slot, RING_BLOCKS + row * ROW_BLOCKS + (pane >> 3)]
+        first = (pane & 7) * PANE_WORDS
+        head = blocks[block, first]
+        if head == ZERO or head >> _32 < low or head >> _32 > high:
             continue
-        taken = True
-        aggregate[0] += head & _LOW
-        aggregate[1] += blocks[block, at + 1]
-        aggregate[3] += blocks[block, at + 3]
-        carry = _ONE if aggregate[3] < blocks[block, at + 3] else np.uint64(0)
-        aggregate[2] += blocks[block, at + 2] + carry
-        aggregate[4] = min(aggregate[4], blocks[block, at + 4])
-        aggregate[5] = max(aggregate[5], blocks[block, at + 5])
-        places |= blocks[block, at + 6]
-        countries |= blocks[block, at + 7]
-    aggregate[6] += popcount(places & ~aggregate[8])
-    aggregate[7] += popcount(countries & ~aggregate[9])
-    return taken
+        count += head & _LOW
+        total += blocks[block, first + 1]
+        small += blocks[block, first + 3]
+        big += blocks[block, first + 2] + (ONE if small < blocks[block, first + 3] else ZERO)
+        least = min(least, blocks[block, first + 4])
+        most = max(most, blocks[block, first + 5])
+        places |= blocks[block, first + 6]
+        countries |= blocks[block, first + 7]
+    panes[at, w, 0] = count
+    panes[at, w, 1] = total
+    panes[at, w, 2] = big
+    panes[at, w, 3] = small
+    panes[at, w, 4] = least
+    panes[at, w, 5] = most
+    panes[at, w, 6] = places
+    panes[at, w, 7] = countries
+    return count != ZERO

@@ -24,10 +24,11 @@ is caught but for one chance in 2^64, and a change costs two mixes whatever the 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, TypeVar, cast
+from typing import Any, Final, TypeAlias, TypeVar, cast
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
 from model.inputs import HISTORY
 
@@ -56,9 +57,24 @@ CHECKSUM, NEWEST, LIFE_COUNT, LIFE_SUM, POSITION, POSITION_TIME, OLDEST = range(
 
 F = TypeVar("F", bound=Callable[..., object])
 
+Int: TypeAlias = Any
+Word: TypeAlias = Any
+Real: TypeAlias = Any
+Flag: TypeAlias = Any
+"""Scalars inside kernels: Numba tells int64, uint64, float64 and bool apart by itself."""
+
+Words: TypeAlias = NDArray[np.uint64]
+Ints: TypeAlias = NDArray[np.int32]
+Floats: TypeAlias = NDArray[np.float32]
+
 
 def kernel(function: F) -> F:
-    """A function for other kernels to call: compiled into its caller, never cached alone."""
+    """A function for other kernels to call: becomes part of its caller."""
+    return cast(F, njit(nogil=True, forceinline=True)(function))
+
+
+def outline(function: F) -> F:
+    """A function for other kernels to call that stays a call: large, or rarely needed."""
     return cast(F, njit(nogil=True)(function))
 
 
@@ -76,7 +92,7 @@ _LOW = np.uint64(0xFFFFFFFF)
 
 
 @kernel
-def scramble(x: np.uint64) -> np.uint64:
+def scramble(x: Word) -> Word:
     """A bijection of 64 bits that maps 0 to 0 (the finaliser of MurmurHash3)."""
     x = (x ^ (x >> _S33)) * _M1
     x = (x ^ (x >> _S33)) * _M2
@@ -84,13 +100,13 @@ def scramble(x: np.uint64) -> np.uint64:
 
 
 @kernel
-def mix(word: np.uint64, position: int) -> np.uint64:
+def mix(word: Word, position: Int) -> Word:
     """The share of one word in the checksum: odd times odd is odd, so it is a bijection."""
     return scramble(word * (_GOLD * np.uint64(2 * position + 1)))
 
 
 @kernel
-def multiply(a: np.uint64, b: np.uint64) -> tuple[np.uint64, np.uint64]:
+def multiply(a: Word, b: Word) -> tuple[Word, Word]:
     """The 128-bit product of two words as (high, low)."""
     al, ah, bl, bh = a & _LOW, a >> _S32, b & _LOW, b >> _S32
     low = al * bl
@@ -101,7 +117,7 @@ def multiply(a: np.uint64, b: np.uint64) -> tuple[np.uint64, np.uint64]:
 
 
 @kernel
-def variance_numerator(n: np.uint64, s: np.uint64, high: np.uint64, low: np.uint64) -> float:
+def variance_numerator(n: Word, s: Word, high: Word, low: Word) -> Real:
     """n * (sum of squares) - (sum)^2, exact modulo 2^128, then to float64 by halves."""
     ph, pl = multiply(n, low)
     ph += n * high

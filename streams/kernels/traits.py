@@ -11,12 +11,24 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
 from model import inputs
-from model.inputs import AUTH_RESPONSES, CHANNELS, ENTRY_MODES, EVENT_TYPES, HISTORY
+from model.inputs import CHANNELS, ENTRY_MODES, EVENT_TYPES, HISTORY
 from streams.columns import NO_POSITION
-from streams.features import INDEX
+from streams.features import INDEX, RISK_AT, RISK_COUNT
+from streams.kernels.cells import (
+    DECLINED_1H,
+    DECLINED_24H,
+    LATER,
+    LATER_SUM,
+    SAME_AMOUNT,
+    SEEN_COUNTRY,
+    SEEN_DEVICE,
+    SEEN_PLACE,
+    Before,
+    Events,
+    Results,
+)
 from streams.kernels.record import (
     LIFE_COUNT,
     LIFE_SUM,
@@ -24,12 +36,24 @@ from streams.kernels.record import (
     POSITION,
     POSITION_TIME,
     POSITIONED,
+    Flag,
+    Floats,
+    Int,
+    Real,
+    Word,
+    Words,
     kernel,
+    outline,
     variance_numerator,
 )
-
-Words = NDArray[np.uint64]
-Floats = NDArray[np.float32]
+from streams.kernels.ring import (
+    ZERO,
+    amount_of,
+    country_of,
+    place_of,
+    time_of,
+    unpack_state,
+)
 
 DAY = 86_400_000
 HOUR = 3_600_000
@@ -37,20 +61,12 @@ MONTH = 2_592_000_000
 EARTH_KM = 6371.0088
 MIN_TRAVEL_MS = 60_000
 """Speed is taken over at least a minute: two clocks are not exact to the second."""
-DECLINED = np.uint64(AUTH_RESPONSES.index("declined") + 1)
 CREDIT = 2
 
 _RADIANS = math.pi / 180.0e6
 _HALF_PI = math.pi / 2.0
 _SINE = tuple((-1.0) ** n / math.factorial(2 * n + 1) for n in range(10))
-_S20 = np.uint64(inputs.TIME_SHIFT)
-_S14 = np.uint64(inputs.AMOUNT_SHIFT)
-_AUTH_SHIFT = np.uint64(inputs.AUTH_SHIFT)
-_AUTH_MASK = np.uint64(inputs.AUTH_MASK)
-_COUNTS = np.uint64(inputs.COUNTS_SHIFT)
-_PLACE = np.uint64(inputs.PLACE_SHIFT)
-_COUNTRY = np.uint64(inputs.COUNTRY_SHIFT)
-_COUNTRY_MASK = np.uint64(inputs.COUNTRY_MASK)
+_TYPES, _CHANNELS, _ENTRIES = len(EVENT_TYPES), len(CHANNELS), len(ENTRY_MODES)
 _DEVICE_MASK = np.uint64(inputs.DEVICE_MASK)
 _LOW = np.uint64(0xFFFFFFFF)
 _32 = np.uint64(32)
@@ -97,7 +113,7 @@ _FOOD = INDEX["mcc_food"]
 
 
 @kernel
-def sine(x: float) -> float:
+def sine(x: Real) -> Real:
     """Sine for |x| <= pi/2 by its series to x^19 (error below 1e-15); the same on every machine."""
     square = x * x
     result = _SINE[9]
@@ -108,7 +124,7 @@ def sine(x: float) -> float:
 
 
 @kernel
-def distance_km(lat1: int, lon1: int, lat2: int, lon2: int) -> float:
+def distance_km(lat1: Int, lon1: Int, lat2: Int, lon2: Int) -> Real:
     """Straight line through the Earth between two places in microdegrees.
 
     0.1 % shorter than the great circle at 1,000 km, 2.5 % at 5,000 km, 36 % at most.
@@ -128,156 +144,165 @@ def distance_km(lat1: int, lon1: int, lat2: int, lon2: int) -> float:
 
 
 @kernel
-def tempo(
-    t: int,
-    header: Words,
-    aggregates: Words,
-    last: int,
-    newer: int,
-    newer_sum: np.uint64,
-    out: Floats,
-) -> None:
-    """How fast the account moves; `last` is the time of the event before, -1 if there is none.
-
-    newer, newer_sum: counting events of the ring later than t, which a late event must not see.
-    """
-    for at in range(_SINCE_LAST, _LIFE_MEAN + 1):
-        out[at] = -1.0
-    life = np.int64(header[LIFE_COUNT]) - newer
-    out[_LIFE_COUNT] = float(life)
+def tempo(before: Before, at: Int, t: Int, last: Int, features: Floats, i: Int) -> None:
+    """How fast the account moves; `last` is the time of the event before, -1 if there is none."""
+    for column in range(_SINCE_LAST, _LIFE_MEAN + 1):
+        features[i, column] = -1.0
+    life = np.int64(before.heads[at, LIFE_COUNT]) - before.notes[at, LATER]
+    features[i, _LIFE_COUNT] = float(life)
     if life > 0:
-        out[_LIFE_MEAN] = float(header[LIFE_SUM] - newer_sum) / float(life)
+        total = before.heads[at, LIFE_SUM] - before.trail[at, LATER_SUM]
+        features[i, _LIFE_MEAN] = float(total) / float(life)
     if last < 0:
         return
-    out[_SINCE_LAST] = float(t - last) / 1000.0
-    age = t - np.int64(header[OLDEST])
-    out[_AGE] = float(age) / 86_400_000.0
+    features[i, _SINCE_LAST] = float(t - last) / 1000.0
+    age = t - np.int64(before.heads[at, OLDEST])
+    features[i, _AGE] = float(age) / 86_400_000.0
     span = min(age, MONTH)
-    count = np.int64(aggregates[5, 0])
+    count, total = np.int64(before.windows[at, 5, 0]), before.windows[at, 5, 1]
     if count == 0:
         return
     if span >= HOUR:
-        hour = float(np.int64(aggregates[2, 0]) * span)
-        out[_RATE_1H] = hour / float(count * HOUR)
+        hour = float(np.int64(before.windows[at, 2, 0]) * span)
+        features[i, _RATE_1H] = hour / float(count * HOUR)
     if span >= DAY:
-        day = float(np.int64(aggregates[3, 0]) * span)
-        out[_RATE_24H] = day / float(count * DAY)
-        if aggregates[5, 1] > np.uint64(0):
-            spent = float(aggregates[3, 1]) / float(aggregates[5, 1])
-            out[_SPEND_24H] = spent * float(span) / 86_400_000.0
+        day = float(np.int64(before.windows[at, 3, 0]) * span)
+        features[i, _RATE_24H] = day / float(count * DAY)
+        if total > ZERO:
+            share = float(before.windows[at, 3, 1]) / float(total)
+            features[i, _SPEND_24H] = share * float(span) / 86_400_000.0
 
 
 @kernel
-def amounts(amount: np.uint64, month: Words, out: Floats) -> None:
+def amounts(before: Before, at: Int, amount: Word, features: Floats, i: Int) -> None:
     """The amount against the account's own last 30 days. Call after `tempo`."""
-    if month[0] == np.uint64(0) or month[1] == np.uint64(0):
+    count, total = before.windows[at, 5, 0], before.windows[at, 5, 1]
+    if count == ZERO or total == ZERO:
         return
-    mean = float(month[1]) / float(month[0])
-    out[_RATIO] = float(amount) / mean
-    out[_OF_MAX] = float(amount) / float(month[5])
-    spread = variance_numerator(month[0], month[1], month[2], month[3])
+    n, value = float(count), float(amount)
+    mean = float(total) / n
+    features[i, _RATIO] = value / mean
+    features[i, _OF_MAX] = value / float(before.windows[at, 5, 5])
+    spread = variance_numerator(count, total, before.windows[at, 5, 2], before.windows[at, 5, 3])
     if spread > 0.0:
-        out[_Z] = (float(amount) - mean) / (math.sqrt(spread) / float(month[0]))
+        features[i, _Z] = (value - mean) / (math.sqrt(spread) / n)
 
 
 @kernel
-def novelty(event: Words, view: Words, first: int, out: Floats) -> None:
-    """The event against the last 64: declines, new and seen places, countries, devices, amounts."""
-    t = np.int64(event[0] >> _S20)
-    country = (event[3] >> _COUNTRY) & _COUNTRY_MASK
-    device = event[3] & _DEVICE_MASK
-    places, countries, devices, same, hour, day = 0, 0, 0, 0, 0, 0
-    for j in range(first, HISTORY):
-        w0, w1, w3 = view[j, 0], view[j, 1], view[j, 3]
-        places += (w3 ^ event[3]) >> _PLACE == np.uint64(0)
-        countries += (w3 >> _COUNTRY) & _COUNTRY_MASK == country
-        devices += w3 & _DEVICE_MASK == device
-        same += (w1 ^ event[1]) >> _S14 == np.uint64(0)
-        declined = (w0 >> _AUTH_SHIFT) & _AUTH_MASK == DECLINED
-        declined &= (w0 >> _COUNTS) & np.uint64(1) == np.uint64(1)
-        time = np.int64(w0 >> _S20)
-        hour += declined & (time >= t - HOUR)
-        day += declined & (time >= t - DAY)
-    out[_DECLINED_1H] = float(hour)
-    out[_DECLINED_24H] = float(day)
-    out[_SAME_AMOUNT] = float(same)
-    known = first < HISTORY
-    has_place = event[3] >> _PLACE != np.uint64(0)
-    out[_SEEN_PLACE] = float(places) if has_place else -1.0
-    out[_SEEN_DEVICE] = float(devices) if device != np.uint64(0) else -1.0
-    out[_NEW_PLACE] = truth(places == 0) if known and has_place else -1.0
-    out[_NEW_COUNTRY] = truth(countries == 0) if known and country != np.uint64(0) else -1.0
-    out[_NEW_DEVICE] = truth(devices == 0) if known and device != np.uint64(0) else -1.0
-
-
-@kernel
-def truth(condition: bool) -> float:
+def truth(condition: Flag) -> Real:
     """1 or 0."""
     return 1.0 if condition else 0.0
 
 
 @kernel
-def differ(a: int, b: int) -> float:
+def novelty(before: Before, at: Int, w3: Word, known: Flag, features: Floats, i: Int) -> None:
+    """The event against the last 64; `known` when there are any."""
+    features[i, _DECLINED_1H] = float(before.notes[at, DECLINED_1H])
+    features[i, _DECLINED_24H] = float(before.notes[at, DECLINED_24H])
+    features[i, _SAME_AMOUNT] = float(before.notes[at, SAME_AMOUNT])
+    for column in range(_NEW_PLACE, _SEEN_DEVICE + 1):
+        features[i, column] = -1.0
+    if place_of(w3) != ZERO:
+        features[i, _SEEN_PLACE] = float(before.notes[at, SEEN_PLACE])
+        if known:
+            features[i, _NEW_PLACE] = truth(before.notes[at, SEEN_PLACE] == 0)
+    if country_of(w3) != ZERO and known:
+        features[i, _NEW_COUNTRY] = truth(before.notes[at, SEEN_COUNTRY] == 0)
+    if w3 & _DEVICE_MASK != ZERO:
+        features[i, _SEEN_DEVICE] = float(before.notes[at, SEEN_DEVICE])
+        if known:
+            features[i, _NEW_DEVICE] = truth(before.notes[at, SEEN_DEVICE] == 0)
+
+
+@kernel
+def differ(a: Int, b: Int) -> Real:
     """1 if two countries differ, 0 if they do not, -1 if either is not given."""
     return -1.0 if a == 0 or b == 0 else truth(a != b)
 
 
 @kernel
-def place(
-    t: int,
-    country: int,
-    billing: int,
-    ip: int,
-    lat: int,
-    lon: int,
-    flags: int,
-    header: Words,
-    out: Floats,
+def whereabouts(
+    before: Before, at: Int, t: Int, country: Int, events: Events, features: Floats, i: Int
 ) -> None:
     """Where the event is: countries against each other, distance and speed from the last place."""
-    out[_MERCHANT_BILLING] = differ(country, billing)
-    out[_MERCHANT_IP] = differ(country, ip)
-    out[_BILLING_IP] = differ(billing, ip)
-    out[_DISTANCE] = -1.0
-    out[_SPEED] = -1.0
-    then = np.int64(header[POSITION_TIME])
-    if lat == NO_POSITION or flags & POSITIONED == 0 or then > t:
+    billing, ip = np.int64(events.billing[i]), np.int64(events.ip[i])
+    features[i, _MERCHANT_BILLING] = differ(country, billing)
+    features[i, _MERCHANT_IP] = differ(country, ip)
+    features[i, _BILLING_IP] = differ(billing, ip)
+    features[i, _DISTANCE] = -1.0
+    features[i, _SPEED] = -1.0
+    flags, _, _, _ = unpack_state(before.heads[at, 0])
+    then = np.int64(before.heads[at, POSITION_TIME])
+    if events.latitude[i] == NO_POSITION or flags & POSITIONED == 0 or then > t:
         return
-    last_lat = np.int64(np.int32(header[POSITION] >> _32))
-    last_lon = np.int64(np.int32(header[POSITION] & _LOW))
+    last_lat = np.int64(np.int32(before.heads[at, POSITION] >> _32))
+    last_lon = np.int64(np.int32(before.heads[at, POSITION] & _LOW))
+    lat, lon = np.int64(events.latitude[i]), np.int64(events.longitude[i])
     distance = distance_km(last_lat, last_lon, lat, lon)
-    out[_DISTANCE] = distance
-    out[_SPEED] = distance * 3_600_000.0 / float(max(t - then, MIN_TRAVEL_MS))
+    features[i, _DISTANCE] = distance
+    features[i, _SPEED] = distance * 3_600_000.0 / float(max(t - then, MIN_TRAVEL_MS))
 
 
 @kernel
-def itself(event: Words, out: Floats) -> None:
+def itself(w0: Word, w1: Word, features: Floats, i: Int) -> None:
     """What the event says of itself; its auth_response is not looked at."""
-    t = np.int64(event[0] >> _S20)
-    low = np.int64(event[0] & np.uint64(0xFFFFF))
-    amount = np.int64(event[1] >> _S14)
-    for at in range(_AMOUNT, _FOOD + 1):
-        out[at] = 0.0
-    out[_AMOUNT] = float(amount)
-    out[_ROUND] = truth(amount % 100 == 0)
-    out[_CLOCK] = float(t // HOUR % 24)
-    out[_WEEKDAY] = float((t // DAY + 3) % 7)  # 1970-01-01 was a Thursday
+    t, amount = time_of(w0), np.int64(amount_of(w1))
+    for column in range(_AMOUNT, _FOOD + 1):
+        features[i, column] = 0.0
+    features[i, _AMOUNT] = float(amount)
+    features[i, _ROUND] = truth(amount % 100 == 0)
+    features[i, _CLOCK] = float(t // HOUR % 24)
+    features[i, _WEEKDAY] = float((t // DAY + 3) % 7)  # 1970-01-01 was a Thursday
+    low = np.int64(w0 & _LOW)
     kind = (low >> inputs.TYPE_SHIFT) & inputs.TYPE_MASK
     channel = (low >> inputs.CHANNEL_SHIFT) & inputs.CHANNEL_MASK
     mode = (low >> inputs.ENTRY_SHIFT) & inputs.ENTRY_MASK
-    if 0 < kind <= len(EVENT_TYPES):
-        out[_TYPE + kind] = 1.0
-    if channel > 0:
-        out[_CHANNEL + channel] = 1.0
-    if 0 < mode <= len(ENTRY_MODES):
-        out[_ENTRY + mode] = 1.0
-    out[_CREDIT] = truth((low >> inputs.DIRECTION_SHIFT) & inputs.DIRECTION_MASK == CREDIT)
-    mcc = np.int64(event[1] & np.uint64(inputs.MCC_MASK))
-    out[_MCC] = float(mcc) if mcc != 0 else -1.0
-    out[_CASH] = truth(mcc == 4829 or mcc == 6010 or mcc == 6011 or mcc == 6051)
-    out[_GAMBLING] = truth(mcc == 7995 or 7800 <= mcc <= 7802)
-    out[_DIGITAL] = truth(5815 <= mcc <= 5818)
-    out[_TRAVEL] = truth(3000 <= mcc <= 3999 or mcc == 4511 or mcc == 4722 or mcc == 7011)
-    out[_ELECTRONICS] = truth(mcc == 5045 or mcc == 5732 or mcc == 5734)
-    out[_FUEL] = truth(mcc == 5541 or mcc == 5542 or mcc == 5983)
-    out[_FOOD] = truth(mcc == 5411 or mcc == 5499 or 5811 <= mcc <= 5814)
+    if 0 < kind <= _TYPES:
+        features[i, _TYPE + kind] = 1.0
+    if 0 < channel <= _CHANNELS:
+        features[i, _CHANNEL + channel] = 1.0
+    if 0 < mode <= _ENTRIES:
+        features[i, _ENTRY + mode] = 1.0
+    features[i, _CREDIT] = truth((low >> inputs.DIRECTION_SHIFT) & inputs.DIRECTION_MASK == CREDIT)
+    category(np.int64(w1 & np.uint64(inputs.MCC_MASK)), features, i)
+
+
+@kernel
+def category(mcc: Int, features: Floats, i: Int) -> None:
+    """The merchant category, and the groups of categories that matter for fraud."""
+    if mcc == 0:
+        features[i, _MCC] = -1.0
+        return
+    features[i, _MCC] = float(mcc)
+    features[i, _CASH] = truth(mcc == 4829 or mcc == 6010 or mcc == 6011 or mcc == 6051)
+    features[i, _GAMBLING] = truth(mcc == 7995 or 7800 <= mcc <= 7802)
+    features[i, _DIGITAL] = truth(5815 <= mcc <= 5818)
+    travel = 3000 <= mcc <= 3999 or mcc == 4511 or mcc == 4722 or mcc == 7011
+    features[i, _TRAVEL] = truth(travel)
+    features[i, _ELECTRONICS] = truth(mcc == 5045 or mcc == 5732 or mcc == 5734)
+    features[i, _FUEL] = truth(mcc == 5541 or mcc == 5542 or mcc == 5983)
+    features[i, _FOOD] = truth(mcc == 5411 or mcc == 5499 or 5811 <= mcc <= 5814)
+
+
+@outline
+def describe_chunk(
+    before: Before, events: Events, begin: Int, many: Int, results: Results, past: Words, base: Int
+) -> None:
+    """All features but the windows, for `many` events from `begin` on; the windows are there."""
+    features = results.features
+    for at in range(many):
+        i = begin + at
+        if results.status[i] != 0:
+            features[i, :] = 0.0
+            continue
+        w0, w1, w3 = events.words[i, 0], events.words[i, 1], events.words[i, 3]
+        t = time_of(w0)
+        has_past = results.length[i] > 0
+        last = time_of(past[base + at, HISTORY - 1, 0]) if has_past else np.int64(-1)
+        tempo(before, at, t, last, features, i)
+        amounts(before, at, amount_of(w1), features, i)
+        novelty(before, at, w3, has_past, features, i)
+        whereabouts(before, at, t, np.int64(country_of(w3)), events, features, i)
+        itself(w0, w1, features, i)
+        for column in range(RISK_COUNT):
+            features[i, RISK_AT + column] = events.risk[i, column]

@@ -7,20 +7,30 @@ marks that say which of its bytes changed. Does not know windows, features or ac
    up by one place. (Events come mostly in order, then nothing moves.)
 2. The ring is full: the oldest event leaves its place, which is the place that the move needs. The
    event that left goes to the panes. An event older than all 64 goes there directly.
-3. Newest, oldest, lifetime totals and last position follow; then the trail; then the marks.
+3. The trail follows; newest, oldest, lifetime totals and last position; the marks.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-from model.inputs import AMOUNT_SHIFT, COUNTS_SHIFT, EVENT_WORDS, HISTORY, TIME_SHIFT
+from model.inputs import EVENT_WORDS, HISTORY
 from streams.columns import NO_POSITION
-from streams.kernels.cells import CHANGED, DIRTY, FREE, WHOLE, Cells
+from streams.kernels.cells import (
+    CHANGED,
+    DIRTY,
+    FREE,
+    LAST_COUNTRY,
+    LAST_PLACE,
+    TRAIL,
+    WHOLE,
+    Before,
+    Cells,
+)
 from streams.kernels.panes import RING_BLOCKS, ROW_BLOCKS, add_to_row, rows_wanted
 from streams.kernels.record import (
     CHECKSUM,
+    HEADER_WORDS,
     LIFE_COUNT,
     LIFE_SUM,
     NEWEST,
@@ -30,64 +40,71 @@ from streams.kernels.record import (
     POSITION,
     POSITION_TIME,
     POSITIONED,
+    Flag,
+    Int,
+    Word,
     kernel,
+    mix,
+    outline,
 )
 from streams.kernels.ring import (
     BASE,
     BASE_TO_63,
+    ONE,
+    ZERO,
+    amount_of,
+    country_of,
+    counts,
     event_digest,
     gather,
     pack_state,
-    put,
+    place_of,
+    step,
+    time_of,
     trail_of,
     unpack_state,
 )
 
-Words = NDArray[np.uint64]
-
 NEEDED_BLOCKS = 1 + PANE_ROWS * ROW_BLOCKS
 """The most blocks that one event can take from the pool."""
 
-_ZERO, _ONE, _32 = np.uint64(0), np.uint64(1), np.uint64(32)
-_S20 = np.uint64(TIME_SHIFT)
-_S14 = np.uint64(AMOUNT_SHIFT)
-_COUNTS = np.uint64(COUNTS_SHIFT)
+_32 = np.uint64(32)
 _LOW = np.uint64(0xFFFFFFFF)
-_CLEAN = np.uint8(0)
+_PLACES = HISTORY - 1
 
 
 @kernel
-def mark(cells: Cells, slot: int, state: int) -> None:
+def mark(cells: Cells, slot: Int, state: Int) -> None:
     """The record differs from the store, in part (CHANGED) or as a whole."""
-    if cells.state[slot] == _CLEAN:
+    if cells.state[slot] == 0:
         cells.dirty[cells.tally[DIRTY]] = slot
         cells.tally[DIRTY] += 1
-    cells.state[slot] = max(cells.state[slot], np.uint8(state))
+    if cells.state[slot] < state:
+        cells.state[slot] = state
 
 
 @kernel
-def take_block(cells: Cells) -> int:
+def take_block(cells: Cells) -> Int:
     """A block from the pool. The caller has made sure that there is one."""
     cells.tally[FREE] -= 1
     return cells.free[cells.tally[FREE]]
 
 
-@kernel
-def to_panes(cells: Cells, slot: int, event: Words, newest: int, rows: int) -> int:
+@outline
+def to_panes(cells: Cells, slot: Int, newest: Int, rows: Int, w0: Word, w1: Word, w3: Word) -> Int:
     """Add an event that left the ring to the panes it may still matter to. Returns the rows."""
-    if (event[0] >> _COUNTS) & _ONE == _ZERO:
+    if not counts(w0):
         return rows
-    wanted = rows_wanted(np.int64(event[0] >> _S20), newest)
-    index = cells.index[slot]
+    wanted = rows_wanted(time_of(w0), newest)
     while rows < wanted:
         for part in range(ROW_BLOCKS):
             block = take_block(cells)
-            cells.blocks[block, :] = 0
-            index[RING_BLOCKS + rows * ROW_BLOCKS + part] = block
+            cells.blocks[block, :] = ZERO
+            cells.chain[slot, RING_BLOCKS + rows * ROW_BLOCKS + part] = block
         rows += 1
         mark(cells, slot, WHOLE)
     for row in range(wanted):
-        pane, change = add_to_row(cells.blocks, index, row, event)
+        pane, change = add_to_row(cells.blocks, cells.chain, slot, row, w0, w1, w3)
         if pane >= 0:
             cells.heads[slot, CHECKSUM] ^= change
             cells.pane_marks[slot, row] |= np.uint32(1) << np.uint32(pane)
@@ -95,76 +112,145 @@ def to_panes(cells: Cells, slot: int, event: Words, newest: int, rows: int) -> i
 
 
 @kernel
-def move_up(cells: Cells, slot: int, head: int, count: int, kept: int, buffer: Words) -> None:
-    """Move the events from `kept` on up by one place, to make room for a late one."""
-    index = cells.index[slot]
-    for i in range(count - 1, kept - 1, -1):
-        source = (head + i) & (HISTORY - 1)
-        target = (head + i + 1) & (HISTORY - 1)
-        at = (source & 15) * EVENT_WORDS
+def put(
+    cells: Cells, slot: Int, place: Int, fresh: Flag, w0: Word, w1: Word, w2: Word, w3: Word
+) -> None:
+    """Write an event at a place of the ring; `fresh` when there was none."""
+    block, at = cells.chain[slot, place >> 4], (place & 15) * EVENT_WORDS
+    position = HEADER_WORDS + place * EVENT_WORDS
+    change = mix(w0, position) ^ mix(w1, position + 1) ^ mix(w2, position + 2)
+    change ^= mix(w3, position + 3)
+    if not fresh:
         for word in range(EVENT_WORDS):
-            buffer[word] = cells.blocks[index[source >> 4], at + word]
-        fresh = count < HISTORY and i == count - 1
-        cells.heads[slot, CHECKSUM] ^= put(cells.blocks, index, target, buffer, fresh)
-        cells.ring_marks[slot] |= _ONE << np.uint64(target)
+            change ^= mix(cells.blocks[block, at + word], position + word)
+    cells.blocks[block, at] = w0
+    cells.blocks[block, at + 1] = w1
+    cells.blocks[block, at + 2] = w2
+    cells.blocks[block, at + 3] = w3
+    cells.heads[slot, CHECKSUM] ^= change
+    cells.ring_marks[slot] |= ONE << np.uint64(place)
 
 
 @kernel
-def totals(head: Words, event: Words, t: int, lat: int, lon: int, newest: int, flags: int) -> int:
+def leave(cells: Cells, slot: Int, start: Int, rows: Int, newest: Int) -> tuple[Int, Word]:
+    """The oldest event of a full ring leaves. Returns the pane rows and the event's digest."""
+    block, at = cells.chain[slot, start >> 4], (start & 15) * EVENT_WORDS
+    w0, w1 = cells.blocks[block, at], cells.blocks[block, at + 1]
+    w2, w3 = cells.blocks[block, at + 2], cells.blocks[block, at + 3]
+    if rows_wanted(time_of(w0), newest) > 0:
+        rows = to_panes(cells, slot, newest, rows, w0, w1, w3)
+    return rows, event_digest(w0, w1, w2, w3)
+
+
+@kernel
+def follow(
+    cells: Cells, slot: Int, w0: Word, w1: Word, newest: Int, flags: Int, lat: Int, lon: Int
+) -> Int:
     """Newest, oldest, lifetime and position of a header. Returns the flags."""
-    head[NEWEST] = np.uint64(newest)
-    first = head[LIFE_COUNT] == _ZERO and head[OLDEST] == _ZERO
-    head[OLDEST] = np.uint64(t) if first else min(head[OLDEST], np.uint64(t))
-    if (event[0] >> _COUNTS) & _ONE == _ONE:
-        head[LIFE_COUNT] += _ONE
-        head[LIFE_SUM] += event[1] >> _S14
-    if lat != NO_POSITION and np.int64(head[POSITION_TIME]) <= t:
-        head[POSITION] = ((np.uint64(lat) & _LOW) << _32) | (np.uint64(lon) & _LOW)
-        head[POSITION_TIME] = np.uint64(t)
+    t = np.uint64(time_of(w0))
+    cells.heads[slot, NEWEST] = np.uint64(newest)
+    oldest = cells.heads[slot, OLDEST]
+    cells.heads[slot, OLDEST] = t if oldest == ZERO else min(oldest, t)
+    if counts(w0):
+        cells.heads[slot, LIFE_COUNT] += ONE
+        cells.heads[slot, LIFE_SUM] += amount_of(w1)
+    if lat != NO_POSITION and cells.heads[slot, POSITION_TIME] <= t:
+        cells.heads[slot, POSITION] = ((np.uint64(lat) & _LOW) << _32) | (np.uint64(lon) & _LOW)
+        cells.heads[slot, POSITION_TIME] = t
         flags |= POSITIONED
     return flags
 
 
 @kernel
-def insert(
-    cells: Cells, slot: int, event: Words, kept: int, lat: int, lon: int, scratch: Words
+def append(
+    cells: Cells,
+    slot: Int,
+    w0: Word,
+    w1: Word,
+    w2: Word,
+    w3: Word,
+    last_place: Int,
+    last_country: Int,
+    lat: Int,
+    lon: Int,
 ) -> None:
-    """Put an event into its account's record; `kept` of its ring's events come before it."""
-    head = cells.heads[slot]
-    index = cells.index[slot]
-    flags, count, start, rows = unpack_state(head[0])
-    t = np.int64(event[0] >> _S20)
-    newest = max(np.int64(head[NEWEST]), t)
-    trail = cells.trail[slot]
+    """An event that is not late. The lasts are rows + 1 of the history before it (ring.compare)."""
+    flags, count, start, rows = unpack_state(cells.heads[slot, 0])
+    newest = time_of(w0)
+    trail = cells.trail[slot, TRAIL]
     mark(cells, slot, WHOLE if count == 0 else CHANGED)
+    place = (start + count) & _PLACES
+    if count == HISTORY:
+        flags |= OVERFLOWED
+        rows, gone = leave(cells, slot, start, rows, newest)
+        trail -= gone * BASE_TO_63
+        start = (start + 1) & _PLACES
+        put(cells, slot, place, False, w0, w1, w2, w3)
+    else:
+        if count & 15 == 0:
+            cells.chain[slot, count >> 4] = take_block(cells)
+        count += 1
+        put(cells, slot, place, True, w0, w1, w2, w3)
+    cells.trail[slot, TRAIL] = trail * BASE + event_digest(w0, w1, w2, w3)
+    is_place = counts(w0) and place_of(w3) != ZERO
+    is_country = counts(w0) and country_of(w3) != ZERO
+    cells.trail[slot, LAST_PLACE] = step(cells.trail[slot, LAST_PLACE], last_place, is_place)
+    cells.trail[slot, LAST_COUNTRY] = step(
+        cells.trail[slot, LAST_COUNTRY], last_country, is_country
+    )
+    flags = follow(cells, slot, w0, w1, newest, flags, lat, lon)
+    cells.heads[slot, 0] = pack_state(flags, count, start, rows)
+
+
+@outline
+def insert_late(
+    cells: Cells,
+    before: Before,
+    slot: Int,
+    w0: Word,
+    w1: Word,
+    w2: Word,
+    w3: Word,
+    kept: Int,
+    lat: Int,
+    lon: Int,
+) -> None:
+    """A late event; `kept` events of the ring come before it."""
+    flags, count, start, rows = unpack_state(cells.heads[slot, 0])
+    newest = np.int64(cells.heads[slot, NEWEST])
+    mark(cells, slot, CHANGED)
     if count == HISTORY and kept == 0:
         flags |= OVERFLOWED
-        rows = to_panes(cells, slot, event, newest, rows)
+        rows = to_panes(cells, slot, newest, rows, w0, w1, w3)
     else:
-        in_order = kept == count
-        next_start, next_count, fresh = start, count + 1, kept == count
-        if count == HISTORY:
-            oldest = scratch[0]
-            at = (start & 15) * EVENT_WORDS
-            for word in range(EVENT_WORDS):
-                oldest[word] = cells.blocks[index[start >> 4], at + word]
+        full = count == HISTORY
+        if full:
             flags |= OVERFLOWED
-            rows = to_panes(cells, slot, oldest, newest, rows)
-            gone = event_digest(oldest[0], oldest[1], oldest[2], oldest[3])
-            trail -= gone * BASE_TO_63
-            next_start, next_count, fresh = (start + 1) & (HISTORY - 1), HISTORY, False
+            rows, _ = leave(cells, slot, start, rows, newest)
         elif count & 15 == 0:
-            index[count >> 4] = take_block(cells)
-        move_up(cells, slot, start, count, kept, scratch[1])
-        place = (start + kept) & (HISTORY - 1)
-        head[CHECKSUM] ^= put(cells.blocks, index, place, event, fresh)
-        cells.ring_marks[slot] |= _ONE << np.uint64(place)
-        start, count = next_start, next_count
-        if in_order:
-            trail = trail * BASE + event_digest(event[0], event[1], event[2], event[3])
+            cells.chain[slot, count >> 4] = take_block(cells)
+        for i in range(count - 1, kept - 1, -1):
+            place = (start + i) & _PLACES
+            block, at = cells.chain[slot, place >> 4], (place & 15) * EVENT_WORDS
+            put(
+                cells,
+                slot,
+                (place + 1) & _PLACES,
+                i == count - 1 and not full,
+                cells.blocks[block, at],
+                cells.blocks[block, at + 1],
+                cells.blocks[block, at + 2],
+                cells.blocks[block, at + 3],
+            )
+        put(cells, slot, (start + kept) & _PLACES, False, w0, w1, w2, w3)
+        if full:
+            start = (start + 1) & _PLACES
         else:
-            gather(cells.blocks, index, start, count, scratch)
-            trail = trail_of(scratch, HISTORY - count)
-        cells.trail[slot] = trail
-    flags = totals(head, event, t, lat, lon, newest, flags)
-    head[0] = pack_state(flags, count, start, rows)
+            count += 1
+        gather(cells.blocks, cells.chain, slot, start, count, before.spare, 0)
+        trail, places, countries = trail_of(before.spare, 0, HISTORY - count, before)
+        cells.trail[slot, TRAIL] = trail
+        cells.trail[slot, LAST_PLACE] = places
+        cells.trail[slot, LAST_COUNTRY] = countries
+    flags = follow(cells, slot, w0, w1, newest, flags, lat, lon)
+    cells.heads[slot, 0] = pack_state(flags, count, start, rows)
