@@ -1,0 +1,170 @@
+"""Bundles: what is written is read back, damage is found, scores survive the trip, registry."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from model import bundle as bundles
+from model.bundle import Bundle
+from model.calibrate import IDENTITY
+from model.data import Dataset, gather
+from model.errors import BundleError
+from model.finetune import golden_rows, logits_of
+from model.pretrained import with_golden_scores
+from model.registry import Registry
+from model.score import Scorer, StubScorer
+from tests.model import streams_of_words as made
+
+
+@pytest.fixture(scope="module")
+def data() -> Dataset:
+    return made.dataset(accounts=4)
+
+
+def packed(data: Dataset, seed: int = 0, name: str = "test") -> Bundle:
+    model = made.model(data, seed=seed)
+    rows = np.arange(len(data))
+    bundle = Bundle(
+        name=name,
+        shape=model.shape,
+        weights=bundles.weights_of(model),
+        names=data.names,
+        feature_digest=data.feature_digest,
+        groups=("one",) * 6 + ("two",) * 6,
+        usual=np.zeros(made.FEATURES, np.float32),
+        calibration=IDENTITY,
+        golden=golden_rows(data, rows, logits_of(model, data, rows)),
+    )
+    return with_golden_scores(bundle)
+
+
+@pytest.fixture
+def folder(data: Dataset, tmp_path: Path) -> Path:
+    bundles.write(packed(data), tmp_path / "b")
+    return tmp_path / "b"
+
+
+def test_round_trip_and_scores(data: Dataset, folder: Path) -> None:
+    scorer = Scorer.load(folder)
+    batch = gather(data, data.place(), np.arange(300))
+    scores = scorer.score(batch)
+    assert scores.dtype == np.float64
+    assert ((scores > 0) & (scores < 1)).all()
+    assert scores.std() > 0.05
+    assert scorer.model_id == f"test@{bundles.read(folder).digest}"
+    three = Scorer.load(folder, threads=3).score(batch)
+    assert (three.view(np.uint64) == scores.view(np.uint64)).all()
+
+
+def test_no_pickle_and_small(folder: Path) -> None:
+    assert sorted(p.name for p in folder.iterdir()) == ["manifest.json", "weights.safetensors"]
+
+
+@pytest.mark.parametrize("file", ["weights.safetensors", "manifest.json"])
+@pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
+def test_any_damage_is_found(folder: Path, file: str, damage: str) -> None:
+    path = folder / file
+    raw = bytearray(path.read_bytes())
+    if damage == "flip":
+        raw[len(raw) // 2] ^= 1
+        path.write_bytes(raw)
+    elif damage == "cut":
+        path.write_bytes(raw[: len(raw) // 2])
+    else:
+        path.unlink()
+    with pytest.raises(BundleError):
+        bundles.read(folder)
+
+
+def test_changed_manifest_is_found(folder: Path) -> None:
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["calibration"][0][1] -= 1.0
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(BundleError, match="own digest"):
+        bundles.read(folder)
+
+
+def test_wrong_golden_scores_are_refused(data: Dataset, tmp_path: Path) -> None:
+    bundle = packed(data)
+    assert bundle.golden_scores is not None
+    wrong = Bundle(**{**bundle.__dict__, "golden_scores": bundle.golden_scores + 1e-4})
+    bundles.write(wrong, tmp_path / "w")
+    with pytest.raises(BundleError, match="golden"):
+        Scorer.load(tmp_path / "w")
+
+
+def test_other_features_are_refused(data: Dataset, folder: Path) -> None:
+    bundle = bundles.read(folder)
+    bundles.require_features(bundle, data.names, "test")
+    with pytest.raises(BundleError, match="f0"):
+        bundles.require_features(bundle, ["g0", *data.names[1:]], "other")
+
+
+def test_signature(data: Dataset, tmp_path: Path) -> None:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    seed, other = bytes(range(32)), bytes(range(1, 33))
+    public = Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw()
+    stranger = Ed25519PrivateKey.from_private_bytes(other).public_key().public_bytes_raw()
+    bundles.write(packed(data), tmp_path / "signed", seed)
+    bundles.write(packed(data), tmp_path / "plain")
+    assert bundles.read(tmp_path / "signed", public).name == "test"
+    for folder, key in (("signed", stranger), ("plain", public)):
+        with pytest.raises(BundleError, match="signed"):
+            bundles.read(tmp_path / folder, key)
+
+
+def test_registry_promotes_rolls_back_and_keeps_the_good_one(data: Dataset, tmp_path: Path) -> None:
+    first, second = tmp_path / "one", tmp_path / "two"
+    bundles.write(packed(data, 0), first)
+    bundles.write(packed(data, 1), second)
+    registry = Registry(tmp_path / "registry")
+    assert registry.current() is None
+    a, b = registry.add(first).model_id, registry.add(second).model_id
+    assert registry.ids() == sorted([a, b])
+    registry.promote(a, 1)
+    registry.promote(b, 2, "better")
+    assert registry.current() == registry.path(b)
+    assert registry.roll_back(3).model_id == a
+    assert [p.model_id for p in registry.history()] == [a, b, a]
+    with pytest.raises(BundleError, match="2 bundles"):
+        registry.find("test")
+    assert registry.find("nothing") is None
+    weights = registry.path(b) / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(BundleError):
+        registry.promote(b, 4)
+    assert registry.current() == registry.path(a)
+
+
+def test_explanation_names_what_matters(data: Dataset, folder: Path) -> None:
+    scorer = Scorer.load(folder)
+    batch = gather(data, data.place(), np.arange(200, 210))
+    told = scorer.explain(batch)
+    assert len(told) == 10
+    assert set(told[0]) == {"one", "two", "history"}
+    blind = batch.features.copy()
+    blind[:, 6:] = 0.0
+    changed = type(batch)(batch.current, batch.history, batch.length, blind)
+    p, q = scorer.score(batch), scorer.score(changed)
+    expected = np.log(p / (1 - p)) - np.log(q / (1 - q))
+    assert np.allclose([row["two"] for row in told], expected)
+
+
+def test_stub_tells_every_bit_apart() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2_000, 5)).astype(np.float32)
+    empty = np.zeros((2_000, 4), np.uint64)
+    history, length = np.zeros((2_000, 64, 4), np.uint64), np.zeros(2_000, np.int32)
+    batch = type(gather(made.dataset(1, 5), np.zeros(5, np.int32), np.array([0])))
+    scores = StubScorer().score(batch(empty, history, length, x))
+    assert ((scores >= 0) & (scores < 1)).all()
+    assert 0.005 < (scores > 0.3).mean() < 0.05
+    y = x.copy()
+    y.view(np.uint32)[:, 3] ^= 1
+    assert (StubScorer().score(batch(empty, history, length, y)) != scores).all()

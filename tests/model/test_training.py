@@ -1,0 +1,177 @@
+"""Training: gates, chunks, gradients, learning a planted rule, calibration, resuming."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from model import calibrate, data, finetune, loop, metrics, pretrain, rows
+from model.errors import DatasetError
+from model.loop import Recipe, Source
+from model.score import calibrate as to_probability
+from model.transformer import Shape
+from tests.model import streams_of_words as made
+
+SMALL = Shape(width=32, layers=1, heads=4, key=8, value=16, hidden=32, event=16, knots=16)
+
+
+def test_files_round_trip_and_damage_is_found(tmp_path: Path) -> None:
+    whole = made.dataset(3, 40)
+    digest = data.write(whole, tmp_path / "d", source="test")
+    again = data.read(tmp_path / "d", check=True)
+    assert again.digest == digest
+    assert (again.words == whole.words).all()
+    assert again.names == whole.names
+    path = tmp_path / "d" / "features.npy"
+    raw = bytearray(path.read_bytes())
+    raw[-1] ^= 1
+    path.write_bytes(raw)
+    with pytest.raises(DatasetError, match="checksum"):
+        data.read(tmp_path / "d", check=True)
+    with pytest.raises(DatasetError, match="no training set"):
+        data.read(tmp_path / "nothing")
+
+
+def test_build_sorts_by_account_and_time_with_ties_in_arrival_order() -> None:
+    words = np.zeros((5, 4), np.uint64)
+    words[:, 0] = np.array([30, 10, 20, 10, 10], np.uint64) << np.uint64(20)
+    words[:, 2] = np.arange(5)
+    made_of = data.build(
+        words,
+        np.zeros((5, 1), np.float32),
+        np.array(["b", "a", "b", "a", "b"]),
+        np.zeros(5, np.int8),
+        np.zeros(5, np.int64),
+        names=["f"],
+        feature_digest="x",
+    )
+    assert made_of.words[:, 2].tolist() == [1, 3, 4, 2, 0]
+    assert made_of.place().tolist() == [0, 1, 0, 1, 2]
+
+
+def test_label_time_gates_every_label() -> None:
+    whole = made.dataset(3, 40)
+    cut = int(np.median(whole.label_time))
+    known = whole.known_at(cut)
+    assert known.any()
+    assert not known.all()
+    assert (whole.label_time[known] < cut).all()
+    label, when = data.mature(
+        np.array([-1, 1], np.int8), np.array([-1, 5]), np.array([100, 100]), 14
+    )
+    assert label.tolist() == [0, 1]
+    assert when.tolist() == [114, 5]
+
+
+def test_a_fit_never_sees_later_labels() -> None:
+    """Labels that become known after the cut may be anything: the fit is the same."""
+    whole = made.dataset(6, 120)
+    cut = int(np.quantile(whole.time, 0.8))
+    plan = finetune.Plan(0, int(np.quantile(whole.time, 0.4)), int(np.quantile(whole.time, 0.4)),
+                         cut, cut)  # fmt: skip
+    later = whole.label_time >= cut
+    assert later.any()
+    flipped = replace(whole, label=np.where(later, 1 - whole.label, whole.label).astype(np.int8))
+    recipe = Recipe(steps=4, chunk=16, batch=8, every=2)
+    fits = [
+        finetune.fit(one, finetune.blocks(one, plan), SMALL, recipe) for one in (whole, flipped)
+    ]
+    for a, b in zip(fits[0].model.parameters(), fits[1].model.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_chunks_cover_every_chosen_row_once() -> None:
+    rng = np.random.default_rng(0)
+    chosen = rng.random(1_000) < 0.2
+    for shift in (0, 5, 15):
+        starts = loop.cover(chosen, 16, shift)
+        seen = np.zeros(1_100, int)
+        for start in starts:
+            seen[start : start + 16] += 1
+        assert (seen[:1_000][chosen] == 1).all()
+
+
+def test_compiled_sums_have_the_gradients_of_torch() -> None:
+    torch.manual_seed(0)
+    table = torch.randn(20, 6, dtype=torch.float64, requires_grad=True)
+    index, share = torch.randint(0, 20, (9, 4)), torch.rand(9, 4, dtype=torch.float64)
+    row = torch.randn(2, 3, 5, 112, dtype=torch.float64, requires_grad=True)
+    pairs = torch.randint(0, 112, (2, 5, 60, 3)).to(torch.int16)
+    value = torch.randn(2, 3, 5, 60, dtype=torch.float64, requires_grad=True)
+    check = torch.autograd.gradcheck
+    assert check(lambda t: rows.table_sum(t, index, share), (table,))
+    assert check(lambda r: rows.by_relation(r, pairs), (row,), fast_mode=True)
+    assert check(lambda v: rows.told_by_relation(v, pairs, 112), (value,), fast_mode=True)
+
+
+def test_learns_a_rule_over_feature_and_history() -> None:
+    whole = made.dataset(30, 150)
+    middle = int(np.quantile(whole.time, 0.7))
+    end = int(whole.time.max()) + 1
+    plan = finetune.Plan(0, middle, middle, end, end + 10 * made.DAY_MS)
+    chosen = finetune.blocks(whole, plan)
+    recipe = Recipe(steps=120, chunk=32, batch=16, rate=1e-2, every=40, event_dropout=0.0)
+    found = finetune.fit(whole, chosen, SMALL, recipe)
+    assert found.progress.best > 0.75  # the first feature alone: about 0.4
+    bundle = finetune.to_bundle(whole, chosen, found, "t", ["g"] * made.FEATURES, {})
+    p = to_probability(found.logit, bundle.calibration)
+    y = whole.label[found.rows]
+    assert metrics.calibration_error(y, p) < 0.05
+    assert abs(p.mean() - y.mean()) < 0.02
+
+
+def test_too_few_frauds_are_refused() -> None:
+    whole = made.dataset(2, 20)
+    plan = finetune.Plan.newest(whole)
+    with pytest.raises(DatasetError, match="known frauds"):
+        finetune.blocks(replace(whole, label=np.zeros(len(whole), np.int8)), plan)
+
+
+def test_pretraining_learns_and_hidden_fields_do_not_leak() -> None:
+    whole = made.dataset(10, 100)
+    recipe = Recipe(steps=30, chunk=32, batch=8, rate=1e-2)
+    found = pretrain.pretrain(whole, np.ones(len(whole), bool), SMALL, recipe)
+    assert found.nats["country"] < np.log(680) / 2  # three countries occur
+    source = Source(whole, found.model.knots.numpy())
+    chunk, _ = source.chunk(np.array([200]), 8)
+    hidden = torch.ones(1, 8, 10, dtype=torch.bool)
+    with torch.no_grad():
+        one = found.model(pretrain.hide(chunk, hidden), masked=hidden, use_features=False)
+        words = whole.words.copy()
+        words[200, 1] ^= np.uint64(0x7FFFFF)  # amount and category of the first target
+        words[200, 3] ^= np.uint64(0xFF << 32 | 0x3FFFFF)
+        other = Source(replace(whole, words=words), found.model.knots.numpy())
+        chunk, _ = other.chunk(np.array([200]), 8)
+        two = found.model(pretrain.hide(chunk, hidden), masked=hidden, use_features=False)
+    assert torch.equal(one[:, 0], two[:, 0])
+    assert not torch.equal(one[:, 1], two[:, 1])
+
+
+def test_a_run_resumes_where_it_stopped(tmp_path: Path) -> None:
+    whole = made.dataset(4, 60)
+    chosen = np.ones(len(whole), bool)
+    checkpoint = tmp_path / "run.pt"
+    lines: list[str] = []
+    short = Recipe(steps=4, chunk=16, batch=4, every=2)
+    pretrain.pretrain(whole, chosen, SMALL, short, lines.append, checkpoint)
+    pretrain.pretrain(whole, chosen, SMALL, replace(short, steps=8), lines.append, checkpoint)
+    assert [line.split()[1] for line in lines] == ["2/4", "4/4", "6/8", "8/8"]
+
+
+def test_calibration_rises_and_fits() -> None:
+    rng = np.random.default_rng(0)
+    logit = rng.normal(-4, 2, 60_000).astype(np.float32)
+    truth = 1 / (1 + np.exp(-(1.7 * logit + 1.0)))
+    y = (rng.random(60_000) < truth).astype(np.int8)
+    line = calibrate.knots(logit, y)
+    xs, ys = np.array(line).T
+    assert (np.diff(xs) > 0).all()
+    assert (np.diff(ys) > 0).all()
+    p = to_probability(logit, line)
+    assert np.abs(p - truth).mean() < 0.003
+    assert (np.diff(p[np.argsort(logit, kind="stable")]) >= 0).all()
+    assert calibrate.threshold_for_cost(1.0, 9.0) == pytest.approx(0.1)
