@@ -90,10 +90,12 @@ def _open_books(
 ) -> dict[int, Ledger]:
     """The ledgers of all partitions with the transactions entered."""
     with Subscriber("transactions", settings=settings, start=start, follow=False) as reader:
-        books = {p: Ledger(p, base, end) for p, (base, end) in reader.range().items()}
+        books: dict[int, Ledger] = {}
         count = 0
         for message in reader.messages():
             partition, offset, time = _place(message)
+            if partition not in books:
+                books[partition] = Ledger(partition, offset, reader.end(partition))
             key = message.key()
             books[partition].transaction(
                 offset, key.encode() if isinstance(key, str) else key, _value(message), time

@@ -13,6 +13,7 @@ byte but for `produced_time`; the second one is dropped here, by its identity.
 from __future__ import annotations
 
 import re
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -139,21 +140,27 @@ class Subscriber:
         else:
             self._consumer.assign(places)
         self._open = set(partitions)
-        self._ends = {} if follow else {p: self._end(p) for p in partitions}
-        self._starts = {place.partition: place.offset for place in places}
+        self._ends: dict[int, int] = {}
 
-    def range(self) -> dict[int, tuple[int, int]]:
-        """First offset and end of each partition, of a reader that does not follow."""
-        assert not self._follow
-        found = {}
-        for partition, end in self._ends.items():
+    def end(self, partition: int) -> int:
+        """The end of a partition as it was when its first message came; NEVER when following.
+
+        Taken from the answer that brought the message: every broker tells that one right.
+        """
+        if self._follow:
+            return NEVER
+        if partition not in self._ends:
             place = TopicPartition(self._topic, partition)
-            low, _ = self._consumer.get_watermark_offsets(place, timeout=TIMEOUT_S)
-            given = self._starts[partition]
-            # Negative is a logical place: the beginning, or (no message that late) the end.
-            first = low if given == OFFSET_BEGINNING else end if given < 0 else max(given, low)
-            found[partition] = (int(first), end)
-        return found
+            told = int(self._consumer.get_watermark_offsets(place, cached=True)[1])
+            self._ends[partition] = told if told >= 0 else self._end(partition)
+        return self._ends[partition]
+
+    def until(self, ending: threading.Event) -> Iterator[dict[str, Any]]:
+        """Records as they come; after `ending` is set, until none has come for a moment."""
+        for message in self.messages(idle=ending):
+            record = self._record(message)
+            if record is not None:
+                yield record
 
     def _end(self, partition: int) -> int:
         """The offset that the next message of a partition will get."""
@@ -180,17 +187,23 @@ class Subscriber:
         found: list[TopicPartition] = self._consumer.offsets_for_times(asked, timeout=TIMEOUT_S)
         return found
 
-    def messages(self) -> Iterator[Message]:
-        """Raw messages, repeats included. Raises BrokerError when the broker refuses."""
+    def messages(self, idle: threading.Event | None = None) -> Iterator[Message]:
+        """Raw messages, repeats included; ends when nothing comes while `idle` is set.
+
+        Raises BrokerError when the broker refuses.
+        """
         while self._open:
-            for message in self._consumer.consume(BATCH, POLL_S):
+            found = self._consumer.consume(BATCH, POLL_S)
+            if not found and idle is not None and idle.is_set():
+                break
+            for message in found:
                 error = message.error()
                 if error is None:
                     self._settle()
                     self._pending = message
                     partition, offset = message.partition(), message.offset()
                     assert partition is not None and offset is not None
-                    end = self._ends.get(partition, NEVER)
+                    end = self.end(partition)
                     if offset < end:
                         yield message
                     if offset >= end - 1:
@@ -209,12 +222,17 @@ class Subscriber:
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         for message in self.messages():
-            value = message.value()
-            if value is None:
-                continue
-            record = orjson.loads(value)
-            if self._once.first(identity(record)):
+            record = self._record(message)
+            if record is not None:
                 yield record
+
+    def _record(self, message: Message) -> dict[str, Any] | None:
+        """The record of a message; None for an erasure or a repeat."""
+        value = message.value()
+        if value is None:
+            return None
+        record: dict[str, Any] = orjson.loads(value)
+        return record if self._once.first(identity(record)) else None
 
     def close(self) -> None:
         """Give the connection back; with a group, also the place."""

@@ -24,10 +24,12 @@ HEADING_EVERY = 50
 WIDE = 100_000
 
 
-def console() -> Console:
-    """Standard output; lines are never folded when it is not a terminal."""
-    found = Console(highlight=False, soft_wrap=True)
-    return found if found.is_terminal else Console(highlight=False, soft_wrap=True, width=WIDE)
+def console(*, stderr: bool = False) -> Console:
+    """Standard output (or error); lines are never folded when it is not a terminal."""
+    found = Console(highlight=False, soft_wrap=True, stderr=stderr)
+    if found.is_terminal:
+        return found
+    return Console(highlight=False, soft_wrap=True, stderr=stderr, width=WIDE)
 
 
 def moment(time_ms: int) -> str:

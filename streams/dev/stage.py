@@ -1,0 +1,127 @@
+"""The demo's stage: its own Kafka and Redis, the topics, and workers as child processes.
+
+In: a directory of its own, settings flags. Out: settings that reach the servers; running workers.
+Does not know what is published or shown. Leaving the stage stops all of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from streams import topics
+from streams.dev import process, services
+from streams.errors import ServiceError
+from streams.settings import Settings, load
+
+WORKER_READY_S: Final = 180.0
+"""The first start on a machine compiles the kernels."""
+WORKER_STOP_S: Final = 8.0
+LOOK_EVERY_S: Final = 0.1
+EMBEDDED_SESSION_MS: Final = 6_000
+"""The embedded broker lets a group join wait for half the session."""
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What runs: settings to reach it, the engine of the broker, the workers and their logs."""
+
+    settings: Settings
+    engine: str
+    workers: tuple[process.Child, ...]
+    logs: tuple[Path, ...]
+
+    def check(self) -> None:
+        """Raises ServiceError, with the end of its log, when a worker has ended."""
+        for number, worker in enumerate(self.workers):
+            if not process.alive(worker):
+                raise ServiceError(
+                    f"worker {number + 1} has ended:\n{process.tail(self.logs[number])}"
+                )
+
+
+@contextlib.contextmanager
+def stage(
+    directory: Path, flags: Sequence[str], workers: int, say: Say, *, keep: bool = False
+) -> Iterator[Stage]:
+    """Start everything; stop it again on the way out, unless `keep` leaves it running.
+
+    Raises ServiceError with a remedy.
+    """
+    with contextlib.ExitStack() as undo:
+        # A demo that was killed left its servers, and their data would count as this one's.
+        services.down(directory)
+        shutil.rmtree(directory, ignore_errors=True)
+        report = _servers(directory, say)
+        if not keep:
+            undo.callback(services.down, directory)
+        assert report.kafka is not None
+        assert report.redis is not None
+        own = [
+            *flags,
+            f"worker.data_dir={directory}",
+            f"kafka.bootstrap={report.kafka.bootstrap}",
+            f"redis.url={report.redis.url}",
+        ]
+        if report.kafka.engine == "embedded":
+            own.append(f"kafka.session_timeout_ms={EMBEDDED_SESSION_MS}")
+        settings = load(flags=own)
+        topics.create(settings)
+        say(f"topics made, {settings.topics.partitions} partitions; starting {workers} workers")
+        logs = tuple(directory / f"worker-{n + 1}.log" for n in range(workers))
+        started = []
+        for log in logs:
+            child = _worker(own, log, keep)
+            started.append(child)
+            if not keep:
+                undo.callback(process.stop, child, WORKER_STOP_S)
+        found = Stage(settings, report.kafka.engine, tuple(started), logs)
+        yield found
+
+
+def _servers(directory: Path, say: Say) -> services.Report:
+    """Kafka and Redis; without Java or Maven the embedded broker, and it is said."""
+    began = time.monotonic()
+    try:
+        report = services.up(directory, "kafka")
+    except ServiceError as error:
+        say(f"no real Kafka: {error}")
+        from streams.dev.embedded import LABEL
+
+        report = services.up(directory, "embedded")
+        say(f"going on with the {LABEL}")
+    assert report.kafka is not None
+    assert report.redis is not None
+    say(
+        f"Kafka at {report.kafka.bootstrap}, Redis at {report.redis.url}"
+        f" after {time.monotonic() - began:.1f} s"
+    )
+    return report
+
+
+def _worker(flags: Sequence[str], log: Path, keep: bool) -> process.Child:
+    command = [sys.executable, "-c", "from streams.cli import main; main()", "worker"]
+    for flag in flags:
+        command += ["--set", flag]
+    return process.start(command, log, die_with_parent=not keep)
+
+
+def await_ready(found: Stage) -> None:
+    """Return when every worker has said that it is ready. Raises ServiceError."""
+    deadline = time.monotonic() + WORKER_READY_S
+    while not all("ready" in log.read_text("utf-8", "replace").splitlines() for log in found.logs):
+        found.check()
+        if time.monotonic() > deadline:
+            raise ServiceError(
+                f"the workers were not ready in {WORKER_READY_S:.0f} s:\n"
+                + "\n".join(process.tail(log) for log in found.logs)
+            )
+        time.sleep(LOOK_EVERY_S)
