@@ -28,7 +28,18 @@ Jobs = Annotated[int, typer.Option(min=1, help="Processes.")]
 Engine = Annotated[str, typer.Option(help="processes, or ray for a Ray cluster.")]
 
 
-def _job(path: str, labels: Path | None, out: Path, settings: tuple[Settings, ...]) -> Job:
+Snapshot = Annotated[
+    Path | None, typer.Option("--snapshot", help="State to start from; default: empty.")
+]
+
+
+def _job(
+    path: str,
+    labels: Path | None,
+    out: Path,
+    settings: tuple[Settings, ...],
+    snapshot: Path | None = None,
+) -> Job:
     """The job over a source, with the erased accounts of the live store where it can be reached."""
     from streams.offline.erased import forgotten
     from streams.offline.run import Job
@@ -38,7 +49,7 @@ def _job(path: str, labels: Path | None, out: Path, settings: tuple[Settings, ..
     markers, told = forgotten(settings[0], source)
     if told:
         typer.echo(told, err=True)
-    return Job(source, settings, out, forgotten=markers)
+    return Job(source, settings, out, forgotten=markers, snapshot=snapshot)
 
 
 def _engine(name: str) -> Any:
@@ -116,6 +127,7 @@ def replay(
     to_topic: Annotated[str | None, typer.Option(help="Publish there instead.")] = None,
     labels: Labels = None,
     out: Out = None,
+    snapshot: Snapshot = None,
     jobs: Jobs = 1,
     engine: Engine = "processes",
     config: options.Config = None,
@@ -146,7 +158,7 @@ def replay(
 
     target = out or Path("replayed")
     with Shown() as shown:
-        job = _job(recording, labels, target, (settings,))
+        job = _job(recording, labels, target, (settings,), snapshot)
         summary = run(job, jobs=jobs, engine=_engine(engine), progress=shown)
     outcomes = ", ".join(f"{count:,} {name}" for name, count in summary["outcomes"].items())
     options.say(summary, f"{outcomes}; digest {summary['digest']}; results in {target}", as_json)
@@ -175,6 +187,10 @@ def backtest(
     ] = None,
     labels: Labels = None,
     as_of: Annotated[str | None, typer.Option(help="Only labels known by then count.")] = None,
+    judge_from: Annotated[
+        str | None, typer.Option(help="Earlier events only warm the state up.")
+    ] = None,
+    snapshot: Snapshot = None,
     out: Out = None,
     jobs: Jobs = 1,
     engine: Engine = "processes",
@@ -196,9 +212,15 @@ def backtest(
     )
     target = out or Path("backtest")
     with Shown() as shown:
-        job = _job(recording, labels, target, every)
+        job = _job(recording, labels, target, every, snapshot)
         summary = run(
-            job, names, as_of=_time(as_of), jobs=jobs, engine=_engine(engine), progress=shown
+            job,
+            names,
+            as_of=_time(as_of),
+            judge_from=_time(judge_from),
+            jobs=jobs,
+            engine=_engine(engine),
+            progress=shown,
         )
     lines = [
         "{}: AP {average_precision:.3f}, AUC {roc_auc:.3f}, {alerts_a_day:.1f} alerts a day, "
@@ -296,7 +318,27 @@ def dataset(
     options.say(summary, f"{shown_text} in {out}", as_json)
 
 
+def snapshot(
+    out: Annotated[Path, typer.Argument(help="Directory.")],
+    config: options.Config = None,
+    sets: options.Set = None,
+    as_json: options.Json = False,
+) -> None:
+    """Write every account's state to files that a replay or a backtest can start from.
+
+    Example: fraudstream snapshot state/
+    """
+    from streams.connect import redis_client
+    from streams.offline.snapshot import take
+
+    settings = options.settings(config, sets)
+    client = redis_client(settings)
+    manifest = take(client, settings.redis.namespace, out)
+    accounts = sum(part["accounts"] for part in manifest["partitions"].values())
+    options.say(manifest, f"{accounts:,} accounts in {out}", as_json)
+
+
 def register(app: typer.Typer) -> None:
     """Add the verbs."""
-    for verb in (record, replay, backtest, verify, whatif, dataset):
+    for verb in (record, replay, backtest, verify, whatif, dataset, snapshot):
         app.command()(verb)

@@ -29,19 +29,26 @@ def backtest(
     names: Sequence[str],
     *,
     as_of: int | None = None,
+    judge_from: int | None = None,
     jobs: int = 1,
     engine: Engine = "processes",
     progress: Progress = lambda done, total: None,
 ) -> dict[str, Any]:
     """Replay, measure and write the report; returns what `report.json` holds.
 
-    `as_of` is the moment of judgement in ms UTC: only labels known by then count.
+    `as_of` is the moment of judgement in ms UTC: only labels known by then count. Events before
+    `judge_from` only warm the state up.
     Raises ConfigError when no event can be judged.
     """
     replayed = replay(job, jobs=jobs, engine=engine, progress=progress)
     delay = job.settings[0].risk.delay_days
     events = evaluation.gather(
-        job.out, job.source.labels(), len(names), as_of=as_of, delay_days=delay
+        job.out,
+        job.source.labels(),
+        len(names),
+        as_of=as_of,
+        delay_days=delay,
+        judge_from=judge_from or 0,
     )
     models = [_model(job.out, events, k, name) for k, name in enumerate(names)]
     summary = {
@@ -128,9 +135,14 @@ def _headline(events: Events, names: Sequence[str]) -> str:
 
 def _method(replayed: dict[str, Any], events: Events, delay: int) -> str:
     moment = datetime.fromtimestamp(events.as_of / 1_000, UTC).strftime("%d %B %Y %H:%M")
+    empty = replayed["job"]["start"] == "empty"
+    started = "state started empty" if empty else "state started from a snapshot"
+    if events.judged_from:
+        first = datetime.fromtimestamp(events.judged_from / 1_000, UTC).strftime("%d %B %Y %H:%M")
+        started += f", events before {first} UTC were warm-up and are not judged"
     return (
         f"The recorded messages went through the pipeline that runs live (code "
-        f"{replayed['job']['code']}, features {replayed['job']['features']}); state started empty. "
+        f"{replayed['job']['code']}, features {replayed['job']['features']}); {started}. "
         f"Labels known by {moment} UTC count. An event without a label counts as legitimate once "
         f"it is {delay} days old; younger ones are left out. Result digest {replayed['digest']}."
     )

@@ -38,8 +38,8 @@ def forgotten(settings: Settings, source: Source) -> tuple[dict[bytes, int], str
 
 def markers(client: redis.Redis, namespace: str, partitions: list[int]) -> dict[bytes, int]:
     """The live store's markers of these partitions. Raises redis.RedisError."""
-    pointer = client.get(keys.pointer(namespace))
-    generation = int(pointer) if isinstance(pointer, bytes | str) else 0
+    current = client.hget(keys.pointer(namespace), "current")
+    generation = int(current) if isinstance(current, bytes | str) else 0
     found: dict[bytes, int] = {}
     for partition in partitions:
         answer = client.hgetall(keys.of(namespace, generation, partition).gone)

@@ -55,13 +55,20 @@ class Events:
     decision: NDArray[np.int8]
     unlabelled: int
     as_of: int
+    judged_from: int = 0
 
     def __len__(self) -> int:
         return len(self.day)
 
 
 def gather(
-    out: Path, labels: Iterable[bytes], models: int, *, as_of: int | None, delay_days: int
+    out: Path,
+    labels: Iterable[bytes],
+    models: int,
+    *,
+    as_of: int | None,
+    delay_days: int,
+    judge_from: int = 0,
 ) -> Events:
     """Read the results of a replay and join the labels known by `as_of` (default: all of them).
 
@@ -82,6 +89,7 @@ def gather(
         columns += [f"score_{k}", f"decision_{k}"]
     table = results.read(out, columns)
     table = table.filter(pc.equal(table["outcome"], results.SCORED))
+    table = table.filter(pc.greater_equal(table["event_time"], judge_from))
     moment = book.latest if as_of is None else as_of
     fraud = book.known(table["account_id"], table["transaction_id"], moment)
     times = table["event_time"].to_numpy()
@@ -105,6 +113,7 @@ def gather(
         decision=np.stack([_decisions(kept[f"decision_{k}"]) for k in range(models)]),
         unlabelled=int(len(table) - judged.sum()),
         as_of=int(moment),
+        judged_from=judge_from,
     )
 
 

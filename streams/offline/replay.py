@@ -15,6 +15,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+
 from streams.assembly import Judge
 from streams.batch import Batch
 from streams.columns import Columns
@@ -22,11 +24,14 @@ from streams.entry import Entry, unpack
 from streams.pipeline import Work, advance, read, score, settle
 from streams.risk import RiskView
 from streams.state import Arena
-from streams.store import Claim, Commit, Identity, Writes
+from streams.store import WHOLE, Claim, Commit, Identity, Store, Writes
 from streams.store.memory import MemoryStore
 
 BATCH_EVENTS = 4_096
+PAGE = 4_096
+"""Accounts of a snapshot taken up in one step."""
 ARENA_BYTES = 256 * 2**20
+REPLAY = Identity("replay", 1)
 
 
 class RiskFor(Protocol):
@@ -59,15 +64,18 @@ class Shard:
         forgotten: Mapping[bytes, int],
         history: bool = False,
         arena_bytes: int = ARENA_BYTES,
+        store: Store | None = None,
+        identity: Identity = REPLAY,
     ) -> None:
         self._judges = judges
         self._risk = risk
         self._max_future_ms = max_future_ms
         self._forgotten = dict(forgotten)
         self._arena = Arena(number, arena_bytes)
-        self._store = MemoryStore()
-        self._claim: Claim = self._store.acquire(number, Identity("replay", 1))
+        self._store = MemoryStore() if store is None else store
+        self._claim: Claim = self._store.acquire(number, identity)
         self._offset: int | None = None
+        self._start = 0
         self._history = history or any(judge.scorer.needs_history for judge in judges)
 
     def step(self, batch: Batch) -> Step:
@@ -92,18 +100,48 @@ class Shard:
         commit = Commit(
             expected=self._offset,
             next=batch.next_offset,
-            writes=Writes.of(self._arena.writes()),
+            writes=self._arena.writes(),
             erased=erased,
         )
         self._store.commit(self._claim, commit)
         self._offset = batch.next_offset
         self._arena.settled()
 
+    def start_from(self, records: Iterator[tuple[str, bytes]], offset: int) -> None:
+        """Begin with the state of a snapshot; messages before `offset` are in it already."""
+        assert self._offset is None, "the shard has moved already"
+        whole = [(account, [(WHOLE, record)]) for account, record in records]
+        # One step per page. Every account has at least one message, so they stay below `offset`.
+        for page, at in enumerate(range(0, len(whole), PAGE), 1):
+            writes = Writes.of(whole[at : at + PAGE])
+            step = Commit(expected=self._offset, next=page, writes=writes)
+            self._store.commit(self._claim, step)
+            self._offset = page
+        self._start = offset
+
     def steps(self, batches: Iterator[Batch]) -> Iterator[Step]:
-        """All batches in order."""
+        """All batches in order, from the snapshot's offset on if there is one."""
         for batch in batches:
-            yield self.step(batch)
+            if batch.next_offset > self._start:
+                yield self.step(since(batch, self._start))
 
     def record(self, account: str) -> bytes | None:
         """The account's record as the store holds it."""
         return self._store.load(self._claim, [account], self._offset)[0]
+
+
+def since(batch: Batch, offset: int) -> Batch:
+    """The messages of the batch from `offset` on."""
+    at = int(np.searchsorted(batch.offsets, offset))
+    if at == 0:
+        return batch
+    return Batch(
+        topic=batch.topic,
+        partition=batch.partition,
+        offsets=batch.offsets[at:],
+        timestamps=batch.timestamps[at:],
+        keys=batch.keys[at:],
+        values=batch.values[at:],
+        headers=None if batch.headers is None else batch.headers[at:],
+        next_offset=batch.next_offset,
+    )

@@ -27,6 +27,7 @@ from streams.offline import results
 from streams.offline.replay import BATCH_EVENTS, RiskFor, Shard
 from streams.offline.risk_pass import Snapshots, build
 from streams.offline.rows import rows
+from streams.offline.snapshot import manifest_of, records
 from streams.offline.source import Source
 from streams.settings import Settings
 from streams.versions import code_version
@@ -45,11 +46,14 @@ class Job:
     out: Path
     batch: int = BATCH_EVENTS
     forgotten: Mapping[bytes, int] = field(default_factory=dict)
+    snapshot: Path | None = None
+    """State to start from (`snapshot.py`); None starts empty."""
 
     def identity(self) -> dict[str, Any]:
         """What decides every byte of the result; not the batch size, nor where it is written."""
         return {
             "source": self.source.identity(),
+            "start": "empty" if self.snapshot is None else manifest_of(self.snapshot),
             "settings": [decisive(each) for each in self.settings],
             "features": features.DIGEST,
             "code": code_version(),
@@ -127,7 +131,7 @@ def open_shard(
     import torch
 
     torch.set_num_threads(1)
-    return Shard(
+    runner = Shard(
         shard,
         [judge(each) for each in job.settings],
         snapshots.risk_for(shard) if risk is None else risk,
@@ -135,6 +139,10 @@ def open_shard(
         forgotten=job.forgotten,
         history=history,
     )
+    if job.snapshot is not None:
+        offset = int(manifest_of(job.snapshot)["partitions"][str(shard)]["offset"])
+        runner.start_from(records(job.snapshot, shard), offset)
+    return runner
 
 
 def run_shard(job: Job, snapshots: Snapshots, shard: int) -> int:

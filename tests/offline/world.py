@@ -25,6 +25,7 @@ from streams.offline.risk_pass import build
 from streams.offline.run import Job, open_shard
 from streams.offline.source import RecordingSource, open_source
 from streams.settings import Settings, load
+from streams.store import WHOLE as WHOLE
 
 EVENTS = 4_000
 FLAGS = ("model.bundle=stub", "risk.delay_days=2")

@@ -1,0 +1,227 @@
+"""The accounts' state made again from the topic, beside the one in use; then the switch.
+
+In: Settings. Out: a new key generation in Redis that workers use from then on, and what was done.
+Does not know how a message becomes state: each partition is a replay (`replay.py`) without judges
+whose store is Redis.
+
+It reads every partition up to what the group has committed, i.e. to where all output is on Kafka.
+The workers go on from there, under the new generation; what they had done beyond it they do again,
+with the same ids. So nothing is lost and nothing is sent that readers do not drop, whether workers
+run meanwhile or not, and whether Redis was lost, damaged, or made for fewer partitions.
+
+It needs room in Redis for a second copy of the state until the switch.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Final, cast
+
+import numpy as np
+import redis
+
+from streams import topics
+from streams.batch import Batch
+from streams.connect import check_kafka, check_redis, confluent_config, redis_client
+from streams.errors import StoreError, StoreFull
+from streams.offline.merged import LogMessage, MergedLog
+from streams.offline.replay import BATCH_EVENTS, Shard
+from streams.offline.routing import Route, find
+from streams.privacy import account_digest
+from streams.settings import Settings
+from streams.store import Identity, generations, keys
+from streams.store.redis import RedisStore
+
+SAMPLE: Final = 500
+"""Messages at either end of each partition from which the publishers' rule is told."""
+CLOSE_ENOUGH: Final = 10_000
+"""Messages that workers may have to do again, before another pass is worth it."""
+MAX_PASSES: Final = 5
+
+Progress = Callable[[int, int], None]
+Markers = Mapping[int, Mapping[bytes, int]]
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a rebuild did. moved: accounts may lie in another partition than their old messages.
+    offsets: where the workers of each partition go on."""
+
+    generation: int
+    partitions: int
+    messages: int
+    moved: bool
+    offsets: dict[int, int]
+    swept_keys: int
+
+    def document(self) -> dict[str, Any]:
+        """As JSON."""
+        return asdict(self)
+
+
+def rebuild(settings: Settings, progress: Progress = lambda done, total: None) -> Result:
+    """Make the state again and put it in use. Raises BrokerError, StoreError."""
+    check_kafka(settings)
+    topic_id, count = topics.describe(settings, "transactions")
+    config = confluent_config(settings, {"group.id": settings.kafka.group})
+    client = redis_client(settings)
+    log = MergedLog(config, settings.topic("transactions"))
+    try:
+        check_redis(settings, client)
+        return _Rebuild(settings, client, log, Identity(topic_id, count)).run(progress)
+    except StoreFull as error:
+        raise StoreError(
+            f"no room in Redis: {error}",
+            remedy="A rebuild holds a second copy of the state until it is done: raise maxmemory"
+            " and run it again",
+        ) from None
+    finally:
+        log.close()
+        client.close()
+
+
+class _Rebuild:
+    """One run."""
+
+    def __init__(
+        self, settings: Settings, client: redis.Redis, log: MergedLog, identity: Identity
+    ) -> None:
+        self._client = client
+        self._log = log
+        self._identity = identity
+        self._namespace = settings.redis.namespace
+        RedisStore(client, require_durable=settings.redis.require_durable).check()
+        self._old = generations.read(client, self._namespace)
+        self._markers = self._read_markers()
+        self._max_future_ms = settings.worker.max_future_s * 1000
+        self._arena_bytes = settings.worker.arena_mb * 1_048_576 // identity.partitions
+        self._done = 0
+
+    def run(self, progress: Progress) -> Result:
+        count = self._identity.partitions
+        start, ends = self._ranges()
+        route = self._route(start)
+        generation = generations.begin(self._client, self._namespace)
+        _logger.info("building key generation %d from %d partitions", generation, count)
+        writers = [self._writer(number, generation) for number in range(count)]
+        for _ in range(MAX_PASSES):
+            total = self._done + sum(ends[number] - start[number] for number in range(count))
+            ranges = {number: (start[number], ends[number]) for number in range(count)}
+            for group in self._log.read(ranges):
+                for message in self._kept(group):
+                    writers[route(message.key, message.partition)].add(message)
+                self._done += len(group)
+                progress(self._done, total)
+            start = ends
+            ends = self._ends(start)
+            if sum(ends[number] - start[number] for number in range(count)) < CLOSE_ENOUGH:
+                break
+        for writer in writers:
+            writer.flush()
+        for number, at in start.items():
+            markers = self._markers.get(number, {})
+            generations.finish(self._client, self._namespace, generation, number, at, markers)
+        generations.switch(self._client, self._namespace, generation, count)
+        swept = generations.sweep(self._client, self._namespace, self._old.current)
+        moved = route.rule is not None
+        return Result(generation, count, self._done, moved, start, swept)
+
+    def _read_markers(self) -> dict[int, dict[bytes, int]]:
+        """Erasures noted by offset; those of another topic's offsets mean nothing here."""
+        found: dict[int, dict[bytes, int]] = {}
+        for number in range(self._old.partitions or 0):
+            own = keys.of(self._namespace, self._old.current, number)
+            if self._client.hget(own.part, "topic") in (None, self._identity.topic_id.encode()):
+                cuts = cast(dict[bytes, bytes], self._client.hgetall(own.gone))
+                found[number] = {digest: int(cut) for digest, cut in cuts.items()}
+        return found
+
+    def _ranges(self) -> tuple[dict[int, int], dict[int, int]]:
+        """Each log's first offset, and how far the group has committed."""
+        start = {n: self._log.limits(n)[0] for n in range(self._identity.partitions)}
+        return start, self._ends(start)
+
+    def _ends(self, start: Mapping[int, int]) -> dict[int, int]:
+        committed = self._log.committed(self._identity.partitions)
+        return {
+            number: max(low, min(committed.get(number, low), self._log.limits(number)[1]))
+            for number, low in start.items()
+        }
+
+    def _route(self, start: Mapping[int, int]) -> Route:
+        """Where accounts belong, from samples of the logs' two ends."""
+        high = {number: self._log.limits(number)[1] for number in start}
+        first = {n: (low, min(low + SAMPLE, high[n])) for n, low in start.items()}
+        last = {n: (max(low, high[n] - SAMPLE), high[n]) for n, low in start.items()}
+        count = self._identity.partitions
+        before = self._old.partitions or count
+        return find(self._sample(first), self._sample(last), count, before)
+
+    def _sample(self, ranges: Mapping[int, tuple[int, int]]) -> list[tuple[bytes, int]]:
+        return [
+            (message.key, message.partition)
+            for group in self._log.read(ranges)
+            for message in group
+            if message.key
+        ]
+
+    def _kept(self, group: list[LogMessage]) -> Iterator[LogMessage]:
+        """Without what is marked as erased: by the account's digest and the log's own offset."""
+        for message in group:
+            cuts = self._markers.get(message.partition)
+            if cuts and message.key is not None:
+                name = message.key.decode(errors="replace")
+                if message.offset < cuts.get(account_digest(name), -1):
+                    continue
+            yield message
+
+    def _writer(self, number: int, generation: int) -> _Writer:
+        store = RedisStore(self._client, self._namespace, generation=generation)
+        shard = Shard(
+            number,
+            [],
+            None,
+            max_future_ms=self._max_future_ms,
+            forgotten={},
+            arena_bytes=self._arena_bytes,
+            store=store,
+            identity=self._identity,
+        )
+        return _Writer(number, shard)
+
+
+class _Writer:
+    """Gathers one partition's messages to batches. They count from 0: `finish` says where the
+    partition stands in the log, which after a move is not where its messages came from."""
+
+    def __init__(self, number: int, shard: Shard) -> None:
+        self._number = number
+        self._shard = shard
+        self._waiting: list[LogMessage] = []
+        self._next = 0
+
+    def add(self, message: LogMessage) -> None:
+        self._waiting.append(message)
+        if len(self._waiting) == BATCH_EVENTS:
+            self.flush()
+
+    def flush(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        if not waiting:
+            return
+        first, self._next = self._next, self._next + len(waiting)
+        self._shard.step(
+            Batch(
+                topic="transactions",
+                partition=self._number,
+                offsets=np.arange(first, self._next),
+                timestamps=np.array([message.time_ms for message in waiting], np.int64),
+                keys=[message.key for message in waiting],
+                values=[message.value for message in waiting],
+                headers=None,
+                next_offset=self._next,
+            )
+        )

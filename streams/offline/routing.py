@@ -1,0 +1,86 @@
+"""Which partition an account's next transaction will come to, told from where its last ones lie.
+
+In: keys with the partition they were found in. Out: `Route`, a function of key and partition.
+Does not know Kafka or accounts' states.
+
+As long as a topic keeps its partition count, an account stays where it is, whatever rule the
+publishers follow. After the count was raised the rule decides, so it must be known: this file tries
+the two that nearly all clients use, with every count the topic may have had.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final, cast
+
+from aiokafka.partitioner import murmur2
+
+from streams.errors import StoreUnready
+
+Found = tuple[bytes, int]
+"""A message's key, the partition it lies in."""
+
+
+def java(key: bytes, partitions: int) -> int:
+    """The Java clients' rule, librdkafka's `murmur2_random`; this service's own publishers'."""
+    return cast(int, (murmur2(key) & 0x7FFF_FFFF) % partitions)
+
+
+def librdkafka(key: bytes, partitions: int) -> int:
+    """librdkafka's default, `consistent_random`."""
+    return zlib.crc32(key) % partitions
+
+
+RULES: Final[dict[str, Callable[[bytes, int], int]]] = {"murmur2": java, "crc32": librdkafka}
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where a key's state belongs. `rule` None: where its messages lie."""
+
+    partitions: int
+    rule: str | None
+
+    def __call__(self, key: bytes | None, partition: int) -> int:
+        """The partition for the state of a message that lies in `partition`."""
+        if self.rule is None or key is None:
+            return partition
+        return RULES[self.rule](key, self.partitions)
+
+
+def find(oldest: Sequence[Found], newest: Sequence[Found], partitions: int, before: int) -> Route:
+    """The route for a topic of now `partitions`; `before` is the count the state was made for.
+
+    `oldest` and `newest` are samples of all partitions' ends. Raises StoreUnready when accounts may
+    have moved and no rule explains where the newest lie.
+    """
+    now = _fitting(newest, partitions)
+    if now is not None and _explains(now, oldest, partitions):
+        return Route(partitions, None)
+    if now is None and before == partitions:
+        # A rule of the publishers' own, and no sign that the count ever changed.
+        return Route(partitions, None)
+    for count in range(partitions, 0, -1):
+        rule = _fitting(newest, count)
+        if rule is not None:
+            return Route(partitions, rule)
+    raise StoreUnready(
+        f"the topic now has {partitions} partitions, the state was made for {before}, and the keys"
+        " follow neither murmur2 (Java) nor crc32 (librdkafka): nobody can say where an account's"
+        " next transaction will come to",
+        remedy="Publish with partitioner murmur2_random, to a new topic",
+    )
+
+
+def _fitting(found: Sequence[Found], partitions: int) -> str | None:
+    """A rule that explains every key's place."""
+    for name in RULES:
+        if found and _explains(name, found, partitions):
+            return name
+    return None
+
+
+def _explains(rule: str, found: Iterable[Found], partitions: int) -> bool:
+    return all(RULES[rule](key, partitions) == partition for key, partition in found)

@@ -1,0 +1,128 @@
+"""The state of every account at one offset a partition, as a file that a replay can start from.
+
+In: a Redis client. Out: `DIR/<partition>.parquet` and `DIR/snapshot.json`; read back as records.
+Does not know what a record holds. A live partition moves while it is read: it is read again until
+its offset was the same before and after, a few times; then the user is told to stop the workers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+import redis
+
+from streams.errors import RecordingError, StoreError
+from streams.store import keys
+
+FORMAT = "fraudstream-snapshot"
+VERSION = 1
+ATTEMPTS = 5
+PAGE = 4_096
+SCHEMA = pa.schema([("account_id", pa.string()), ("record", pa.binary())])
+
+
+def take(client: redis.Redis, namespace: str, out: Path) -> dict[str, Any]:
+    """Write the snapshot of all partitions; returns its manifest.
+
+    Raises StoreError when a partition does not stand still, or has no state.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    current: Any = client.hget(keys.pointer(namespace), "current")
+    generation = int(current or 0)
+    first = keys.of(namespace, generation, 0).part
+    partitions: Any = client.hget(first, "partitions")
+    if partitions is None:
+        raise StoreError("there is no state in Redis", remedy="run a worker first")
+    parts = {}
+    for partition in range(int(partitions)):
+        names = keys.of(namespace, generation, partition)
+        offset, records = _standing(client, names, partition)
+        path = out / f"{partition:05d}.parquet"
+        table = pa.table(
+            [pa.array(list(records), pa.string()), pa.array(list(records.values()), pa.binary())],
+            schema=SCHEMA,
+        )
+        pq.write_table(table, path, compression="zstd")
+        parts[str(partition)] = {
+            "offset": offset,
+            "accounts": len(records),
+            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        }
+    manifest = {"format": FORMAT, "version": VERSION, "partitions": parts}
+    (out / "snapshot.json").write_bytes(orjson.dumps(manifest, option=orjson.OPT_INDENT_2))
+    return manifest
+
+
+def _standing(client: redis.Redis, names: keys.Keys, partition: int) -> tuple[int, dict[str, Any]]:
+    """Offset and records of a partition, read while it did not move."""
+    for _ in range(ATTEMPTS):
+        before: Any = client.hget(names.part, "offset")
+        records = _records(client, names.record)
+        after: Any = client.hget(names.part, "offset")
+        if before == after:
+            return int(before or 0), records
+    raise StoreError(
+        f"partition {partition} moves while it is read",
+        remedy="stop the workers, or take the snapshot in a quiet hour",
+    )
+
+
+def _records(client: redis.Redis, start: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    # A glob would take the braces and brackets of a key for a pattern: they are escaped.
+    pattern = "".join(f"\\{c}" if c in "*?[]\\" else c for c in start) + "*"
+    page: list[Any] = []
+    for name in client.scan_iter(match=pattern, count=PAGE):
+        page.append(name)
+        if len(page) == PAGE:
+            found.update(_page(client, page, start))
+            page = []
+    if page:
+        found.update(_page(client, page, start))
+    return dict(sorted(found.items()))
+
+
+def _page(client: redis.Redis, names: list[Any], start: str) -> dict[str, Any]:
+    values: Any = client.mget(names)
+    return {
+        name.decode().removeprefix(start): value
+        for name, value in zip(names, values, strict=True)
+        if value is not None
+    }
+
+
+def manifest_of(path: Path) -> dict[str, Any]:
+    """The manifest of a snapshot. Raises RecordingError when it is absent or foreign."""
+    try:
+        manifest: dict[str, Any] = orjson.loads((path / "snapshot.json").read_bytes())
+        if (manifest["format"], manifest["version"]) != (FORMAT, VERSION):
+            raise KeyError("format")
+    except (FileNotFoundError, NotADirectoryError):
+        raise RecordingError(
+            f"{path} is not a snapshot", remedy="make one with `fraudstream snapshot`"
+        ) from None
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        raise RecordingError(f"{path}/snapshot.json is foreign or damaged") from None
+    return manifest
+
+
+def records(path: Path, partition: int) -> Iterator[tuple[str, bytes]]:
+    """(account, record) of a partition. Raises RecordingError when the file is damaged."""
+    entry = manifest_of(path)["partitions"].get(str(partition))
+    if entry is None:
+        raise RecordingError(f"{path} has no partition {partition}")
+    file = path / f"{partition:05d}.parquet"
+    try:
+        content = file.read_bytes()
+    except FileNotFoundError:
+        raise RecordingError(f"{file} is missing") from None
+    if hashlib.sha256(content).hexdigest() != entry["sha256"]:
+        raise RecordingError(f"{file} does not match its checksum")
+    table = pq.read_table(pa.BufferReader(content))
+    yield from zip(table["account_id"].to_pylist(), table["record"].to_pylist(), strict=True)

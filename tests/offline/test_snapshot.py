@@ -1,0 +1,83 @@
+"""A replay from a snapshot goes on exactly where the whole replay was."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import redis
+
+from streams.errors import RecordingError, StoreError
+from streams.offline import snapshot
+from streams.offline.risk_pass import build
+from streams.offline.run import Job, open_shard
+from streams.offline.said import Said, replayed
+from streams.offline.source import RecordingSource, open_source
+from streams.store import Commit, Identity, Writes
+from streams.store.redis import RedisStore
+from tests.offline import world
+
+CUT = 1_700
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> RecordingSource:
+    files = world.stream(tmp_path_factory.mktemp("stream"))
+    return RecordingSource(open_source(*files, tmp_path_factory.mktemp("spool")).location())
+
+
+def test_a_replay_goes_on_from_a_snapshot(
+    source: RecordingSource, redis_url: str, tmp_path: Path
+) -> None:
+    shards = source.shards()
+    whole = Job(source, (world.settings(),), tmp_path / "whole")
+    snapshots = build(source, world.settings(), tmp_path / "risk")
+    store = RedisStore(redis.Redis.from_url(redis_url))
+    expected: dict[tuple[int, int], Said] = {}
+    for shard in shards:
+        runner = open_shard(whole, snapshots, shard)
+        claim = store.acquire(shard, Identity("topic", len(shards)))
+        accounts: set[str] = set()
+        kept = False
+        for batch in source.batches(shard, 100):
+            if not kept and batch.offsets[0] >= CUT:
+                pieces = [(name, [(world.WHOLE, runner.record(name) or b"")]) for name in accounts]
+                step = Commit(None, int(batch.offsets[0]), Writes.of(sorted(pieces)))
+                store.commit(claim, step)
+                kept = True
+            done = runner.step(batch)
+            accounts |= set(done.work.columns.account_id)
+            if kept:
+                expected.update({(shard, at): what for at, what in replayed(done)})
+        assert kept
+
+    taken = snapshot.take(redis.Redis.from_url(redis_url), "fs", tmp_path / "state")
+    assert sum(part["accounts"] for part in taken["partitions"].values()) > 50
+    resumed = Job(source, (world.settings(),), tmp_path / "rest", snapshot=tmp_path / "state")
+    found: dict[tuple[int, int], Said] = {}
+    for shard in shards:
+        runner = open_shard(resumed, snapshots, shard)
+        for done in runner.steps(source.batches(shard, 77)):
+            found.update({(shard, at): what for at, what in replayed(done)})
+    assert found == expected
+
+
+def test_without_state_there_is_no_snapshot(redis_url: str, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="no state"):
+        snapshot.take(redis.Redis.from_url(redis_url), "fs", tmp_path)
+
+
+def test_a_damaged_snapshot_is_refused(redis_url: str, tmp_path: Path) -> None:
+    store = RedisStore(redis.Redis.from_url(redis_url))
+    claim = store.acquire(0, Identity("topic", 1))
+    store.commit(claim, Commit(None, 5, Writes.of([("a", [(world.WHOLE, b"x" * 96)])])))
+    snapshot.take(redis.Redis.from_url(redis_url), "fs", tmp_path / "s")
+    assert list(snapshot.records(tmp_path / "s", 0)) == [("a", b"x" * 96)]
+    file = tmp_path / "s" / "00000.parquet"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(bytes(content))
+    with pytest.raises(RecordingError, match="does not match its checksum"):
+        list(snapshot.records(tmp_path / "s", 0))
+    with pytest.raises(RecordingError, match="is not a snapshot"):
+        snapshot.manifest_of(tmp_path / "elsewhere")
