@@ -2,7 +2,7 @@
 
 In: settings; Kafka; Redis. Out: snapshots in Redis. Does not know the workers; they wait for it.
 
-One process per worker runs `serve`; the one that holds the lock builds, the others stand by.
+One process per worker runs `risk_lock.serve`; the one that holds the lock builds.
 The state is a function of the two topics alone. Snapshots go to Redis together with the offsets
 from which a builder after this one can go on (about `delay` + 30 days back), so that a new builder
 starts there and not at the start of the log.
@@ -17,41 +17,19 @@ from typing import Final
 from confluent_kafka import KafkaException
 
 from streams.decode import decode
-from streams.errors import BrokerError, FraudstreamError
+from streams.errors import BrokerError
 from streams.labels import decode_labels
 from streams.live.risk_lock import Leadership
 from streams.live.risk_log import Chunk, RiskLog
-from streams.live.risk_store import KEEP_DAYS, NotLeader, RiskStore
+from streams.live.risk_store import KEEP_DAYS, RiskStore
 from streams.risk import digest_of
 from streams.risk_feed import NO_DAY, RiskFeed
 from streams.settings import Settings
 
-STAND_BY_S: Final = 1.0
 AHEAD_DAYS: Final = 20
 """A partition so far ahead of the slowest one is not read on: memory holds what lies between."""
 
 _logger = logging.getLogger(__name__)
-
-
-def serve(settings: Settings, store: RiskStore, stopped: Callable[[float], bool]) -> None:
-    """Build whenever the lock is free, until `stopped(seconds)`, which may wait, says yes.
-
-    Faults of Kafka and Redis are logged, and the building starts again.
-    """
-    pause = 0.0
-    while not stopped(pause):
-        pause = STAND_BY_S
-        try:
-            token = store.take()
-            if token is None:
-                continue
-            with Leadership(store, token) as lead:
-                _logger.info("building risk snapshots (token %d)", token)
-                Builder(settings, store, lead).run(stopped)
-        except NotLeader:
-            _logger.warning("another worker has taken over the building of risk snapshots")
-        except (FraudstreamError, KafkaException) as error:
-            _logger.warning("risk snapshots: %s; trying again", error)
 
 
 class Builder:

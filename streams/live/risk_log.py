@@ -68,7 +68,7 @@ class RiskLog:
                     "fetch.wait.max.ms": 50,
                     "fetch.queue.backoff.ms": 5,
                     "queued.min.messages": 20_000,
-                    "queued.max.messages.kbytes": 8_192,
+                    "queued.max.messages.kbytes": 4_096,
                 },
             )
         )

@@ -27,7 +27,7 @@ _logger = logging.getLogger(__name__)
 def main(settings: Settings) -> None:
     """The child's life. Ends with its parent, however that ends."""
     from streams.connect import redis_client
-    from streams.live.risk_agent import serve
+    from streams.live.risk_lock import serve
     from streams.live.risk_store import RiskStore
 
     asked = threading.Event()

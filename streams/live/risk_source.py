@@ -3,8 +3,9 @@
 In: the columns of a round. Out: a `RiskView` for them, and how many of their events are stale.
 Does not know how snapshots are built. Used by the worker's one thread; `stop` by any.
 
-A day that is not decided yet is waited for, up to `risk.wait_s`, as long as somebody builds. After
-a wait in vain the worker goes on with the newest snapshot there is, and looks again from time to
+A day that is not decided yet is waited for, as long as somebody builds: up to `risk.wait_s` since
+the builder last got on by a step, and LONGEST_WAITS times that in all. After a wait in vain the
+worker goes on with the newest snapshot there is, and looks again from time to
 time without waiting, until the day is decided.
 """
 
@@ -26,7 +27,8 @@ SHEETS: Final = 16
 """Days kept ready. A round needs one or two; late events and other partitions a few more."""
 LOOK_EVERY_S: Final = 0.05
 GLANCE_EVERY_S: Final = 1.0
-NOBODY_S: Final = 5.0
+LONGEST_WAITS: Final = 10
+NOBODY_S: Final = 10.0
 """No builder for so long: none will come. Longer than a new one needs to take over."""
 
 _logger = logging.getLogger(__name__)
@@ -40,6 +42,7 @@ class RiskSource:
         self._about = about
         self._wait_s = wait_s
         self._front: int | None = None
+        self._sign: tuple[str | None, ...] = ()
         self._sheets: OrderedDict[int, Sheet | None] = OrderedDict()
         self._stopping = threading.Event()
         self._given_up: int | None = None
@@ -76,14 +79,18 @@ class RiskSource:
             return
         if self._look() >= day:
             return
-        began = seen = time.monotonic()
+        began = moved = seen = time.monotonic()
+        sign = self._sign
         self.waiting = True
         try:
             while self._look() < day:
                 now = time.monotonic()
+                if sign != self._sign:
+                    sign, moved = self._sign, now
                 if self._store.alive():
                     seen = now
-                if now - began >= self._wait_s or now - seen >= NOBODY_S:
+                stuck = now - moved >= self._wait_s or now - seen >= NOBODY_S
+                if stuck or now - began >= LONGEST_WAITS * self._wait_s:
                     self._given_up, self._glanced = day, now
                     _logger.warning("no risk snapshot of day %d after %.1f s", day, now - began)
                     return
@@ -94,6 +101,7 @@ class RiskSource:
 
     def _look(self) -> int:
         state = self._store.state()
+        self._sign = state.sign
         front = state.front if state.about == self._about else None
         if front is None or (self._front is not None and front < self._front):
             # Built anew from the start, or not at all: what was fetched may be of other topics.

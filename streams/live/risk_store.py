@@ -4,7 +4,8 @@ In: a Redis client, snapshots' bytes. Out: the same bytes again, and how far the
 Does not know Kafka, nor what a snapshot says.
 
     fs:{risk}:lock           the builder's token, with a time to live: its heartbeat
-    fs:{risk}:state          about (topics and delay), token (last one given), front, restart
+    fs:{risk}:state          about (topics and delay), token (last one given), front, restart,
+                             steps (a number that moves while the builder gets on)
     fs:{risk}:days           day -> digest, of the days that are not empty
     fs:{risk}:s:<digest>     the snapshot, packed
 
@@ -42,6 +43,7 @@ return token
 """
 RENEW: Final = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+redis.call('HSET', KEYS[2], 'steps', ARGV[3])
 return redis.call('PEXPIRE', KEYS[1], ARGV[2])
 """
 RELEASE: Final = """
@@ -76,11 +78,13 @@ class NotLeader(FraudstreamError):
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """How far the building is. restart: per topic and partition the offset to read from."""
+    """How far the building is. restart: per topic and partition the offset to read from; sign:
+    changes while the builder gets on."""
 
     about: str | None
     front: int | None
     restart: Mapping[str, Mapping[str, int]] | None
+    sign: tuple[str | None, ...]
 
 
 def packed(content: bytes) -> bytes:
@@ -145,9 +149,9 @@ class RiskStore:
         """Become the builder: a token, or None while another one is alive."""
         return self._run(TAKE, [self._lock, self._state], [LOCK_MS]) or None
 
-    def renew(self, token: int) -> None:
-        """Stay the builder. Raises NotLeader."""
-        self._must(RENEW, [self._lock], [token, LOCK_MS])
+    def renew(self, token: int, steps: int = 0) -> None:
+        """Stay the builder, having made so many steps. Raises NotLeader."""
+        self._must(RENEW, [self._lock, self._state], [token, LOCK_MS, steps])
 
     def release(self, token: int) -> None:
         """Let another one build at once."""
@@ -159,13 +163,14 @@ class RiskStore:
 
     def state(self) -> State:
         """How far the building is, and of which topics."""
-        about, front, restart = self._asked(
-            lambda: self._client.hmget(self._state, ["about", "front", "restart"])
-        )
+        names = ["about", "front", "restart", "token", "steps"]
+        found = self._asked(lambda: self._client.hmget(self._state, names))
+        about, front, restart, token, steps = found
         return State(
             _text(about),
             None if front is None else int(front),
             None if restart is None else orjson.loads(restart),
+            (_text(front), _text(token), _text(steps)),
         )
 
     def days(self) -> dict[int, str]:
