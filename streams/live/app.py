@@ -158,16 +158,23 @@ async def serve(worker: Worker, ready: Callable[[], None] = lambda: None) -> Bas
         await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if starting.done():
             starting.result()
-            ready()
             watchdog.start()
+            announced = False
             while not (stop.is_set() or app.crashed):
+                if not announced and worker.intake.assigned:
+                    announced = True
+                    ready()
                 watchdog.report(_signs(worker))
-                await asyncio.wait({stopping}, timeout=REPORT_EVERY_S)
+                await asyncio.wait({stopping}, timeout=REPORT_EVERY_S if announced else 0.05)
     finally:
         worker.patience.stop()
         if worker.risk is not None:
             worker.risk.stop()
         reason = stalled[0] if stalled else app.crash_reason
+        if isinstance(reason, FraudstreamError):
+            # It is told to the user; what Faust says of parts that broke with it hides the cause.
+            for name in CHATTY:
+                logging.getLogger(name).setLevel(logging.CRITICAL + 1)
         starting.cancel()
         with suppress(asyncio.CancelledError, Exception):
             await starting

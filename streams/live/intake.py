@@ -79,6 +79,8 @@ class Intake:
         """Messages taken from the stream and neither acked nor released, by identity."""
         self.given_up: dict[TP, float] = {}
         """Partitions given up to a newer owner and still assigned, and since when (monotonic)."""
+        self.assigned = False
+        """Whether the group gave this worker its share, be it nothing."""
         self.in_thread = 0
         """Calls that the worker's thread has not finished."""
         self.rounds = 0
@@ -103,6 +105,7 @@ class Intake:
         )
         for tp in log:
             self.given_up.pop(tp, None)
+        self.assigned = True
         return {names[partition]: offset for partition, offset in found.items()}
 
     async def placed(self, positions: Mapping[TP, int], epoch: int) -> None:
