@@ -203,7 +203,8 @@ def quality(
 
 
 def balance(books: dict[int, Ledger], fraud: Fraud) -> Balance:
-    """Close the books."""
+    """Close the books; without any, of an empty partition."""
+    books = books or {0: Ledger(0, 0, 0)}
     headings: Counter[str] = Counter()
     faults: Counter[str] = Counter()
     missing_at: list[tuple[int, int]] = []
