@@ -206,7 +206,7 @@ def _signs(worker: Worker) -> Signs:
 
 def run(settings: Settings, ready: Callable[[], None] = lambda: None) -> int:
     """Run one worker in this process; the exit code is its result. Raises what forbids a start."""
-    _quiet(settings)
+    quiet(settings)
     check_kafka(settings)
     with ExitStack() as kept:
         client = redis_client(settings)
@@ -259,7 +259,8 @@ class _Told(logging.Filter):
         )
 
 
-def _quiet(settings: Settings) -> None:
+def quiet(settings: Settings) -> None:
+    """Let Faust and aiokafka say what matters to somebody who runs a worker."""
     level = logging.INFO if settings.log.level == "DEBUG" else logging.WARNING
     for name in CHATTY:
         logging.getLogger(name).setLevel(level)
