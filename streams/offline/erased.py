@@ -12,7 +12,7 @@ from streams.connect import redis_client
 from streams.offline.source import Source
 from streams.privacy import account_digest
 from streams.settings import Settings
-from streams.store import keys
+from streams.store import generations, keys
 
 BATCH = 8_192
 CONNECT_S = 1.0
@@ -38,8 +38,7 @@ def forgotten(settings: Settings, source: Source) -> tuple[dict[bytes, int], str
 
 def markers(client: redis.Redis, namespace: str, partitions: list[int]) -> dict[bytes, int]:
     """The live store's markers of these partitions. Raises redis.RedisError."""
-    current = client.hget(keys.pointer(namespace), "current")
-    generation = int(current) if isinstance(current, bytes | str) else 0
+    generation = generations.read(client, namespace).current
     found: dict[bytes, int] = {}
     for partition in partitions:
         answer = client.hgetall(keys.of(namespace, generation, partition).gone)

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import redis
 
 from streams.errors import RecordingError, StoreError
-from streams.store import keys
+from streams.store import generations, keys
 
 FORMAT = "fraudstream-snapshot"
 VERSION = 1
@@ -33,8 +33,7 @@ def take(client: redis.Redis, namespace: str, out: Path) -> dict[str, Any]:
     Raises StoreError when a partition does not stand still, or has no state.
     """
     out.mkdir(parents=True, exist_ok=True)
-    current: Any = client.hget(keys.pointer(namespace), "current")
-    generation = int(current or 0)
+    generation = generations.read(client, namespace).current
     first = keys.of(namespace, generation, 0).part
     partitions: Any = client.hget(first, "partitions")
     if partitions is None:
