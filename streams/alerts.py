@@ -115,9 +115,10 @@ def render(packed: bytes, produced_time_ms: int) -> list[OutMessage]:
     return messages
 
 
-def scrub(packed: bytes, account: str) -> bytes:
+def scrub(packed: bytes, account: str, until: int | None = None) -> bytes:
     """The entry without this account: its scores become blanked dead letters `forgotten`.
 
+    Offsets from `until` on stay as they are: they came after the erasure.
     Each transaction stays accounted for. Dead letters of the account, and those whose bytes
     mention it, lose key and value. Unchanged bytes come back when it is not in the entry.
     """
@@ -125,10 +126,14 @@ def scrub(packed: bytes, account: str) -> bytes:
     wanted = account.encode()
     quoted = orjson.dumps(account)
     accounts = plain_strings(entry.account_ids, len(entry))
-    rows = [row for row, each in enumerate(accounts) if each != wanted]
+    end = 2**63 if until is None else until
+    rows = [
+        row for row, each in enumerate(accounts) if each != wanted or int(entry.offsets[row]) >= end
+    ]
     dead = [
         DeadRow(each.offset, None, b"", each.headers)
-        if each.key == wanted or (each.value is not None and quoted in each.value)
+        if each.offset < end
+        and (each.key == wanted or (each.value is not None and quoted in each.value))
         else each
         for each in entry.dead
     ]

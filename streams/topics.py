@@ -115,6 +115,28 @@ def _create(
     return names
 
 
+def describe(settings: Settings, name: str) -> tuple[str, int]:
+    """Kafka's id of a topic of the schema (a topic made again has another) and its partition count.
+
+    Raises BrokerError.
+    """
+    from confluent_kafka import KafkaException, TopicCollection
+    from confluent_kafka.admin import AdminClient
+
+    full = settings.topic(name)
+    client = AdminClient(confluent_config(settings))
+    try:
+        asked = client.describe_topics(TopicCollection([full]), request_timeout=TIMEOUT_S)
+        found = asked[full].result()
+    except KafkaException as error:
+        raise BrokerError(
+            f"cannot describe the topic: {error.args[0].str()}",
+            topic=full,
+            remedy="`fraudstream topics create` makes the topics",
+        ) from None
+    return str(found.topic_id), len(found.partitions)
+
+
 def _bring_in_line(
     client: AdminClient, settings: Settings, specs: Iterable[TopicSpec]
 ) -> list[str]:

@@ -15,7 +15,7 @@ import typer
 
 from streams.errors import ConfigError, FraudstreamError
 
-GROUPS = ("services", "live", "demo", "clients", "sources", "offline", "model")
+GROUPS = ("services", "live", "demo", "clients", "sources", "state", "offline", "model")
 """Modules of this package, each with `register(app)`, in the order of `--help`."""
 
 HELP = """Streaming fraud detection: transactions in, alerts with reasons out.

@@ -11,7 +11,7 @@ the two that nearly all clients use, with every count the topic may have had.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, cast
 
@@ -35,6 +35,9 @@ def librdkafka(key: bytes, partitions: int) -> int:
 
 RULES: Final[dict[str, Callable[[bytes, int], int]]] = {"murmur2": java, "crc32": librdkafka}
 
+LAST: Final = 100
+ENOUGH: Final = 0.9
+
 
 @dataclass(frozen=True, slots=True)
 class Route:
@@ -53,19 +56,21 @@ class Route:
 def find(oldest: Sequence[Found], newest: Sequence[Found], partitions: int, before: int) -> Route:
     """The route for a topic of now `partitions`; `before` is the count the state was made for.
 
-    `oldest` and `newest` are samples of all partitions' ends. Raises StoreUnready when accounts may
-    have moved and no rule explains where the newest lie.
+    `oldest` and `newest` are samples of all partitions' ends, the newest last. Raises StoreUnready
+    when accounts may have moved and no rule explains where the last ones lie.
     """
-    now = _fitting(newest, partitions)
-    if now is not None and _explains(now, oldest, partitions):
-        return Route(partitions, None)
-    if now is None and before == partitions:
+    for rule in RULES:
+        if newest and _share(rule, [*oldest, *newest], partitions) == 1.0:
+            return Route(partitions, None)
+    last = newest[-LAST:]
+    for count in range(partitions, 0, -1):
+        for rule in RULES:
+            # Not all: publishers learn of new partitions one by one.
+            if last and _share(rule, last, count) >= ENOUGH:
+                return Route(partitions, rule)
+    if before == partitions:
         # A rule of the publishers' own, and no sign that the count ever changed.
         return Route(partitions, None)
-    for count in range(partitions, 0, -1):
-        rule = _fitting(newest, count)
-        if rule is not None:
-            return Route(partitions, rule)
     raise StoreUnready(
         f"the topic now has {partitions} partitions, the state was made for {before}, and the keys"
         " follow neither murmur2 (Java) nor crc32 (librdkafka): nobody can say where an account's"
@@ -74,13 +79,6 @@ def find(oldest: Sequence[Found], newest: Sequence[Found], partitions: int, befo
     )
 
 
-def _fitting(found: Sequence[Found], partitions: int) -> str | None:
-    """A rule that explains every key's place."""
-    for name in RULES:
-        if found and _explains(name, found, partitions):
-            return name
-    return None
-
-
-def _explains(rule: str, found: Iterable[Found], partitions: int) -> bool:
-    return all(RULES[rule](key, partitions) == partition for key, partition in found)
+def _share(rule: str, found: Sequence[Found], partitions: int) -> float:
+    """Of the messages, how many lie where the rule puts them."""
+    return sum(RULES[rule](key, partitions) == place for key, place in found) / len(found)

@@ -66,16 +66,13 @@ def finish(
     namespace: str,
     generation: int,
     partition: int,
-    offset: int | None,
+    offset: int,
     forgotten: Mapping[bytes, int],
 ) -> None:
     """Say where in the log a partition of the new generation stands, and what was erased in it."""
     own = keys.of(namespace, generation, partition)
     with scripts.named_failures(partition), client.pipeline(transaction=True) as pipe:
-        if offset is None:
-            pipe.hdel(own.part, "offset")
-        else:
-            pipe.hset(own.part, "offset", str(offset))
+        pipe.hset(own.part, "offset", str(offset))
         pipe.delete(own.gone)
         if forgotten:
             pipe.hset(own.gone, mapping={digest: str(cut) for digest, cut in forgotten.items()})

@@ -25,7 +25,7 @@ def whole(name: str, record: bytes) -> Writes:
     return Writes.of([(name, [(WHOLE, record)])])
 
 
-def build(client: redis.Redis, record: bytes, offset: int | None, topic: Identity = TOPIC) -> int:
+def build(client: redis.Redis, record: bytes, offset: int, topic: Identity = TOPIC) -> int:
     """A new generation with one account in partition 0."""
     generation = generations.begin(client, "fs")
     store = RedisStore(client, generation=generation)
@@ -109,11 +109,6 @@ def test_two_rebuilds_at_once_the_later_one_counts(client: redis.Redis) -> None:
     store = RedisStore(client)
     assert store.load(store.acquire(0, TOPIC), ["a"], 2) == [b"second"]
     assert not client.keys("fs.1:*a:*"), "what the first had built is swept"
-
-
-def test_a_partition_that_has_nothing_starts_anew(client: redis.Redis) -> None:
-    generations.switch(client, "fs", build(client, b"new", None), 2)
-    assert RedisStore(client).acquire(1, TOPIC).offset is None
 
 
 def test_another_partition_count_is_refused_for_every_partition(client: redis.Redis) -> None:

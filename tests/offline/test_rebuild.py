@@ -1,0 +1,222 @@
+"""`rebuild` on real servers: the state made again equals the state of a replay, bit for bit."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import redis
+from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewPartitions
+
+from streams.batch import Batch
+from streams.connect import confluent_config
+from streams.errors import StoreError, StoreUnready
+from streams.offline import rebuild as rebuilding
+from streams.offline.rebuild import rebuild
+from streams.offline.replay import Shard
+from streams.offline.routing import java
+from streams.settings import Settings
+from streams.store import Claim, Commit, Identity, generations, keys
+from streams.store.redis import RedisStore
+from streams.topics import describe
+from tests.live.reading import ends, publish, settings_for
+from tests.live.workers import check_scores, payments, scored, team
+from tests.messages import BROKER_TIME, message
+
+ACCOUNTS = [f"acct-{number}" for number in range(12)]
+Row = tuple[int, bytes, bytes | None]
+
+
+def rows(count: int, partitions: int, begin: int = 0, seed: int = 1) -> list[Row]:
+    """Messages as a Java publisher would place them; some late, some twice, one account erased."""
+    chance = random.Random(seed)
+    made: list[Row] = []
+    for number in range(begin, begin + count):
+        account = chance.choice(ACCOUNTS)
+        key = account.encode()
+        late = chance.randrange(50_000) if chance.random() < 0.2 else 0
+        twice = number - 1 if chance.random() < 0.05 and number else number
+        value = message(
+            transaction_id=f"t{twice}",
+            account_id=account,
+            amount=number,
+            event_time=BROKER_TIME + number * 1_000 - late,
+        )
+        made.append((java(key, partitions), key, value))
+    erased = ACCOUNTS[3].encode()
+    made.insert(count // 2, (java(erased, partitions), erased, None))
+    return made
+
+
+def expected(messages: list[Row]) -> dict[str, bytes]:
+    """Every account's record, from the messages in the order they were sent."""
+    shard = Shard(0, [], None, max_future_ms=10**12, forgotten={})
+    shard.step(
+        Batch(
+            topic="transactions",
+            partition=0,
+            offsets=np.arange(len(messages)),
+            timestamps=np.full(len(messages), BROKER_TIME),
+            keys=[key for _, key, _ in messages],
+            values=[value for _, _, value in messages],
+            headers=None,
+            next_offset=len(messages),
+        )
+    )
+    found = {account: shard.record(account) for account in ACCOUNTS}
+    return {account: record for account, record in found.items() if record is not None}
+
+
+def stored(client: redis.Redis, namespace: str = "fs") -> dict[str, bytes]:
+    """Every account's record in the generation in use, which must be where its key belongs."""
+    now = generations.read(client, namespace)
+    found = {}
+    for number in range(now.partitions or 0):
+        start = keys.of(namespace, now.current, number).record
+        for name in client.scan_iter(f"{start}*".replace("[", "\\[")):
+            account = name.decode().removeprefix(start)
+            assert java(account.encode(), now.partitions or 0) == number, account
+            assert account not in found
+            found[account] = client.get(name)
+    return found
+
+
+def commit_group(settings: Settings, offsets: dict[int, int]) -> None:
+    """What Faust's consumer commits once output is delivered."""
+    consumer = Consumer(confluent_config(settings, {"group.id": settings.kafka.group}))
+    topic = settings.topic("transactions")
+    places = [TopicPartition(topic, number, offset) for number, offset in offsets.items()]
+    consumer.commit(offsets=places, asynchronous=False)
+    consumer.close()
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(redis_url) as made:
+        yield made
+
+
+@pytest.fixture
+def settings(kafka: str, redis_url: str, topic_prefix: str) -> Settings:
+    return settings_for(kafka, topic_prefix, f"redis.url={redis_url}", partitions=3)
+
+
+def claim_all(settings: Settings, client: redis.Redis) -> list[Claim]:
+    topic_id, count = describe(settings, "transactions")
+    store = RedisStore(client)
+    return [store.acquire(number, Identity(topic_id, count)) for number in range(count)]
+
+
+def test_an_empty_redis_is_filled_up_to_what_the_group_committed(
+    settings: Settings, client: redis.Redis
+) -> None:
+    first, rest = rows(600, 3), rows(100, 3, begin=600, seed=2)
+    publish(settings, first)
+    delivered = ends(settings, "transactions")
+    publish(settings, rest)
+    commit_group(settings, delivered)
+    seen: list[tuple[int, int]] = []
+    result = rebuild(settings, lambda done, total: seen.append((done, total)))
+    assert (result.generation, result.partitions, result.moved) == (1, 3, False)
+    assert result.offsets == delivered
+    assert result.messages == len(first) == seen[-1][0] == seen[-1][1]
+    assert stored(client) == expected(first)
+    claims = claim_all(settings, client)
+    assert [claim.offset for claim in claims] == [delivered[number] for number in range(3)]
+    assert {claim.generation for claim in claims} == {1}
+
+
+def test_nothing_committed_means_nothing_applied(settings: Settings, client: redis.Redis) -> None:
+    publish(settings, rows(30, 3))
+    result = rebuild(settings)
+    assert (result.messages, result.offsets) == (0, {0: 0, 1: 0, 2: 0})
+    assert stored(client) == {}
+
+
+def test_after_the_partition_count_was_raised_accounts_are_where_their_next_messages_come(
+    settings: Settings, client: redis.Redis
+) -> None:
+    old, new = rows(400, 3), rows(400, 5, begin=400, seed=3)
+    publish(settings, old)
+    claim_all(settings, client)
+    topic = settings.topic("transactions")
+    admin = AdminClient(confluent_config(settings))
+    admin.create_partitions([NewPartitions(topic, 5)])[topic].result()
+    while describe(settings, "transactions")[1] != 5 or len(ends(settings, "transactions")) != 5:
+        pass
+    with pytest.raises(StoreUnready, match=r"3 partitions, but the topic has 5.*rebuild"):
+        claim_all(settings, client)
+    publish(settings, new)
+    commit_group(settings, ends(settings, "transactions"))
+    result = rebuild(settings)
+    assert (result.partitions, result.moved) == (5, True)
+    assert stored(client) == expected(old + new)
+    assert len(claim_all(settings, client)) == 5
+
+
+def test_markers_of_erasures_come_along_and_are_kept_to(
+    settings: Settings, client: redis.Redis
+) -> None:
+    """An account erased from outside whose tombstone no worker has read yet."""
+    messages = [row for row in rows(300, 3) if row[2] is not None]
+    publish(settings, messages)
+    at = ends(settings, "transactions")
+    commit_group(settings, at)
+    claim_all(settings, client)
+    victim = ACCOUNTS[5]
+    home = java(victim.encode(), 3)
+    RedisStore(client).forget(home, victim, at[home], lambda entry: entry)
+    rebuild(settings)
+    left = [row for row in messages if row[1] != victim.encode()]
+    assert stored(client) == expected(left)
+    assert len(RedisStore(client).forgotten(claim_all(settings, client)[home])) == 1
+
+
+def test_no_room_for_a_second_copy_leaves_the_first_in_use(
+    settings: Settings, client: redis.Redis
+) -> None:
+    publish(settings, rows(100, 3))
+    commit_group(settings, ends(settings, "transactions"))
+    claim = claim_all(settings, client)[0]
+    client.config_set("maxmemory", "1mb")
+    try:
+        with pytest.raises(StoreError, match="raise maxmemory"):
+            rebuild(settings)
+    finally:
+        client.config_set("maxmemory", "0")
+    RedisStore(client).commit(claim, Commit(None, 1))
+    assert rebuild(settings).messages == 101
+    assert stored(client) == expected(rows(100, 3))
+
+
+def test_a_running_worker_changes_over_and_every_score_stays_the_same(
+    settings: Settings,
+    client: redis.Redis,
+    redis_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is stopped at its next step, claims the new keys, does again what was not committed."""
+    with team(settings, redis_url, tmp_path) as workers:
+        worker = workers.start().ready()
+        publish(settings, payments(300, 3))
+        worker.until(lambda: scored(settings) >= 300, 60)
+        monkeypatch.setattr(rebuilding, "BATCH_EVENTS", 64)
+        assert rebuild(settings).generation == 1
+        publish(settings, payments(300, 3, begin=300))
+        worker.until(lambda: scored(settings) >= 600, 60)
+        worker.until(lambda: len(check_scores_or_none(settings, 600)) == 600, 60)
+        assert worker.stop()[0] == 0, worker.said()
+    assert generations.read(client, "fs").current == 1
+    assert client.keys("fs:{*}:a:*") == []
+
+
+def check_scores_or_none(settings: Settings, count: int) -> dict[str, int]:
+    try:
+        return dict(check_scores(settings, count))
+    except AssertionError:
+        return {}
