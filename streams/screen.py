@@ -38,7 +38,7 @@ from streams.validate import CHECKS
 from streams.words import Fields
 
 Clear = Callable[[Sequence[Any]], bool]
-"""True only if every value of the column, None aside, is surely valid."""
+"""True only if every value of the column is surely valid; None is, in an optional field."""
 
 _NONE: Final = type(None)
 
@@ -47,21 +47,27 @@ def _given(column: Sequence[Any], types: set[type]) -> Sequence[Any]:
     return [value for value in column if value is not None] if _NONE in types else column
 
 
-def _text(limit: int) -> Clear:
+def _text(limit: int, *, required: bool = False) -> Clear:
     def clear(column: Sequence[Any]) -> bool:
-        types = set(map(type, column))
-        if not types <= {str, _NONE}:
-            return False
-        lengths = set(map(len, _given(column, types)))
-        return not lengths or (0 not in lengths and max(lengths) <= limit)
+        given = column
+        try:
+            "".join(column)  # the quickest test that all are strings
+        except TypeError:
+            given = [value for value in column if value is not None]
+            if required or set(map(type, given)) != {str}:
+                return not (required or given)
+        lengths = set(map(len, given))
+        return 0 not in lengths and max(lengths) <= limit
 
     return clear
 
 
-def _integer(low: int, high: int) -> Clear:
+def _integer(low: int, high: int, *, required: bool = False) -> Clear:
+    allowed = {int} if required else {int, _NONE}
+
     def clear(column: Sequence[Any]) -> bool:
         types = set(map(type, column))
-        if not types <= {int, _NONE}:
+        if not types <= allowed:
             return False
         given = _given(column, types)
         return not given or (low <= min(given) and max(given) <= high)
@@ -113,14 +119,13 @@ _NAMES: Final = _text(MAX_ID_LENGTH)
 _ID: Final = _NAMES
 _LONG: Final = _text(MAX_TEXT_LENGTH)
 _COUNTRY: Final = _member(frozenset([None, *COUNTRIES]))
-_TIME: Final = _integer(MIN_EVENT_TIME_MS, MAX_EVENT_TIME_MS)
 
 _CLEAR: Final[Mapping[str, Clear]] = {
-    "schema_version": _integer(SCHEMA_VERSION, SCHEMA_VERSION),
-    "transaction_id": _ID,
-    "account_id": _ID,
-    "event_time": _TIME,
-    "amount": _integer(0, MAX_AMOUNT_MINOR),
+    "schema_version": _integer(SCHEMA_VERSION, SCHEMA_VERSION, required=True),
+    "transaction_id": _text(MAX_ID_LENGTH, required=True),
+    "account_id": _text(MAX_ID_LENGTH, required=True),
+    "event_time": _integer(MIN_EVENT_TIME_MS, MAX_EVENT_TIME_MS, required=True),
+    "amount": _integer(0, MAX_AMOUNT_MINOR, required=True),
     "currency": _member(frozenset(CURRENCIES)),
     "event_type": _codes(EVENT_TYPE_CODES),
     "direction": _codes(DIRECTION_CODES),
@@ -140,7 +145,7 @@ _CLEAR: Final[Mapping[str, Clear]] = {
     "ip_hash": _LONG,
     "email_hash": _LONG,
     "auth_response": _codes(AUTH_RESPONSE_CODES),
-    "observed_time": _TIME,
+    "observed_time": _integer(MIN_EVENT_TIME_MS, MAX_EVENT_TIME_MS),
     "original_transaction_id": _ID,
     "tenant_id": _ID,
     "ext": _ext,
@@ -161,16 +166,14 @@ def _half_positions(fields: Fields, n: int) -> NDArray[np.bool_]:
         return np.zeros(n, np.bool_)
     nothing = [None] * n
     pairs = zip(latitude or nothing, longitude or nothing, strict=True)
-    return np.fromiter(((a is None) != (b is None) for a, b in pairs), np.bool_, n)
+    half = [a is not b and (a is None or b is None) for a, b in pairs]
+    return np.array(half, np.bool_)
 
 
 def screen(fields: Fields, n: int) -> NDArray[np.bool_]:
     """The rows that may break a rule of the schema. `fields` has known fields only."""
     suspect = np.zeros(n, np.bool_)
     for name, column in fields.items():
-        lacking = name in REQUIRED_FIELDS and None in column
-        if lacking or not _CLEAR[name](column):
-            suspect |= _suspects_in(name, column)
-    if not fields.keys() >= set(REQUIRED_FIELDS):
-        suspect[:] = True
+        if not _CLEAR[name](column):
+            suspect |= np.array(_suspects_in(name, column))
     return suspect | _half_positions(fields, n)

@@ -27,7 +27,7 @@ from streams.codes import (
     EVENT_TYPE_CODES,
     MCC_CODES,
 )
-from streams.privacy import has_pan, has_pan_bytes, strings_in
+from streams.privacy import has_look_alikes, has_pan, has_pan_bytes, strings_in
 from streams.scan import outline
 from streams.schema import (
     MAX_AMOUNT_MINOR,
@@ -52,6 +52,9 @@ Check = Callable[[Any], Verdict]
 BAD_CHARACTERS: Final = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
 )
+_BAD_WIDE: Final = re.compile(BAD_CHARACTERS.pattern.replace("\x00-\x1f", ""))
+PARTING: Final = "|"
+"""Between strings that are searched as one text: part of no number, token or key."""
 """Controls, line separators, bidirectional controls, the byte order mark, lone surrogates."""
 
 _PAN_FOUND: Final = (Reject.PAN_FOUND, "digits that pass the check of a card number")
@@ -191,13 +194,27 @@ def _unparsable(value: bytes, depth: int) -> tuple[Reject, str]:
     return Reject.BAD_JSON, "not JSON (a constant or number that JSON does not have)"
 
 
+def surely_plain(value: bytes, document: Any) -> bool:
+    """Is there no bad character in any string, nor a card number that the raw bytes hide?
+
+    For JSON whose raw bytes were searched for card numbers. False may be wrong, True never is.
+    """
+    if b"\\" in value:
+        inner = PARTING.join(strings_in(document))
+        return not (BAD_CHARACTERS.search(inner) or has_look_alikes(inner) or has_pan(inner))
+    # Raw controls are no JSON inside strings, and between them they are white space.
+    outer = value.decode()
+    return not (_BAD_WIDE.search(outer) or has_look_alikes(outer))
+
+
 def _holds_pan(value: bytes, document: Any) -> bool:
     if has_pan_bytes(value):
         return True
-    if value.isascii() and b"\\" not in value:
-        return False
     # What the raw bytes hide: digits of other scripts, digits written as \\u escapes.
-    return has_pan(value.decode("utf-8", "replace")) or any(map(has_pan, strings_in(document)))
+    outer = value.decode("utf-8", "replace")
+    if has_look_alikes(outer) and has_pan(outer):
+        return True
+    return b"\\" in value and has_pan(PARTING.join(strings_in(document)))
 
 
 def _unknown(document: dict[str, Any]) -> Verdict:

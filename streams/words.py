@@ -58,6 +58,11 @@ def codes(fields: Fields, name: str, table: Mapping[str | None, int], n: int) ->
     return np.fromiter(map(table.__getitem__, column), np.uint64, n)
 
 
+def countries(fields: Fields, name: str, n: int) -> NDArray[np.uint16]:
+    """The field's countries as numbers, uint16 [n]; 0 where not given."""
+    return codes(fields, name, COUNTRY_CODES, n).astype(np.uint16)
+
+
 def _entry_modes(fields: Fields, n: int) -> Words:
     column = fields.get("entry_mode")
     if column is None:
@@ -78,8 +83,11 @@ def _optional_hashes(fields: Fields, name: str, n: int, wanted: NDArray[np.bool_
     out = np.zeros(n, np.uint64)
     if column is None:
         return out
-    if None not in column and wanted.all():
-        return hashes(column)
+    if wanted.all():
+        try:
+            return hashes(column)
+        except TypeError:  # not given everywhere
+            pass
     rows = [i for i in np.flatnonzero(wanted).tolist() if column[i] is not None]
     out[rows] = hashes([column[i] for i in rows])
     return out

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import sys
+import unicodedata
 import uuid
 from typing import Any
 
@@ -15,6 +17,7 @@ from streams.privacy import (
     MASK,
     account_digest,
     account_token,
+    has_look_alikes,
     has_pan,
     has_pan_bytes,
     redact,
@@ -214,6 +217,13 @@ def test_masking_leaves_other_text_alone(text: str) -> None:
 
 def test_masking_keeps_places_in_wide_text() -> None:
     assert redact("é ٤111111111111111 é 4111-1111-1111-1111!") == f"é {MASK} é {MASK}!"
+
+
+def test_no_digit_of_any_script_is_left_out() -> None:
+    for point in range(128, sys.maxunicode + 1):
+        kind = unicodedata.category(chr(point))
+        if kind in ("Nd", "Zs", "Pd", "Cf"):
+            assert has_look_alikes(chr(point)), hex(point)
 
 
 def test_strings_of_a_document() -> None:
