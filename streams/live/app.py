@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, cast
 
 from confluent_kafka import KafkaException, TopicCollection
@@ -36,9 +36,12 @@ from streams.live.risk_agent import check_topics
 from streams.live.risk_process import RiskProcess
 from streams.live.risk_source import RiskSource
 from streams.live.risk_store import RiskStore
+from streams.live.rule_source import RuleSource
 from streams.live.watchdog import Signs, Stalled, Watchdog
 from streams.metrics import Metrics
+from streams.rules import RuleSet
 from streams.settings import Settings
+from streams.settle import Policy
 from streams.store import Identity, Store
 from streams.store.redis import RedisStore
 
@@ -84,7 +87,13 @@ class Worker:
     watchdog_s: float
 
 
-def assemble(settings: Settings, store: Store, *, risk: RiskSource | None = None) -> Worker:
+def assemble(
+    settings: Settings,
+    store: Store,
+    *,
+    risk: RiskSource | None = None,
+    rules: Callable[[], RuleSet] | None = None,
+) -> Worker:
     """Put a worker together. Checks what can be checked before a partition is claimed."""
     judge = assembly.judge(settings)
     warm(judge.scorer, judge.policy)
@@ -107,7 +116,7 @@ def assemble(settings: Settings, store: Store, *, risk: RiskSource | None = None
         store,
         outbox,
         judge.scorer,
-        lambda: judge.policy,
+        _policy(judge.policy, rules),
         risk,
         max_future_ms=settings.worker.max_future_s * 1000,
         patience=patience,
@@ -134,6 +143,19 @@ def assemble(settings: Settings, store: Store, *, risk: RiskSource | None = None
     )
     app.agent(topic, name="score-transactions")(intake.work)
     return Worker(app, intake, patience, metrics, thread, risk, settings.worker.watchdog_s)
+
+
+def _policy(base: Policy, rules: Callable[[], RuleSet] | None) -> Callable[[], Policy]:
+    """The policy of a round: the judge's, with the rules in force at that moment."""
+    current = base
+
+    def policy() -> Policy:
+        nonlocal current
+        if rules is not None and current.rules is not (found := rules()):
+            current = replace(base, rules=found)
+        return current
+
+    return policy
 
 
 async def serve(worker: Worker, ready: Callable[[], None] = lambda: None) -> BaseException | None:
@@ -224,7 +246,8 @@ def run(settings: Settings, ready: Callable[[], None] = lambda: None) -> int:
             kept.enter_context(RiskProcess(settings))
             snapshots = RiskStore(client, settings.redis.namespace)
             risk = RiskSource(snapshots, about, settings.risk.wait_s)
-        worker = assemble(settings, store, risk=risk)
+        rules = kept.enter_context(RuleSource(settings, assembly.rule_book(settings)))
+        worker = assemble(settings, store, risk=risk, rules=rules.rules)
         if settings.metrics.port:
             server, _ = start_http_server(
                 settings.metrics.port, settings.metrics.host, worker.metrics.registry

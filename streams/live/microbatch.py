@@ -4,14 +4,17 @@ In: what aiokafka fetched. Out: one Faust event per partition and fetch, carryin
 range of offsets it covers; acknowledgements of whole ranges. Does not know what a message means,
 nor where the offset to start from is kept (`Ownership` answers that).
 
-This is the only file that touches Faust's insides, so it works with one version of it:
+This file and `fetch.py` are the only ones that touch Faust's insides, so they work with one version
+of it:
 
-- `MicroBatchScheduler` (a documented setting) yields one item per partition; stock Faust pays two
-  asyncio tasks for every message.
+- `MicroBatchScheduler` (a documented setting) yields ranges; stock Faust pays two asyncio tasks
+  for every message.
 - `FetchThread` lowers the broker's wait (Faust fixes it at 1,500 ms), reads committed messages
-  only, and turns what a partition fetched into a `Fetched`: a batch and the range [begin, next).
+  only, and turns what a partition fetched into `Fetched`: a batch and the range [begin, next).
   A range begins where the one before ended or where a seek went, so ranges leave no gap even where
   offsets do (control records, compaction), and a lost batch shows as a missing range.
+  It takes a broker's record batch apart at once (`chunks.py`): aiokafka's object for each record
+  costs more than all of that.
 - `RangeConsumer` acks ranges, commits to Kafka the end of their contiguous prefix, refuses acks of
   an older generation, and starts from the offset that `Ownership` names. Offsets committed to
   Kafka serve people and lag monitors; nothing here reads from them.
@@ -22,12 +25,11 @@ whoever reads the events drops those.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-import aiokafka
 import faust
-from aiokafka.errors import OffsetOutOfRangeError
 from faust.app.base import BootStrategy
 from faust.transport.consumer import ensure_TP
 from faust.transport.drivers import aiokafka as driver
@@ -38,7 +40,8 @@ from mode.utils.futures import notify
 
 from streams.connect import faust_broker
 from streams.errors import ConfigError
-from streams.live.ranges import Fetched, LogRange, Ownership, Reach, to_batch
+from streams.live.fetch import FetchThread
+from streams.live.ranges import Fetched, LogRange, Ownership, Reach
 from streams.settings import Settings
 
 FAUST_VERSION = "0.15.3"
@@ -77,13 +80,16 @@ class RangeMessage(ConsumerMessage):
 
 
 class MicroBatchScheduler(SchedulingStrategyT):
-    """One item per partition, in the order fetched. For the setting `ConsumerScheduler`."""
+    """Ranges instead of messages. For the setting `ConsumerScheduler`."""
 
     def __init__(self) -> None: ...
 
-    def iterate(self, records: Mapping[TP, Any]) -> Iterator[tuple[TP, Any]]:
-        """The partitions and what each fetched, whole."""
-        return iter(records.items())
+    def iterate(self, records: Mapping[TP, list[Any]]) -> Iterator[tuple[TP, Any]]:
+        """A range of each partition in turn, each partition's in order."""
+        turns = itertools.zip_longest(*records.values())
+        return (
+            (tp, each) for turn in turns for tp, each in zip(records, turn, strict=True) if each
+        )
 
 
 class _NoOffsets(dict[TP, int | None]):
@@ -97,97 +103,6 @@ class _NoOffsets(dict[TP, int | None]):
         return None
 
     def __setitem__(self, key: TP, value: int | None) -> None: ...
-
-
-class FetchThread(driver.AIOKafkaConsumerThread):
-    """The thread that talks to the brokers. Cursors belong to it: seeks run in it, too."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._cursor: dict[TP, tuple[int, int]] = {}
-        """Epoch and begin of the next range, per partition."""
-
-    def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
-        consumer = super()._create_worker_consumer(transport)
-        # Both are handed to aiokafka's fetcher when it starts; it has not started yet.
-        assert consumer._fetch_max_wait_ms == 1500 and consumer._isolation_level  # as in 0.15.3
-        consumer._fetch_max_wait_ms = transport.fetch_max_wait_ms
-        consumer._isolation_level = "read_committed"
-        return consumer
-
-    async def _fetch_records(
-        self,
-        consumer: aiokafka.AIOKafkaConsumer,
-        active_partitions: set[TP],
-        timeout: float | None = None,
-        max_records: int | None = None,
-    ) -> Any:
-        records = await super()._fetch_records(
-            consumer, active_partitions, timeout=timeout, max_records=max_records
-        )
-        # No await from here on: aiokafka has moved its positions in this very step of the loop, and
-        # seeks run in this loop, so nobody can have sought in between.
-        fetched: dict[TP, Fetched] = {}
-        assignment = consumer._subscription.subscription.assignment
-        for aiotp, found in records.items():
-            tp = ensure_TP(aiotp)
-            if tp not in self._cursor:
-                continue  # revoked, or fetched before the first seek: will be read again
-            epoch, begin = self._cursor[tp]
-            end = assignment.state_value(aiotp).position
-            if found[0].offset < begin:
-                # aiokafka resets to the earliest offset when its own is beyond the log's end.
-                raise OffsetOutOfRangeError({tp: begin})
-            self._cursor[tp] = (epoch, end)
-            fetched[tp] = Fetched(to_batch(tp, found, end), begin, epoch)
-        return fetched
-
-    async def place(self, positions: Mapping[TP, int], epoch: int) -> None:
-        """Seek. From now on ranges of these partitions begin there and carry `epoch`."""
-        await self.call_thread(self._place, positions, epoch)
-
-    async def _place(self, positions: Mapping[TP, int], epoch: int) -> None:
-        consumer = self._ensure_consumer()
-        for tp, offset in positions.items():
-            consumer.seek(aiokafka.TopicPartition(tp.topic, tp.partition), offset)
-            self._cursor[tp] = (epoch, offset)
-
-    def forget(self, partitions: Iterable[TP]) -> None:
-        """Drop cursors: nothing fetched for these partitions is handed on until placed again."""
-        for tp in partitions:
-            self._cursor.pop(tp, None)
-
-    async def log_ranges(self, partitions: Iterable[TP]) -> dict[TP, LogRange]:
-        """Ask the brokers for first and next offset and the group's commit."""
-        found: dict[TP, LogRange] = await self.call_thread(self._log_ranges, set(partitions))
-        return found
-
-    async def _log_ranges(self, partitions: set[TP]) -> dict[TP, LogRange]:
-        if not partitions:
-            return {}
-        consumer = self._ensure_consumer()
-        wanted = [aiokafka.TopicPartition(tp.topic, tp.partition) for tp in partitions]
-        starts = await consumer.beginning_offsets(wanted)
-        ends = await consumer.end_offsets(wanted)
-        return {
-            ensure_TP(tp): LogRange(starts[tp], ends[tp], await consumer.committed(tp))
-            for tp in wanted
-        }
-
-    def reach(self) -> dict[TP, Reach]:
-        """How far reading came, per partition placed; from any thread."""
-        subscription = self._ensure_consumer()._subscription.subscription
-        assignment = subscription.assignment if subscription is not None else None
-        found: dict[TP, Reach] = {}
-        for tp, (_, fetched) in list(self._cursor.items()):
-            aiotp = aiokafka.TopicPartition(tp.topic, tp.partition)
-            if assignment is None or aiotp not in assignment.tps:
-                continue
-            state = assignment.state_value(aiotp)
-            if state.has_valid_position:
-                end = state.position if state.lso is None else max(state.lso, state.position)
-                found[tp] = Reach(fetched, state.position, end)
-        return found
 
 
 class RangeConsumer(driver.Consumer):

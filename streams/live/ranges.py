@@ -1,15 +1,14 @@
 """Ranges of offsets, and who keeps them: what the micro-batch consumer and the service agree on.
 
-In: nothing. Out: the types, and a batch out of fetched records. Does not know how Faust fetches.
+In: nothing. Out: the types. Does not know how Faust fetches.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
-import numpy as np
 from faust.types import TP
 
 from streams.batch import Batch
@@ -60,20 +59,3 @@ class Ownership(Protocol):
 
     async def release(self, partitions: Sequence[TP]) -> None:
         """Partitions were revoked: forget everything about them."""
-
-
-def to_batch(tp: TP, records: Sequence[Any], next_offset: int) -> Batch:
-    """The batch of some consumer records of one partition, their bytes untouched."""
-    n = len(records)
-    return Batch(
-        topic=tp.topic,
-        partition=tp.partition,
-        offsets=np.fromiter((r.offset for r in records), np.int64, n),
-        timestamps=np.fromiter(
-            (-1 if r.timestamp is None else r.timestamp for r in records), np.int64, n
-        ),
-        keys=[r.key for r in records],
-        values=[r.value for r in records],
-        headers=[r.headers for r in records] if any(r.headers for r in records) else None,
-        next_offset=next_offset,
-    )

@@ -6,7 +6,6 @@ import asyncio
 import importlib.util
 import itertools
 import time
-from types import SimpleNamespace
 from typing import Any
 
 import faust
@@ -21,15 +20,16 @@ from streams.batch import Batch
 from streams.connect import confluent_config
 from streams.errors import ConfigError
 from streams.live import microbatch
+from streams.live.chunks import Chunk, sliced, to_batch
+from streams.live.fetch import FetchThread
 from streams.live.microbatch import (
-    FetchThread,
     MicroBatchApp,
     MicroBatchScheduler,
     RangeConsumer,
     RangeMessage,
     make_app,
 )
-from streams.live.ranges import Fetched, LogRange, Reach, to_batch
+from streams.live.ranges import Fetched, LogRange, Reach
 from streams.settings import load
 from tests.live.reading import Reader, Shelf, publish, reading, settings_for
 
@@ -44,29 +44,55 @@ def test_another_version_of_faust_is_refused(monkeypatch: pytest.MonkeyPatch) ->
         spec.loader.exec_module(importlib.util.module_from_spec(spec))
 
 
-def record(offset: int, value: bytes | None = b"v", **given: Any) -> Any:
-    fields = {"timestamp": 1_000 + offset, "key": b"k", "headers": (), **given}
-    return SimpleNamespace(offset=offset, value=value, **fields)
+def chunk(*offsets: int, **given: Any) -> Chunk:
+    n = len(offsets)
+    fields: dict[str, Any] = {
+        "timestamps": [1_000 + offset for offset in offsets],
+        "keys": [b"k"] * n,
+        "values": [b"%d" % offset for offset in offsets],
+        "headers": [()] * n,
+        **given,
+    }
+    return Chunk(list(offsets), **fields)
 
 
 def test_a_batch_holds_the_bytes_themselves() -> None:
     value = b"\xff\x00 not utf-8"
-    batch = to_batch(TP1, [record(4, value), record(9, None, timestamp=None, key=None)], 12)
+    odd = chunk(4, 9, values=[value, None], keys=[b"k", None], timestamps=[1_004, None])
+    batch = to_batch(TP1, [odd, chunk(12)], 15)
     assert batch.values[0] is value
-    assert batch.values[1] is None and batch.keys == [b"k", None]
-    assert batch.offsets.tolist() == [4, 9] and batch.timestamps.tolist() == [1_004, -1]
-    assert (batch.topic, batch.partition, batch.next_offset) == ("transactions", 1, 12)
+    assert batch.values[1:] == [None, b"12"] and batch.keys == [b"k", None, b"k"]
+    assert batch.offsets.tolist() == [4, 9, 12] and batch.timestamps.tolist() == [1_004, -1, 1_012]
+    assert (batch.topic, batch.partition, batch.next_offset) == ("transactions", 1, 15)
     assert batch.headers is None
 
 
 def test_headers_are_kept_when_anyone_has_them() -> None:
-    batch = to_batch(TP0, [record(0), record(1, headers=(("trace", b"1"),))], 2)
-    assert batch.headers == [(), (("trace", b"1"),)]
+    batch = to_batch(TP0, [chunk(0), chunk(1, headers=[[("trace", b"1")]])], 2)
+    assert batch.headers == [(), [("trace", b"1")]]
 
 
-def test_the_scheduler_yields_each_partition_once() -> None:
-    records = {TP0: fetched(0, 4), TP1: fetched(0, 2)}
-    assert list(MicroBatchScheduler().iterate(records)) == list(records.items())
+@pytest.mark.parametrize("limit", [1, 2, 3, 5, 6, 100, None])
+def test_slices_of_a_batch_leave_no_gap_and_nothing_out(limit: int | None) -> None:
+    headers = [[("n", b"%d" % n)] for n in range(6)]
+    batch = to_batch(TP0, [chunk(10, 11, 15, 16, 17, 30, headers=headers)], 33)
+    parts = list(sliced(batch, 8, 4, limit))
+    assert max(len(part.batch) for part in parts) <= (limit or 6)
+    assert [value for part in parts for value in part.batch.values] == batch.values
+    assert [each for part in parts for each in part.batch.headers or ()] == headers
+    assert [int(at) for part in parts for at in part.batch.offsets] == batch.offsets.tolist()
+    ranges = [(part.begin, part.batch.next_offset) for part in parts]
+    assert ranges[0][0] == 8 and ranges[-1][1] == 33
+    assert all(a[1] == b[0] for a, b in itertools.pairwise(ranges))
+    assert {part.epoch for part in parts} == {4}
+
+
+def test_the_scheduler_takes_partitions_in_turn_and_each_in_order() -> None:
+    a, b, c = fetched(0, 4), fetched(4, 5), fetched(5, 9)
+    d = fetched(0, 2, tp=TP1)
+    turns = list(MicroBatchScheduler().iterate({TP0: [a, b, c], TP1: [d]}))
+    assert turns == [(TP0, a), (TP1, d), (TP0, b), (TP0, c)]
+    assert list(MicroBatchScheduler().iterate({})) == []
 
 
 def fetched(begin: int, end: int, epoch: int = 1, tp: TP = TP0) -> Fetched:

@@ -1,0 +1,133 @@
+"""A fetched partition as a few lists instead of an object for each message.
+
+In: aiokafka's records of one partition, not yet looked at. Out: `Chunk`s, one for each of the
+broker's record batches; a `Batch` out of chunks; ranges of a bounded size out of a batch.
+Does not know Faust, nor where reading started.
+
+`by_chunks` puts another iterator into aiokafka's `PartitionRecords` before anybody used the first.
+It is that iterator (0.12 to 0.14) with the innermost loop replaced: what it does about checksums,
+aborted transactions, control records and compaction is aiokafka's own.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from aiokafka.consumer.fetcher import READ_COMMITTED
+from aiokafka.errors import CorruptRecordException
+from faust.types import TP
+
+from streams.batch import Batch, Headers
+from streams.live.ranges import Fetched
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """The messages of one record batch; a time is None where the broker gave none."""
+
+    offsets: list[int]
+    timestamps: list[int | None]
+    keys: list[bytes | None]
+    values: list[bytes | None]
+    headers: list[Headers]
+
+
+def by_chunks(records: Any) -> None:
+    """Make a `PartitionRecords` yield chunks. Does nothing the second time."""
+    if records is not None and not isinstance(records._records_iterator, _Chunks):
+        assert inspect.getgeneratorstate(records._records_iterator) == inspect.GEN_CREATED
+        records._records_iterator = _Chunks(_chunks(records))
+
+
+class _Chunks:
+    """An iterator of chunks that is known as one."""
+
+    def __init__(self, chunks: Iterator[Chunk]) -> None:
+        self._chunks = chunks
+
+    def __next__(self) -> Chunk:
+        return next(self._chunks)
+
+
+def _chunks(records: Any) -> Iterator[Chunk]:
+    source = records._records
+    while source.has_next():
+        batch = source.next_batch()
+        if records._check_crcs and not batch.validate_crc():
+            raise CorruptRecordException(f"Invalid CRC - {records._tp}")
+        if records._isolation_level == READ_COMMITTED and batch.producer_id is not None:
+            records._consume_aborted_up_to(batch.base_offset)
+            if batch.is_control_batch and records._contains_abort_marker(batch):
+                records._aborted_producers.discard(batch.producer_id)
+            if batch.is_transactional and batch.producer_id in records._aborted_producers:
+                records.next_fetch_offset = batch.next_offset
+                continue
+        if batch.is_control_batch:
+            records.next_fetch_offset = batch.next_offset
+            continue
+        chunk = _taken_apart(batch, records.next_fetch_offset)
+        # Past what compaction took from the end of the batch, too.
+        records.next_fetch_offset = batch.next_offset
+        if chunk.offsets:
+            yield chunk
+
+
+def _taken_apart(batch: Any, first: int) -> Chunk:
+    """The messages from offset `first` on: a fetch answers with whole record batches."""
+    offsets: list[int] = []
+    timestamps: list[int | None] = []
+    keys: list[bytes | None] = []
+    values: list[bytes | None] = []
+    headers: list[Headers] = []
+    for record in batch:
+        offset = record.offset
+        if offset >= first:
+            offsets.append(offset)
+            timestamps.append(record.timestamp)
+            keys.append(record.key)
+            values.append(record.value)
+            headers.append(record.headers)
+    return Chunk(offsets, timestamps, keys, values, headers)
+
+
+def to_batch(tp: TP, chunks: Sequence[Chunk], next_offset: int) -> Batch:
+    """One batch of a partition's chunks, their bytes untouched."""
+    headers = [each for chunk in chunks for each in chunk.headers]
+    times = [-1 if at is None else at for chunk in chunks for at in chunk.timestamps]
+    return Batch(
+        topic=tp.topic,
+        partition=tp.partition,
+        offsets=np.concatenate([np.array(chunk.offsets, np.int64) for chunk in chunks]),
+        timestamps=np.array(times, np.int64),
+        keys=[key for chunk in chunks for key in chunk.keys],
+        values=[value for chunk in chunks for value in chunk.values],
+        headers=headers if any(headers) else None,
+        next_offset=next_offset,
+    )
+
+
+def sliced(batch: Batch, begin: int, epoch: int, limit: int | None) -> Iterator[Fetched]:
+    """Ranges of at most `limit` messages, from `begin` to the batch's next offset, without gaps."""
+    n = len(batch)
+    if limit is None or n <= limit:
+        yield Fetched(batch, begin, epoch)
+        return
+    for at in range(0, n, limit):
+        to = min(at + limit, n)
+        end = batch.next_offset if to == n else int(batch.offsets[to])
+        part = Batch(
+            topic=batch.topic,
+            partition=batch.partition,
+            offsets=batch.offsets[at:to],
+            timestamps=batch.timestamps[at:to],
+            keys=batch.keys[at:to],
+            values=batch.values[at:to],
+            headers=None if batch.headers is None else batch.headers[at:to],
+            next_offset=end,
+        )
+        yield Fetched(part, begin, epoch)
+        begin = end

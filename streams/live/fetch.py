@@ -1,0 +1,148 @@
+"""The thread that talks to the brokers: Faust's, fetching ranges.
+
+In: seeks. Out: what each partition has, as `Fetched` ranges; what the logs hold.
+Does not know what becomes of a range. Runs in the consumer thread's own event loop, and so do
+seeks: that is why a range's begin can be trusted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import aiokafka
+from aiokafka.consumer.fetcher import FetchResult
+from aiokafka.errors import ConsumerStoppedError, OffsetOutOfRangeError
+from faust.transport.consumer import ensure_TP
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP
+
+from streams.live.chunks import Chunk, by_chunks, sliced, to_batch
+from streams.live.ranges import Fetched, LogRange, Reach
+
+
+class FetchThread(driver.AIOKafkaConsumerThread):
+    """The thread that talks to the brokers. Cursors belong to it: seeks run in it, too."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._cursor: dict[TP, tuple[int, int]] = {}
+        """Epoch and begin of the next range, per partition."""
+
+    def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
+        consumer = super()._create_worker_consumer(transport)
+        # Both are handed to aiokafka's fetcher when it starts; it has not started yet.
+        assert consumer._fetch_max_wait_ms == 1500 and consumer._isolation_level  # as in 0.15.3
+        consumer._fetch_max_wait_ms = transport.fetch_max_wait_ms
+        consumer._isolation_level = "read_committed"
+        return consumer
+
+    async def _fetch_records(
+        self,
+        consumer: aiokafka.AIOKafkaConsumer,
+        active_partitions: set[TP],
+        timeout: float | None = None,
+        max_records: int | None = None,
+    ) -> dict[TP, list[Fetched]]:
+        """What is there now, or after at most `timeout`; `max_records` bounds a range, not a call.
+
+        This is aiokafka's `fetched_records` with a step put in: whatever arrived is turned to yield
+        chunks before it is drained. It is drained with a timeout of 0, which awaits nothing.
+        """
+        if not self.consumer.flow_active:
+            return {}
+        fetcher = consumer._fetcher
+        if consumer._closed or fetcher._closed:
+            raise ConsumerStoppedError()
+        deadline = self.thread_loop.time() + (timeout or 0.0)
+        with fetcher._subscriptions.fetch_context():
+            while True:
+                if fetcher._subscriptions.reassignment_in_progress:
+                    await fetcher._subscriptions.wait_for_assignment()
+                for result in fetcher._records.values():
+                    if type(result) is FetchResult:
+                        by_chunks(result._partition_records)
+                chunks = await fetcher.fetched_records(active_partitions, timeout=0)
+                left = deadline - self.thread_loop.time()
+                if chunks or left <= 0:
+                    return self._ranges(consumer, chunks, max_records)
+                waiter = fetcher._create_fetch_waiter()
+                done, _ = await asyncio.wait([waiter], timeout=left)
+                if not done or fetcher._closed:
+                    waiter.cancel()
+                    return {}
+                waiter.result()  # raises when the group or the topic is forbidden
+
+    def _ranges(
+        self,
+        consumer: aiokafka.AIOKafkaConsumer,
+        found: Mapping[Any, list[Chunk]],
+        limit: int | None,
+    ) -> dict[TP, list[Fetched]]:
+        """Chunks to ranges, at the cursors.
+
+        No await lies between aiokafka's move of its positions and this, and seeks run in this very
+        loop: nobody can have sought in between.
+        """
+        fetched: dict[TP, list[Fetched]] = {}
+        assignment = consumer._subscription.subscription.assignment
+        for aiotp, chunks in found.items():
+            tp = ensure_TP(aiotp)
+            if tp not in self._cursor:
+                continue  # revoked, or fetched before the first seek: will be read again
+            epoch, begin = self._cursor[tp]
+            end = assignment.state_value(aiotp).position
+            if chunks[0].offsets[0] < begin:
+                # aiokafka resets to the earliest offset when its own is beyond the log's end.
+                raise OffsetOutOfRangeError({tp: begin})
+            self._cursor[tp] = (epoch, end)
+            fetched[tp] = list(sliced(to_batch(tp, chunks, end), begin, epoch, limit))
+        return fetched
+
+    async def place(self, positions: Mapping[TP, int], epoch: int) -> None:
+        """Seek. From now on ranges of these partitions begin there and carry `epoch`."""
+        await self.call_thread(self._place, positions, epoch)
+
+    async def _place(self, positions: Mapping[TP, int], epoch: int) -> None:
+        consumer = self._ensure_consumer()
+        for tp, offset in positions.items():
+            consumer.seek(aiokafka.TopicPartition(tp.topic, tp.partition), offset)
+            self._cursor[tp] = (epoch, offset)
+
+    def forget(self, partitions: Iterable[TP]) -> None:
+        """Drop cursors: nothing fetched for these partitions is handed on until placed again."""
+        for tp in partitions:
+            self._cursor.pop(tp, None)
+
+    async def log_ranges(self, partitions: Iterable[TP]) -> dict[TP, LogRange]:
+        """Ask the brokers for first and next offset and the group's commit."""
+        found: dict[TP, LogRange] = await self.call_thread(self._log_ranges, set(partitions))
+        return found
+
+    async def _log_ranges(self, partitions: set[TP]) -> dict[TP, LogRange]:
+        if not partitions:
+            return {}
+        consumer = self._ensure_consumer()
+        wanted = [aiokafka.TopicPartition(tp.topic, tp.partition) for tp in partitions]
+        starts = await consumer.beginning_offsets(wanted)
+        ends = await consumer.end_offsets(wanted)
+        return {
+            ensure_TP(tp): LogRange(starts[tp], ends[tp], await consumer.committed(tp))
+            for tp in wanted
+        }
+
+    def reach(self) -> dict[TP, Reach]:
+        """How far reading came, per partition placed; from any thread."""
+        subscription = self._ensure_consumer()._subscription.subscription
+        assignment = subscription.assignment if subscription is not None else None
+        found: dict[TP, Reach] = {}
+        for tp, (_, fetched) in list(self._cursor.items()):
+            aiotp = aiokafka.TopicPartition(tp.topic, tp.partition)
+            if assignment is None or aiotp not in assignment.tps:
+                continue
+            state = assignment.state_value(aiotp)
+            if state.has_valid_position:
+                end = state.position if state.lso is None else max(state.lso, state.position)
+                found[tp] = Reach(fetched, state.position, end)
+        return found

@@ -1,0 +1,96 @@
+"""Rules from the topic, on a real Kafka."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import orjson
+import pytest
+from confluent_kafka import KafkaError, Producer
+
+from streams.connect import confluent_config
+from streams.errors import BrokerError
+from streams.features import NAMES
+from streams.live.app import _policy
+from streams.live.rule_source import RuleSource
+from streams.rulebook import RuleBook, parse_toml
+from streams.settings import Settings
+from tests.live.reading import settings_for
+from tests.test_settle import POLICY
+
+FILE = """
+[[rule]]
+rule_id = "file"
+version = 1
+outcome = "review"
+all = [ { field = "amount", op = "ge", value = 50000 } ]
+"""
+
+
+def rule(rule_id: str, version: int = 1) -> bytes:
+    condition = {"field": "amount", "op": "gt", "value": 1}
+    return orjson.dumps(
+        {"rule_id": rule_id, "version": version, "outcome": "block", "any": [condition]}
+    )
+
+
+def send(settings: Settings, *messages: tuple[bytes, bytes | None]) -> None:
+    producer = Producer(confluent_config(settings))
+    faults: list[KafkaError] = []
+    for key, value in messages:
+        producer.produce(
+            settings.topic("rules"), value, key, on_delivery=lambda e, _: e and faults.append(e)
+        )
+    assert producer.flush(30) == 0 and not faults
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def known(source: RuleSource) -> dict[str, int]:
+    return {each.rule_id: each.version for each in source.rules().rules}
+
+
+def test_a_worker_starts_with_all_rules_and_follows(
+    kafka: str, topic_prefix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = settings_for(kafka, topic_prefix)
+    book = parse_toml(FILE, NAMES)
+    send(settings, (b"a", rule("a")), (b"b", rule("b")), (b"a", rule("a", 2)), (b"b", None))
+    send(settings, (b"bad", b"{"), (b"wrong", rule("c")), (b"file", rule("file", 7)))
+    with RuleSource(settings, book) as source:
+        assert known(source) == {"a": 2, "file": 7}
+        policy = _policy(POLICY, source.rules)
+        first = policy()
+        assert first.rules is source.rules() and policy() is first
+        send(settings, (b"c", rule("c", 3)), (b"file", None))
+        until(lambda: known(source) == {"a": 2, "c": 3, "file": 1})
+        assert policy().rules.digest == source.rules().digest != first.rules.digest
+        assert policy().thresholds == POLICY.thresholds
+    said = [each.getMessage() for each in caplog.records if "left out" in each.getMessage()]
+    assert len(said) == 2
+    with RuleSource(settings, book) as again:
+        assert again.rules().digest == source.rules().digest
+
+
+def test_an_empty_topic_leaves_the_file(kafka: str, topic_prefix: str) -> None:
+    settings = settings_for(kafka, topic_prefix)
+    with RuleSource(settings, parse_toml(FILE, NAMES)) as source:
+        assert known(source) == {"file": 1}
+
+
+def test_a_missing_topic_says_what_to_do(kafka: str, topic_prefix: str) -> None:
+    settings = settings_for(kafka, topic_prefix)
+    other = settings.model_copy(
+        update={"kafka": settings.kafka.model_copy(update={"topic_prefix": "no-such-"})}
+    )
+    with (
+        pytest.raises(BrokerError, match="topics create"),
+        RuleSource(other, RuleBook(frozenset(NAMES))),
+    ):
+        pass
