@@ -1,0 +1,185 @@
+"""Faults of workers: they crash at a step, are killed, freeze and wake up, come and go.
+
+In: a place and a seed. Out: nothing, or `Broken`. Each function is one run.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+import signal
+import time
+from collections.abc import Sequence
+
+from streams.live.failpoint import KILLED, STEPS
+from tests.faults.driver import Place, Run
+from tests.faults.workers import Worker
+
+ROUND = 40
+"""Messages a round may hold in the runs that want many rounds."""
+
+
+def crash_at_every_step(
+    place: Place, seed: int, steps: Sequence[str] = STEPS, mutant: str | None = None
+) -> int:
+    """F2: a crash right after each step of the first, a middle and the last of three rounds.
+
+    Each worker finds three rounds of work. The dead are followed by one that comes to the end.
+    """
+    deaths = 0
+    with Run(place, seed, partitions=1) as run:
+        for step in steps:
+            for number in (1, 2, 3):
+                run.publish(max(0, 3 * ROUND - run.lag()))
+                worker = run.start(
+                    f"worker.failpoint={step}:{number}",
+                    f"worker.batch_events={ROUND}",
+                    run.another_group(),
+                    mutant=mutant,
+                )
+                code = worker.ended()
+                if code != KILLED:
+                    raise run.failure([f"{step}:{number} ended with {code}", worker.said()])
+                deaths += 1
+        run.start(run.another_group(), mutant=mutant).ready()
+        run.judge()
+    return deaths
+
+
+def kill_at_random(place: Place, seed: int, kills: int) -> int:
+    """F1: of two workers in one group one is killed, again and again, while messages come in."""
+    chance = random.Random(f"kills {seed}")
+    with Run(place, seed, partitions=4) as run:
+        flag = f"worker.batch_events={ROUND}"
+        pair = [run.start(flag).ready(), run.start(flag).ready()]
+        run.feed(200)
+        for _ in range(kills):
+            time.sleep(chance.uniform(0, 2))
+            victim = pair.pop(chance.randrange(2))
+            killed = time.monotonic()
+            victim.kill()
+            pair.append(run.start(flag))
+            run.until(lambda: _all_moved(run, killed))  # noqa: B023
+            place.resumed_s.append(run.watch.resumed_s(killed, set(range(4))))
+        run.starve()
+        run.judge()
+    return kills
+
+
+def _all_moved(run: Run, since: float) -> bool:
+    return len(run.watch.moved(since)) == run.partitions
+
+
+def frozen_between_compute_and_commit(
+    place: Place,
+    seed: int,
+    zombies: int = 5,
+    points: Sequence[str] = ("advanced", "scored", "settled"),
+    mutant: str | None = None,
+) -> int:
+    """F3: each zombie freezes with one partition computed and not committed; a partner takes over
+    and goes on; then the zombies wake up, finish what they had in hand, and must be refused."""
+    chance = random.Random(f"zombies {seed}")
+    with Run(place, seed, partitions=zombies) as run:
+        frozen = []
+        for _ in range(zombies):
+            point = chance.choice(list(points))
+            frozen.append(
+                run.start(
+                    f"worker.failpoint={point}:{chance.randrange(1, 4)}:stop",
+                    f"worker.batch_events={ROUND}",
+                    mutant=mutant,
+                )
+            )
+        for each in frozen:
+            each.ready()
+        run.feed(100 * zombies)
+        for each in frozen:
+            run.until(each.frozen)
+        began = time.monotonic()
+        partner = run.start(f"worker.batch_events={ROUND}", mutant=mutant).ready()
+        run.until(lambda: _all_moved(run, began))
+        place.resumed_s.append(run.watch.resumed_s(began, set(range(zombies))))
+        time.sleep(chance.uniform(0, 0.5))
+        run.starve()
+        run.drain()
+        for each in frozen:
+            each.signal(signal.SIGCONT)
+        if mutant is not None:
+            time.sleep(3)
+            if found := run.faults():
+                raise run.failure(found)
+        refused(run, frozen)
+        assert partner.alive, partner.said()
+        run.judge()
+    return zombies
+
+
+REFUSALS = ("giving the partition up", "reading the state again")
+
+
+def refused(run: Run, zombies: Sequence[Worker]) -> None:
+    """Each of them was told that its partition has gone on without it."""
+    for each in zombies:
+        run.until(lambda: any(text in each.said() for text in REFUSALS) or not each.alive, 30)  # noqa: B023
+        if not any(text in each.said() for text in REFUSALS):
+            raise run.failure(["a zombie was not refused", each.said()])
+
+
+def storm(place: Place, seed: int, seconds: float) -> int:
+    """F5: workers join and leave every second or so; no partition stands still for 30 s."""
+    chance = random.Random(f"storm {seed}")
+    changes = 0
+    with Run(place, seed, partitions=4) as run:
+        present = [run.start().ready()]
+        run.feed(200)
+        ends = time.monotonic() + seconds
+        while time.monotonic() < ends:
+            time.sleep(chance.uniform(0.5, 3))
+            changes += 1
+            if len(present) == 1 or (len(present) < 4 and chance.random() < 0.5):
+                present.append(run.start())
+            else:
+                leaver = present.pop(chance.randrange(len(present))).ready()
+                if leaver.stop():
+                    raise run.failure(["a worker did not leave in order", leaver.said()])
+        run.starve()
+        place.resumed_s.append(longest_pause_s(run))
+        if place.resumed_s[-1] > 30:
+            raise run.failure([f"a partition stood still for {place.resumed_s[-1]:.0f} s"])
+        run.judge()
+    return changes
+
+
+def longest_pause_s(run: Run) -> float:
+    """The longest time that a partition did not move, while messages came in."""
+    pauses = [0.0]
+    for partition in range(run.partitions):
+        times = [when for when, each, _ in run.watch.moves if each == partition]
+        pauses += [after - before for before, after in itertools.pairwise(times)]
+    return max(pauses)
+
+
+def same_log_again(place: Place, seed: int, events: int) -> int:
+    """F13: one log, read with other round sizes by 1, 2 and 4 workers; the copies of a score that
+    the three leave in the same topic must be equal, and so must their records."""
+    shapes = ((1, 4_096), (2, 64), (4, 7))
+    with Run(place, seed, partitions=4) as first:
+        first.publish(events)
+        runs = [first, *(Run(place, seed, partitions=4, like=first) for _ in shapes[1:])]
+        try:
+            for run, (number, size) in zip(runs, shapes, strict=True):
+                team = [run.start(f"worker.batch_events={size}") for _ in range(number)]
+                run.drain()
+                for worker in team:
+                    worker.ready()
+                run.finish()
+            expected = first.expected()
+            for run in runs:
+                found = run.faults(expected)
+                if found:
+                    raise run.failure(found)
+        finally:
+            for run in runs[1:]:
+                run.__exit__(None, None, None)
+    return len(shapes)

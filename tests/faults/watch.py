@@ -1,0 +1,91 @@
+"""Looks at a run's offsets in Redis all the time, from outside.
+
+In: a Redis address and a namespace. Out: when each offset moved, and whether one ever went back.
+Does not know workers. A rollback of Redis that the run makes itself is announced with `rollback`.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from streams.store import keys
+
+LOOK_EVERY_S = 0.01
+
+
+class Watch:
+    """`moves`: (time, partition, offset) of each change seen, in order."""
+
+    def __init__(self, url: str, namespace: str, partitions: int) -> None:
+        self.moves: list[tuple[float, int, int]] = []
+        self.went_back: list[str] = []
+        self._names = [keys.of(namespace, 0, each).part for each in range(partitions)]
+        self._last: dict[int, tuple[int, int]] = {}
+        self._lock = threading.Lock()
+        self._done = threading.Event()
+        self._client = redis.Redis.from_url(
+            url, socket_timeout=1, socket_connect_timeout=1, retry=Retry(NoBackoff(), 0)
+        )
+        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._done.wait(LOOK_EVERY_S):
+            try:
+                pipe = self._client.pipeline(transaction=False)
+                for name in self._names:
+                    pipe.hmget(name, ["offset", "token"])
+                with self._lock:
+                    self._note(pipe.execute(raise_on_error=False))
+            except (redis.exceptions.RedisError, OSError):
+                continue
+
+    def _note(self, found: list[Any]) -> None:
+        now = time.monotonic()
+        for partition, answer in enumerate(found):
+            if isinstance(answer, Exception):
+                continue
+            offset, token = (int(each or 0) for each in answer)
+            before = self._last.get(partition, (0, 0))
+            if offset < before[0]:
+                self.went_back.append(f"partition {partition} went from {before[0]} to {offset}")
+            if token < before[1]:
+                self.went_back.append(f"the token of partition {partition} went back")
+            if offset != before[0]:
+                self.moves.append((now, partition, offset))
+            self._last[partition] = (offset, token)
+
+    def rollback(self) -> None:
+        """Redis was put back by the run itself: what was seen before does not bind."""
+        with self._lock:
+            self._last.clear()
+
+    def offsets(self) -> dict[int, int]:
+        """The newest offset seen of each partition."""
+        with self._lock:
+            return {partition: offset for partition, (offset, _) in self._last.items()}
+
+    def moved(self, since: float) -> set[int]:
+        """The partitions whose offset changed after a moment."""
+        return {partition for when, partition, _ in list(self.moves) if when > since}
+
+    def resumed_s(self, since: float, partitions: set[int]) -> float:
+        """Seconds from a moment until each of these partitions had moved again."""
+        first: dict[int, float] = {}
+        for when, partition, _ in list(self.moves):
+            if when > since and partition in partitions:
+                first.setdefault(partition, when - since)
+        assert first.keys() == partitions, f"partitions that never moved: {partitions - set(first)}"
+        return max(first.values(), default=0.0)
+
+    def stop(self) -> None:
+        """Look no longer."""
+        self._done.set()
+        self._thread.join()
+        self._client.close()
