@@ -20,6 +20,7 @@ from streams.cards import holds_pan, next_pan
 
 MASK: Final = "[card number]"
 TOKEN_LENGTH: Final = 12
+_BEYOND: Final = re.compile("[^\x00-\x7e]+")
 
 
 @cache
@@ -42,13 +43,18 @@ def _look_alikes() -> dict[int, str]:
 
 
 @cache
-def _look_alike() -> re.Pattern[str]:
-    return re.compile(f"[{''.join(map(chr, _look_alikes()))}]")
+def _look_alike() -> frozenset[str]:
+    return frozenset(map(chr, _look_alikes()))
+
+
+def beyond_ascii(text: str) -> str:
+    """The characters outside ASCII and DEL, in order: mostly few, where each is to be looked at."""
+    return "".join(_BEYOND.findall(text))
 
 
 def has_look_alikes(text: str) -> bool:
     """Is a digit, space or dash of another script in this text, or an invisible character?"""
-    return not text.isascii() and _look_alike().search(text) is not None
+    return not text.isascii() and not _look_alike().isdisjoint(beyond_ascii(text))
 
 
 def _searchable(text: str) -> bytes:

@@ -27,7 +27,7 @@ from streams.codes import (
     EVENT_TYPE_CODES,
     MCC_CODES,
 )
-from streams.privacy import has_look_alikes, has_pan, has_pan_bytes, strings_in
+from streams.privacy import beyond_ascii, has_look_alikes, has_pan, has_pan_bytes, strings_in
 from streams.scan import outline
 from streams.schema import (
     MAX_AMOUNT_MINOR,
@@ -52,7 +52,6 @@ Check = Callable[[Any], Verdict]
 BAD_CHARACTERS: Final = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
 )
-_BAD_WIDE: Final = re.compile(BAD_CHARACTERS.pattern.replace("\x00-\x1f", ""))
 PARTING: Final = "|"
 """Between strings that are searched as one text: part of no number, token or key."""
 """Controls, line separators, bidirectional controls, the byte order mark, lone surrogates."""
@@ -203,8 +202,8 @@ def surely_plain(value: bytes, document: Any) -> bool:
         inner = PARTING.join(strings_in(document))
         return not (BAD_CHARACTERS.search(inner) or has_look_alikes(inner) or has_pan(inner))
     # Raw controls are no JSON inside strings, and between them they are white space.
-    outer = value.decode()
-    return not (_BAD_WIDE.search(outer) or has_look_alikes(outer))
+    wide = beyond_ascii(value.decode())
+    return not (BAD_CHARACTERS.search(wide) or has_look_alikes(wide))
 
 
 def _holds_pan(value: bytes, document: Any) -> bool:
