@@ -43,10 +43,8 @@ class Writes:
         return len(self.accounts)
 
     @classmethod
-    def of(cls, changed: Sequence[tuple[str, Sequence[Piece]]] | Writes) -> Writes:
+    def of(cls, changed: Sequence[tuple[str, Sequence[Piece]]]) -> Writes:
         """Pack pieces given one by one."""
-        if isinstance(changed, Writes):
-            return changed
         spans = [
             number
             for _, pieces in changed

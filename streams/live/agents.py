@@ -35,7 +35,7 @@ from streams.metrics import Metrics
 from streams.pipeline import Outcome, Policy, Work, advance, read, score, settle
 from streams.risk import RiskView
 from streams.state import Arena
-from streams.store import Commit, Store, Writes
+from streams.store import Commit, Store
 
 TRIM_ENTRIES: Final = 8
 """Delivered entries of a partition left in the store's outbox until one call drops them all: a
@@ -247,7 +247,7 @@ class Round:
         return Commit(
             expected=held.applied,
             next=batch.next_offset,
-            writes=Writes.of(held.arena.writes()),
+            writes=held.arena.writes(),
             erased=[(name, int(batch.offsets[row])) for row, name in work.columns.tombstones],
             entry=outcome.entry,
         )
