@@ -46,7 +46,11 @@ check: setup ## style, types and the direction of imports
 	$(BIN)/lint-imports --no-logo
 
 bench: setup ## every benchmark, one table each
-	for one in benchmarks/*.py; do echo "== $$one"; $(BIN)/python "$$one"; done
+	for one in $(filter-out benchmarks/soak.py,$(wildcard benchmarks/*.py)); do echo "== $$one"; $(BIN)/python "$$one"; done
+
+MINUTES ?= 60
+soak: setup ## the fault tests with other seeds for MINUTES=60
+	$(BIN)/python benchmarks/soak.py --minutes $(MINUTES)
 
 lock: setup ## resolve the dependencies again into the requirements files
 	$(BIN)/uv pip compile --quiet --generate-hashes --no-annotate --no-emit-index-url --no-emit-find-links \
@@ -57,4 +61,4 @@ lock: setup ## resolve the dependencies again into the requirements files
 clean: ## the caches of the tools; the virtual environment and local services stay
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist
 
-.PHONY: help setup demo test check bench lock clean
+.PHONY: help setup demo test check bench soak lock clean
