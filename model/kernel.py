@@ -56,22 +56,22 @@ def _sum_squares(x: NDArray[np.float32], lanes: NDArray[np.float32]) -> Any:
 
 @njit(inline="always")
 def _exp_rows(x: NDArray[np.float32], bits: NDArray[np.int32], two: NDArray[np.float32]) -> None:
-    """x = exp(x) for x <= 0, by 2**whole (exponent bits) times a polynomial; below -80 it is 0.
+    """x = exp(x) for x <= 0: 2**whole by exponent bits, times a polynomial (Cephes); 0 below -80.
 
     `two` is `bits` seen as float32.
     """
     for i in range(len(x)):
-        y = max(x[i], _F(-80.0)) * _F(1.4426950408889634)
-        whole = np.floor(y)
+        y = max(x[i], _F(-80.0))
+        whole = np.floor(y * _F(1.44269504) + _F(0.5))
         bits[i] = (np.int32(whole) + np.int32(127)) << np.int32(23)
-        f = y - whole
-        p = _F(0.00015353362)
-        p = p * f + _F(0.0013398874)
-        p = p * f + _F(0.0096184373)
-        p = p * f + _F(0.055503324)
-        p = p * f + _F(0.24022647)
-        p = p * f + _F(0.69314720)
-        x[i] = p * f + _F(1.0)
+        f = (y - whole * _F(0.693359375)) - whole * _F(-2.12194440e-4)
+        p = _F(1.9875691500e-4)
+        p = p * f + _F(1.3981999507e-3)
+        p = p * f + _F(8.3334519073e-3)
+        p = p * f + _F(4.1665795894e-2)
+        p = p * f + _F(1.6666665459e-1)
+        p = p * f + _F(5.0000001201e-1)
+        x[i] = (p * f * f + f) + _F(1.0)
     for i in range(len(x)):
         x[i] = x[i] * two[i]
 
@@ -161,6 +161,32 @@ def _remember(
             kt[o, j] = parts[j, o]
         for o in range(value):
             v[j, o] = parts[j, key + o]
+
+
+@njit(inline="always")
+def _pair_up(rows: Any, low: int, relation: Any) -> None:
+    """Step 2."""
+    for j in range(low, HISTORY):
+        pair = relation[j]
+        tokens.relate(rows[HISTORY, 0], rows[HISTORY, 1], rows[HISTORY, 3], rows[j], pair)
+        for r in range(3):
+            pair[r] += _RELATION_OFFSETS[r]
+
+
+@njit(inline="always")
+def _begin(codes: Any, features: Any, w: Any, h: Any, width: int) -> None:
+    """Step 3."""
+    h[:] = _F(0)
+    for f in range(_FIELDS):
+        at = _OFFSETS[f] + codes[f]
+        for o in range(width):
+            h[o] += w.current[at, o]
+    for f in range(len(features)):
+        at, share = tokens.encode_feature(features[f], w.knots[f])
+        rest = _F(1.0) - share
+        after = at + 1 if share > _F(0) else at
+        for o in range(width):
+            h[o] += rest * w.feature[f, at, o] + share * w.feature[f, after, o]
 
 
 @njit(inline="always")
@@ -255,23 +281,9 @@ def kernel_for(width: int, layers: int, heads: int, key: int, value: int, hidden
             first = HISTORY - length[i]
             low = max(first, HISTORY - _REACH)
             _remember(rows, first, w, codes, parts, kt, v, key, value)
-            for j in range(low, HISTORY):
-                pair = relation[j]
-                tokens.relate(rows[HISTORY, 0], rows[HISTORY, 1], rows[HISTORY, 3], rows[j], pair)
-                for r in range(3):
-                    pair[r] += _RELATION_OFFSETS[r]
+            _pair_up(rows, low, relation)
             tokens.encode_event(rows, HISTORY, length[i], codes)
-            h[:] = _F(0)
-            for f in range(_FIELDS):
-                at = _OFFSETS[f] + codes[f]
-                for o in range(width):
-                    h[o] += w.current[at, o]
-            for f in range(features.shape[1]):
-                at, share = tokens.encode_feature(features[i, f], w.knots[f])
-                rest = _F(1.0) - share
-                after = at + 1 if share > _F(0) else at
-                for o in range(width):
-                    h[o] += rest * w.feature[f, at, o] + share * w.feature[f, after, o]
+            _begin(codes, features[i], w, h, width)
             for layer in range(layers):
                 _unit(h, x, lanes, width)
                 for o in range(per_key):

@@ -160,6 +160,11 @@ def _starts(chosen: NDArray[np.bool_], recipe: Recipe, rng: np.random.Generator)
         held = held[recipe.batch :]
 
 
+def _pace(done: float, warmup: float) -> float:
+    """Share of the rate: a short rise, then half a cosine down to nothing."""
+    return min(done / warmup + 0.01, 1.0) * 0.5 * (1 + math.cos(math.pi * done))
+
+
 class Average:
     """Exponential average of weights, with a short memory at the start."""
 
@@ -209,8 +214,7 @@ def train(
     total = 0.0
     while progress.step < recipe.steps:
         whole.train()
-        done = progress.step / recipe.steps
-        scale = min(done / recipe.warmup + 0.01, 1.0) * 0.5 * (1 + math.cos(math.pi * done))
+        scale = _pace(progress.step / recipe.steps, recipe.warmup)
         for group, rate in zip(optimiser.param_groups, rates, strict=True):
             group["lr"] = rate * scale
         chunk, rows = source.chunk(next(starts), recipe.chunk)

@@ -11,6 +11,8 @@ features at the end of the history part, as the served model does at its start.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -29,7 +31,7 @@ class Rival(nn.Module):
         super().__init__()
         self.shape = shape
         # The start vector (own fields and window features) is the served model's, without history.
-        self.start = Transformer(Shape(**{**shape.as_dict(), "history": False}), knots)  # type: ignore[arg-type]
+        self.start = Transformer(replace(shape, history=False), knots)
         self.knots = self.start.knots
         self.table = nn.Parameter(torch.randn(tokens.ROWS, width) * 0.1)
         self.join = nn.Linear(width + shape.width, shape.hidden)

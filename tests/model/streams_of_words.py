@@ -39,7 +39,7 @@ def dataset(accounts: int = 12, each: int = 150, seed: int = 0) -> data.Dataset:
     x[rng.random((n, FEATURES)) < 0.1] = -1.0
     large = (whole[:, 1] >> np.uint64(14)) > 6_000
     before = np.concatenate([[False], large[:-1]])
-    label = ((x[:, 0] > 1.5) & before).astype(np.int8)
+    label = ((x[:, 0] > 0.5) & before).astype(np.int8)
     time = (whole[:, 0] >> np.uint64(20)).astype(np.int64)
     names = [f"a{i:03d}" for i in np.repeat(np.arange(accounts), each)]
     return data.build(

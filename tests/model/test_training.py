@@ -69,7 +69,7 @@ def test_label_time_gates_every_label() -> None:
 
 def test_a_fit_never_sees_later_labels() -> None:
     """Labels that become known after the cut may be anything: the fit is the same."""
-    whole = made.dataset(6, 120)
+    whole = made.dataset(12, 150)
     cut = int(np.quantile(whole.time, 0.8))
     plan = finetune.Plan(0, int(np.quantile(whole.time, 0.4)), int(np.quantile(whole.time, 0.4)),
                          cut, cut)  # fmt: skip
@@ -109,14 +109,14 @@ def test_compiled_sums_have_the_gradients_of_torch() -> None:
 
 
 def test_learns_a_rule_over_feature_and_history() -> None:
-    whole = made.dataset(30, 150)
+    whole = made.dataset(40, 250)
     middle = int(np.quantile(whole.time, 0.7))
     end = int(whole.time.max()) + 1
     plan = finetune.Plan(0, middle, middle, end, end + 10 * made.DAY_MS)
     chosen = finetune.blocks(whole, plan)
-    recipe = Recipe(steps=120, chunk=32, batch=16, rate=1e-2, every=40, event_dropout=0.0)
+    recipe = Recipe(steps=150, chunk=64, batch=12, rate=1e-2, every=50, decay=0.1)
     found = finetune.fit(whole, chosen, SMALL, recipe)
-    assert found.progress.best > 0.75  # the first feature alone: about 0.4
+    assert found.progress.best > 0.75  # the first feature alone: about 0.32
     bundle = finetune.to_bundle(whole, chosen, found, "t", ["g"] * made.FEATURES, {})
     p = to_probability(found.logit, bundle.calibration)
     y = whole.label[found.rows]
