@@ -18,13 +18,11 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from typing import Final, cast
 
-from confluent_kafka import KafkaException, TopicCollection
-from confluent_kafka.admin import AdminClient
 from prometheus_client import start_http_server
 
-from streams import alerts, assembly
-from streams.connect import check_kafka, check_redis, confluent_config, redis_client
-from streams.errors import BrokerError, FraudstreamError
+from streams import alerts, assembly, topics
+from streams.connect import check_kafka, check_redis, redis_client
+from streams.errors import FraudstreamError
 from streams.live.agents import Round, warm
 from streams.live.failpoint import Failpoint
 from streams.live.intake import Intake
@@ -48,7 +46,6 @@ from streams.store.redis import RedisStore
 STOP_TIMEOUT_S: Final = 4.0
 """For an orderly stop: the round going on, its acks, the last commit, goodbye to the group."""
 REPORT_EVERY_S: Final = 1.0
-ADMIN_TIMEOUT_S: Final = 10.0
 CHATTY: Final = ("faust", "mode", "aiokafka", "streams.live.microbatch")
 """Loggers that tell of every start and stop of a part; below DEBUG only their warnings count.
 They never go below INFO: Faust's own debug lines hold keys and values."""
@@ -58,20 +55,8 @@ _logger = logging.getLogger(__name__)
 
 def topic_identity(settings: Settings, model_id: str) -> Identity:
     """What Kafka says of the transactions topic. Raises BrokerError."""
-    name = settings.topic("transactions")
-    client = AdminClient(confluent_config(settings))
-    try:
-        future = client.describe_topics(TopicCollection([name]), request_timeout=ADMIN_TIMEOUT_S)[
-            name
-        ]
-        found = future.result()
-    except KafkaException as error:
-        raise BrokerError(
-            f"cannot describe the topic: {error.args[0].str()}",
-            topic=name,
-            remedy="`fraudstream topics create` makes the topics",
-        ) from None
-    return Identity(str(found.topic_id), len(found.partitions), model_id)
+    topic_id, partitions = topics.describe(settings, "transactions")
+    return Identity(topic_id, partitions, model_id)
 
 
 @dataclass(slots=True)
