@@ -35,7 +35,7 @@ from streams.kernels.record import Flag, Int, Word, Words, entry, kernel, outlin
 from streams.kernels.ring import event_digest
 from streams.kernels.traits import describe_chunk
 from streams.kernels.update import NEEDED_BLOCKS
-from streams.kernels.walk import WINDOWS, walk_chunk
+from streams.kernels.walk import WINDOWS
 from streams.state import Arena
 
 APPLIED: Final = 0
@@ -136,25 +136,12 @@ def apply_chunks(
 ) -> Int:
     """Apply events begin.. in order; stops early, at the event returned, when the pool runs low."""
     total = len(events.slots)
-    past = results.history if keep else before.past
     while begin < total:
         many = min(CHUNK, total - begin, cells.tally[FREE] // NEEDED_BLOCKS)
         if many == 0:
             break
-        base = begin if keep else 0
-        advance_chunk(begin, many, cells, events, results, before, past, base, keep)
-        walk_chunk(
-            before,
-            events.words,
-            begin,
-            many,
-            results.status,
-            results.length,
-            past,
-            base,
-            results.features,
-        )
-        describe_chunk(before, events, begin, many, results, past, base)
+        advance_chunk(begin, many, cells, events, results, before, keep)
+        describe_chunk(before, events, begin, many, results)
         digest_chunk(before, events.words, begin, many, results)
         begin += many
     return begin

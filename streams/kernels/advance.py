@@ -1,7 +1,7 @@
 """The one step that touches accounts: each event of a chunk meets its account's record, in order.
 
-In: events and the arena. Out: each event's history, what its account was before it (`Before`), its
-status; and the record with the event in it. Does not know what features come of it.
+In: events and the arena. Out: each event's status, history and windows; what its account was before
+it (`Before`); and the record with the event in it. Does not know what features come of it.
 
 The records of a chunk lie all over memory, and each is known only when the one before it (header,
 then block number, then block) has arrived. `warm` therefore asks for those of the whole chunk
@@ -10,13 +10,15 @@ first, so that the machine fetches many at a time.
 
 from __future__ import annotations
 
+import numpy as np
+
 from model.inputs import HISTORY
 from streams.kernels.cells import (
     LAST_COUNTRY,
     LAST_PLACE,
+    LAST_TIME,
     LATER,
     LATER_SUM,
-    PANED,
     SAME_AMOUNT,
     SEEN_COUNTRY,
     SEEN_DEVICE,
@@ -27,7 +29,7 @@ from streams.kernels.cells import (
     Events,
     Results,
 )
-from streams.kernels.panes import take_from_row
+from streams.kernels.panes import BLOCK_WORDS, take_from_row
 from streams.kernels.record import (
     HEADER_WORDS,
     NEWEST,
@@ -35,23 +37,24 @@ from streams.kernels.record import (
     Flag,
     Int,
     Word,
-    Words,
     kernel,
     outline,
 )
 from streams.kernels.ring import (
     ZERO,
-    blank,
+    at_place,
     compare,
-    gather,
-    keep_until,
-    known,
+    copy_history,
+    not_later,
+    popcount,
+    rows_of,
     time_of,
     trail_of,
     unpack_state,
+    verdict,
 )
 from streams.kernels.update import append, insert_late
-from streams.kernels.walk import LENGTHS, WINDOWS
+from streams.kernels.walk import LENGTHS, WINDOWS, add_panes, walk
 
 
 @outline
@@ -65,106 +68,109 @@ def warm(cells: Cells, events: Events, begin: Int, many: Int) -> Word:
     for i in range(begin, begin + many):
         slot = events.slots[i]
         _, count, _, _ = unpack_state(cells.heads[slot, 0])
-        for place in range(0, count, 2):
-            touched ^= cells.blocks[cells.chain[slot, place >> 4], (place & 15) * 4]
+        for part in range((count + 15) >> 4):
+            for word in range(0, BLOCK_WORDS, 8):
+                touched ^= cells.blocks[cells.chain[slot, part], word]
     return touched
 
 
 @outline
 def look_behind(
-    cells: Cells, before: Before, at: Int, slot: Int, t: Int, oldest: Int, late: Flag
+    cells: Cells, before: Before, at: Int, slot: Int, t: Int, oldest: Int, kept: Int, late: Flag
 ) -> Flag:
-    """Take from the panes what windows that reach behind the ring need. True if one may be inexact.
+    """Add the panes to windows that reach behind the ring. True if one of them may be inexact.
 
     Every event that has left the ring is at most as late as the ring's oldest, so a window that
     starts after that one is complete. In order, no pane that a window needs has been reset; a late
     event may want one that was, so it counts as inexact even where no pane holds anything.
     """
     edge = False
-    _, _, _, rows = unpack_state(cells.heads[slot, 0])
+    _, _, start, rows = unpack_state(before.heads[at, 0])
     for w in range(WINDOWS):
-        before.panes[at, w, 0] = ZERO
         if oldest < t - LENGTHS[w]:
             continue
         edge |= late
         row = WINDOWS - 1 - w
-        if row < rows and take_from_row(
-            cells.blocks, cells.chain, slot, row, t, before.panes, at, w
-        ):
+        if row < rows and take_from_row(cells.blocks, cells.chain, slot, row, t, before.panes):
             edge = True
-    before.notes[at, PANED] = 1
+            add_panes(before, at, w, cells.blocks, cells.chain, slot, start, kept)
     return edge
 
 
+@outline
+def go_back(
+    cells: Cells, before: Before, at: Int, slot: Int, start: Int, count: Int, t: Int
+) -> Int:
+    """What a late event must see: the account as far as its events go up to t. Returns how many."""
+    kept, later, total = not_later(cells.blocks, cells.chain, slot, start, count, t)
+    trail, places, countries = trail_of(cells.blocks, cells.chain, slot, start, kept, before)
+    before.notes[at, LATER] = later
+    before.trail[at, LATER_SUM] = total
+    before.trail[at, TRAIL] = trail
+    before.trail[at, LAST_PLACE] = places
+    before.trail[at, LAST_COUNTRY] = countries
+    return kept
+
+
 @kernel
-def note(
-    before: Before, at: Int, past: Words, row: Int, first: Int, w1: Word, w3: Word
-) -> tuple[Int, Int]:
-    """What the event finds in its history. Returns row + 1 of the last at its place, country."""
-    places, countries, devices, amounts, place, country = compare(past, row, first, w1, w3)
-    before.notes[at, SEEN_PLACE] = places
-    before.notes[at, SEEN_COUNTRY] = countries
-    before.notes[at, SEEN_DEVICE] = devices
-    before.notes[at, SAME_AMOUNT] = amounts
-    return place, country
+def remember(cells: Cells, before: Before, at: Int, slot: Int) -> None:
+    """The account as it was before the event."""
+    for word in range(HEADER_WORDS):
+        before.heads[at, word] = cells.heads[slot, word]
+    for word in range(3):
+        before.trail[at, word] = cells.trail[slot, word]
+    before.trail[at, LATER_SUM] = ZERO
+    before.notes[at, LATER] = 0
+
+
+@kernel
+def ring_time(cells: Cells, slot: Int, start: Int, i: Int) -> Int:
+    """Time of event i of a ring."""
+    block, e = at_place(cells.chain, slot, (start + i) & (HISTORY - 1))
+    return time_of(cells.blocks[block, e])
 
 
 @kernel
 def meet(
-    i: Int,
-    at: Int,
-    cells: Cells,
-    events: Events,
-    results: Results,
-    before: Before,
-    past: Words,
-    row: Int,
-    keep: Flag,
+    i: Int, at: Int, cells: Cells, events: Events, results: Results, before: Before, keep: Flag
 ) -> None:
     """One event and its account."""
-    slot = events.slots[i]
-    w0, w1, w2, w3 = (
-        events.words[i, 0],
-        events.words[i, 1],
-        events.words[i, 2],
-        events.words[i, 3],
-    )
+    slot, w0, w1 = events.slots[i], events.words[i, 0], events.words[i, 1]
+    w2, w3 = events.words[i, 2], events.words[i, 3]
+    blocks, chain = cells.blocks, cells.chain
     flags, count, start, _ = unpack_state(cells.heads[slot, 0])
-    first, t = HISTORY - count, time_of(w0)
-    gather(cells.blocks, cells.chain, slot, start, count, past, row)
-    same = known(past, row, first, w2)
-    results.status[i] = same
-    if same != 0:
-        blank(past, row, HISTORY)
+    ids, places, countries, devices, amounts = compare(blocks, chain, slot, count, w1, w2, w3)
+    if ids != ZERO:
+        results.status[i] = verdict(blocks, chain, slot, ids, w2)
+        if keep:
+            copy_history(blocks, chain, slot, start, 0, results.history, i)
         return
-    late = t < cells.heads[slot, NEWEST]
-    oldest = time_of(past[row, first, 0]) if count > 0 else 0
-    for word in range(HEADER_WORDS):
-        before.heads[at, word] = cells.heads[slot, word]
-    before.trail[at, TRAIL] = cells.trail[slot, TRAIL]
-    before.trail[at, LAST_PLACE] = cells.trail[slot, LAST_PLACE]
-    before.trail[at, LAST_COUNTRY] = cells.trail[slot, LAST_COUNTRY]
-    before.notes[at, LATER] = 0
-    before.notes[at, PANED] = 0
-    before.trail[at, LATER_SUM] = ZERO
+    t, kept = time_of(w0), count
+    late = t < np.int64(cells.heads[slot, NEWEST])
+    remember(cells, before, at, slot)
     if late:
-        first, later, total = keep_until(past, row, first, t)
-        before.notes[at, LATER], before.trail[at, LATER_SUM] = later, total
-        trail, lasts, last_countries = trail_of(past, row, first, before)
-        before.trail[at, TRAIL] = trail
-        before.trail[at, LAST_PLACE] = lasts
-        before.trail[at, LAST_COUNTRY] = last_countries
-    if keep:
-        blank(past, row, first)
-    place, country = note(before, at, past, row, first, w1, w3)
-    results.late[i], results.length[i] = late, HISTORY - first
+        kept = go_back(cells, before, at, slot, start, count, t)
+    seen = ~ZERO << np.uint64(HISTORY - kept) if kept > 0 else ZERO
+    later = np.uint64(count - kept)
+    places = (rows_of(places, start, count) << later) & seen
+    countries = (rows_of(countries, start, count) << later) & seen
+    before.notes[at, SEEN_PLACE] = popcount(places)
+    before.notes[at, SEEN_COUNTRY] = popcount(countries)
+    before.notes[at, SEEN_DEVICE] = popcount((rows_of(devices, start, count) << later) & seen)
+    before.notes[at, SAME_AMOUNT] = popcount((rows_of(amounts, start, count) << later) & seen)
+    before.notes[at, LAST_TIME] = ring_time(cells, slot, start, kept - 1) if kept > 0 else -1
+    walk(before, at, blocks, chain, slot, start, kept, t)
     if flags & OVERFLOWED != 0:
-        results.edge[i] = look_behind(cells, before, at, slot, t, oldest, late)
+        oldest = ring_time(cells, slot, start, 0)
+        results.edge[i] = look_behind(cells, before, at, slot, t, oldest, kept, late)
+    if keep:
+        copy_history(blocks, chain, slot, start, kept, results.history, i)
+    results.late[i], results.length[i] = late, kept
     lat, lon = events.latitude[i], events.longitude[i]
     if late:
-        insert_late(cells, before, slot, w0, w1, w2, w3, HISTORY - first, lat, lon)
+        insert_late(cells, before, slot, w0, w1, w2, w3, kept, lat, lon)
     else:
-        append(cells, slot, w0, w1, w2, w3, place, country, lat, lon)
+        append(cells, slot, w0, w1, w2, w3, places, countries, lat, lon)
 
 
 @outline
@@ -175,11 +181,9 @@ def advance_chunk(
     events: Events,
     results: Results,
     before: Before,
-    past: Words,
-    base: Int,
     keep: Flag,
 ) -> None:
-    """The events of a chunk in order; histories go to rows base.. of `past`."""
+    """The events of a chunk in order."""
     warm(cells, events, begin, many)
     for at in range(many):
-        meet(begin + at, at, cells, events, results, before, past, base + at, keep)
+        meet(begin + at, at, cells, events, results, before, keep)

@@ -10,7 +10,6 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from model.inputs import EVENT_WORDS, HISTORY
 from streams.kernels.record import HEADER_WORDS
 
 CHUNK: Final = 32
@@ -27,7 +26,7 @@ class Cells(NamedTuple):
 
     heads:      uint64 [s, 8], record headers; word 1 is the checksum of the body alone
     chain:      int32 [s, 28], blocks of the ring (4) and of the six pane rows (4 each), -1 = none
-    blocks:     uint64 [b, 64], each 16 ring events or 8 panes
+    blocks:     uint64 [b, 64], each 16 ring events, by columns, or 8 panes
     free:       int32 [b], a stack of free blocks
     tally:      int64 [2], height of `free`, length of `dirty`
     trail:      uint64 [s, 3], of the ring in time order: its digest, and which of its events are
@@ -92,10 +91,8 @@ class Before(NamedTuple):
     heads:   uint64 [CHUNK, 8]
     trail:   uint64 [CHUNK, 4], of the events up to t; then the sum of amounts later than t
     notes:   int64 [CHUNK, 8], see the names below
-    panes:   uint64 [CHUNK, 6, TOTALS], what the panes add to each window, where PANED
+    panes:   uint64 [TOTALS], what the panes add to a window
     windows: uint64 [CHUNK, 6, TOTALS], the windows, shortest first
-    past:    uint64 [CHUNK, 64, 4], histories, for runs that do not keep them
-    spare:   uint64 [1, 64, 4], for late events
     places:  uint64 [256], countries: uint64 [1024], tables for distinct counting of late events
     epoch:   uint64 [1], their last epoch
     """
@@ -105,17 +102,15 @@ class Before(NamedTuple):
     notes: NDArray[np.int64]
     panes: NDArray[np.uint64]
     windows: NDArray[np.uint64]
-    past: NDArray[np.uint64]
-    spare: NDArray[np.uint64]
     places: NDArray[np.uint64]
     countries: NDArray[np.uint64]
     epoch: NDArray[np.uint64]
 
 
-SEEN_PLACE, SEEN_COUNTRY, SEEN_DEVICE, SAME_AMOUNT, LATER, PANED, DECLINED_1H, DECLINED_24H = range(
-    8
-)
-"""Columns of `Before.notes`. LATER: counting events of the ring that are later than t."""
+SEEN_PLACE, SEEN_COUNTRY, SEEN_DEVICE, SAME_AMOUNT = 0, 1, 2, 3
+LATER, LAST_TIME, DECLINED_1H, DECLINED_24H = 4, 5, 6, 7
+"""Columns of `Before.notes`. LATER: counting events of the ring that are later than t; LAST_TIME:
+time of the event before, -1 if there is none."""
 
 PLACE_TABLE: Final = 256
 COUNTRY_TABLE: Final = 1024
@@ -127,10 +122,8 @@ def before(windows: int) -> Before:
         heads=np.zeros((CHUNK, HEADER_WORDS), np.uint64),
         trail=np.zeros((CHUNK, 4), np.uint64),
         notes=np.zeros((CHUNK, 8), np.int64),
-        panes=np.zeros((CHUNK, windows, TOTALS), np.uint64),
+        panes=np.zeros(TOTALS, np.uint64),
         windows=np.zeros((CHUNK, windows, TOTALS), np.uint64),
-        past=np.zeros((CHUNK, HISTORY, EVENT_WORDS), np.uint64),
-        spare=np.zeros((1, HISTORY, EVENT_WORDS), np.uint64),
         places=np.zeros(PLACE_TABLE, np.uint64),
         countries=np.zeros(COUNTRY_TABLE, np.uint64),
         epoch=np.zeros(1, np.uint64),

@@ -36,7 +36,7 @@ from streams.kernels.record import (
     mix,
     outline,
 )
-from streams.kernels.ring import gather, trail_of, unpack_state
+from streams.kernels.ring import trail_of, unpack_state
 from streams.kernels.update import take_block
 
 GAP_WORDS = 16
@@ -71,9 +71,12 @@ def header_checksum(head: Words) -> Word:
 
 @kernel
 def locate(cells: Cells, slot: Int, word: Int) -> tuple[Int, Int]:
-    """(block, word in it) of a record word behind the header. Runs of 4 words stay together."""
+    """(block, word in it) of a record word behind the header. Ring blocks hold columns."""
     behind = word - HEADER_WORDS
-    return cells.chain[slot, behind // BLOCK_WORDS], behind % BLOCK_WORDS
+    inside = behind % BLOCK_WORDS
+    if word < PANES_AT:
+        inside = (inside % EVENT_WORDS) * 16 + inside // EVENT_WORDS
+    return cells.chain[slot, behind // BLOCK_WORDS], inside
 
 
 @kernel
@@ -109,14 +112,13 @@ def _load(
         for word in range(HEADER_WORDS):
             cells.heads[slot, word] = record[word]
         cells.heads[slot, CHECKSUM] ^= header_checksum(record)
-        for at in range(HEADER_WORDS, len(record), BLOCK_WORDS):
-            block = take_block(cells)
-            cells.chain[slot, (at - HEADER_WORDS) // BLOCK_WORDS] = block
-            for word in range(min(BLOCK_WORDS, len(record) - at)):
-                cells.blocks[block, word] = record[at + word]
+        for at in range(HEADER_WORDS, len(record)):
+            if (at - HEADER_WORDS) % BLOCK_WORDS == 0:
+                cells.chain[slot, (at - HEADER_WORDS) // BLOCK_WORDS] = take_block(cells)
+            block, inside = locate(cells, slot, at)
+            cells.blocks[block, inside] = record[at]
         _, count, start, _ = unpack_state(record[0])
-        gather(cells.blocks, cells.chain, slot, start, count, scratch.spare, 0)
-        trail, places, countries = trail_of(scratch.spare, 0, HISTORY - count, scratch)
+        trail, places, countries = trail_of(cells.blocks, cells.chain, slot, start, count, scratch)
         cells.trail[slot, TRAIL] = trail
         cells.trail[slot, LAST_PLACE] = places
         cells.trail[slot, LAST_COUNTRY] = countries

@@ -124,10 +124,8 @@ def add_to_row(
 
 
 @outline
-def take_from_row(
-    blocks: Words, chain: Ints, slot: Int, row: Int, t: Int, panes: Words, at: Int, w: Int
-) -> Flag:
-    """What the panes of a row that overlap [t - W, t] hold, into panes[at, w]. True if any did."""
+def take_from_row(blocks: Words, chain: Ints, slot: Int, row: Int, t: Int, panes: Words) -> Flag:
+    """What the panes of a row that overlap [t - W, t] hold. True if any did."""
     width = WIDTHS[row]
     low = np.uint64(max(t - SPANS[row], np.int64(0)) // width)
     high = np.uint64(t // width)
@@ -147,12 +145,12 @@ def take_from_row(
         most = max(most, blocks[block, first + 5])
         places |= blocks[block, first + 6]
         countries |= blocks[block, first + 7]
-    panes[at, w, 0] = count
-    panes[at, w, 1] = total
-    panes[at, w, 2] = big
-    panes[at, w, 3] = small
-    panes[at, w, 4] = least
-    panes[at, w, 5] = most
-    panes[at, w, 6] = places
-    panes[at, w, 7] = countries
+    panes[0] = count
+    panes[1] = total
+    panes[2] = big
+    panes[3] = small
+    panes[4] = least
+    panes[5] = most
+    panes[6] = places
+    panes[7] = countries
     return count != ZERO

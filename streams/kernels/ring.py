@@ -1,16 +1,21 @@
 """The ring: the last 64 events of an account in (event_time, arrival) order.
 
-In: an account's blocks in the arena's pool. Out: its events as a history; what a new event finds
-among them; the trail. Does not know windows, features or how an event gets in (update.py).
+In: an account's blocks in the arena's pool. Out: what a new event finds among the events; the
+history; the trail. Does not know windows, features or how an event gets in (update.py).
 
-A history has 64 rows: the events in time order, right-aligned, so that row 63 is the newest. A ring
-of n events takes ceil(n / 16) blocks of 16.
+A ring of n events takes ceil(n / 16) blocks. A block holds 16 events by columns: word w of its
+event e is at 16 w + e, so that a question to all events ("the same merchant?") reads one column and
+comes back as a set of bits. Event i in time order lies at place (head + i) % 64, that is in block
+place // 16.
+
+A history is n events in time order, right-aligned in 64 rows: row 63 is the newest. Sets of rows
+are bits of a word, bit 63 for row 63.
 
 The trail of a history is three words. First a digest of its events in order: the sum of
-event_digest(i) * BASE^(n-1-i) modulo 2^64. Then two sets of rows, as bits: the counting events that
-are the last at their place, and the last in their country. With them the number of different
-places since row s is the number of bits from s on. All three follow from the events, so they are
-not stored, and an event at the end changes them in a few operations.
+event_digest(i) * BASE^(n-1-i) modulo 2^64. Then two sets of rows: the counting events that are the
+last at their place, and the last in their country. With them the number of different places since
+row r is the number of bits from r on. All three follow from the events, so they are not stored, and
+an event at the end changes them in a few operations.
 """
 
 from __future__ import annotations
@@ -71,7 +76,8 @@ _HEAD = np.uint64(HEAD_SHIFT)
 _FLAGS = np.uint64(FLAGS_SHIFT)
 _ROWS = np.uint64(ROWS_SHIFT)
 _VERSION = np.uint64(VERSION << VERSION_SHIFT)
-_32 = np.uint64(32)
+_32, _63, _64 = np.uint64(32), np.uint64(63), np.uint64(64)
+_63_INT = HISTORY - 1
 
 
 @kernel
@@ -136,71 +142,79 @@ def event_digest(w0: Word, w1: Word, w2: Word, w3: Word) -> Word:
 
 
 @kernel
-def gather(
-    blocks: Words, chain: Ints, slot: Int, head: Int, count: Int, past: Words, row: Int
-) -> None:
-    """Copy a ring in time order into rows 64 - count .. 63 of history `row`."""
-    done, place = HISTORY - count, head
-    while done < HISTORY:
-        block, at = chain[slot, place >> 4], place & 15
-        run = min(16 - at, HISTORY - done)
-        for j in range(run):
-            for word in range(EVENT_WORDS):
-                past[row, done + j, word] = blocks[block, (at + j) * EVENT_WORDS + word]
-        done += run
-        place = (place + run) & (HISTORY - 1)
+def at_place(chain: Ints, slot: Int, place: Int) -> tuple[Int, Int]:
+    """(block, event in it) of a place of the ring."""
+    return chain[slot, place >> 4], place & 15
 
 
 @kernel
-def blank(past: Words, row: Int, until: Int) -> None:
-    """Zero the rows before `until`."""
-    for j in range(until):
-        for word in range(EVENT_WORDS):
-            past[row, j, word] = ZERO
-
-
-@kernel
-def known(past: Words, row: Int, first: Int, w2: Word) -> Int:
-    """0: the id is new; 1: known with the same content; 2: known with other content."""
-    same = 0
-    for j in range(first, HISTORY):
-        same = max(same, j + 1 if (past[row, j, 2] ^ w2) >> _ID == ZERO else 0)
-    if same == 0:
-        return 0
-    return 1 if past[row, same - 1, 2] == w2 else 2
+def rows_of(places: Word, head: Int, count: Int) -> Word:
+    """A set of ring places as a set of history rows."""
+    turn = np.uint64(head)
+    turned = (places >> turn) | (places << ((_64 - turn) & _63))
+    return turned << np.uint64(HISTORY - count) if count > 0 else ZERO
 
 
 @kernel
 def compare(
-    past: Words, row: Int, first: Int, w1: Word, w3: Word
-) -> tuple[Int, Int, Int, Int, Int, Int]:
-    """An event against those of a history: how many share its place, country, device, amount; and
-    row + 1 of the last counting one at its place, and in its country, 0 = none."""
-    places, countries, devices, amounts, last_place, last_country = 0, 0, 0, 0, 0, 0
-    for j in range(first, HISTORY):
-        other = past[row, j, 3] ^ w3
-        counting = counts(past[row, j, 0])
-        place = place_of(other) == ZERO
-        country = country_of(other) == ZERO
-        places += place
-        countries += country
-        devices += other & _DEVICE_MASK == ZERO
-        amounts += amount_of(past[row, j, 1] ^ w1) == ZERO
-        last_place = max(last_place, j + 1 if place & counting else 0)
-        last_country = max(last_country, j + 1 if country & counting else 0)
-    return places, countries, devices, amounts, last_place, last_country
+    blocks: Words, chain: Ints, slot: Int, count: Int, w1: Word, w2: Word, w3: Word
+) -> tuple[Word, Word, Word, Word, Word]:
+    """The ring places whose events share the event's id, place, country, device, amount."""
+    ids, places, countries, devices, amounts = ZERO, ZERO, ZERO, ZERO, ZERO
+    for part in range((count + 15) >> 4):
+        block = chain[slot, part]
+        for e in range(16):
+            bit = ONE << np.uint64(16 * part + e)
+            other = blocks[block, 48 + e] ^ w3
+            ids |= bit if (blocks[block, 32 + e] ^ w2) >> _ID == ZERO else ZERO
+            places |= bit if place_of(other) == ZERO else ZERO
+            countries |= bit if country_of(other) == ZERO else ZERO
+            devices |= bit if other & _DEVICE_MASK == ZERO else ZERO
+            amounts |= bit if amount_of(blocks[block, 16 + e] ^ w1) == ZERO else ZERO
+    used = ~ZERO >> np.uint64(HISTORY - count) if count > 0 else ZERO
+    return ids & used, places & used, countries & used, devices & used, amounts & used
+
+
+@outline
+def verdict(blocks: Words, chain: Ints, slot: Int, ids: Word, w2: Word) -> Int:
+    """1 if an event in a set of places has the same content, else 2."""
+    for place in range(HISTORY):
+        if (ids >> np.uint64(place)) & ONE == ONE:
+            block, e = at_place(chain, slot, place)
+            if blocks[block, 32 + e] == w2:
+                return 1
+    return 2
 
 
 @kernel
-def step(lasts: Word, last: Int, is_last: Flag) -> Word:
-    """A set of rows after one more event: all move down by one, the event is row 63.
+def copy_history(
+    blocks: Words, chain: Ints, slot: Int, head: Int, count: Int, past: Words, row: Int
+) -> None:
+    """Copy the first `count` events in time order into history `row`, zeros on the left."""
+    for j in range(HISTORY - count):
+        for word in range(EVENT_WORDS):
+            past[row, j, word] = ZERO
+    done, place = HISTORY - count, head
+    while done < HISTORY:
+        block, first = at_place(chain, slot, place)
+        run = min(16 - first, HISTORY - done)
+        for j in range(run):
+            past[row, done + j, 0] = blocks[block, first + j]
+            past[row, done + j, 1] = blocks[block, first + j + 16]
+            past[row, done + j, 2] = blocks[block, first + j + 32]
+            past[row, done + j, 3] = blocks[block, first + j + 48]
+        done += run
+        place = (place + run) & _63_INT
 
-    `last` is row + 1 of the one that was last at the event's place so far.
+
+@kernel
+def step(lasts: Word, same: Word, is_last: Flag) -> Word:
+    """A set of last rows after one more event, which becomes row 63: all others move down by one.
+
+    `same` are the rows of the event's own place; the one that was the last there is no more.
     """
     if is_last:
-        if last > 0:
-            lasts &= ~(ONE << np.uint64(last - 1))
-        return (lasts >> ONE) | NEWEST_BIT
+        return ((lasts & ~same) >> ONE) | NEWEST_BIT
     return lasts >> ONE
 
 
@@ -233,41 +247,43 @@ def is_new(table: Words, mask: Int, key: Word, epoch: Word) -> Flag:
 
 
 @outline
-def trail_of(past: Words, row: Int, first: Int, before: Before) -> tuple[Word, Word, Word]:
-    """The trail of a history, from nothing. For late events and loaded records."""
+def trail_of(
+    blocks: Words, chain: Ints, slot: Int, head: Int, count: Int, before: Before
+) -> tuple[Word, Word, Word]:
+    """The trail of the first `count` events, from nothing. For late events and loaded records."""
     before.epoch[0] += ONE
     epoch = before.epoch[0]
     trail, lasts, last_countries = ZERO, ZERO, ZERO
-    for j in range(first, HISTORY):
-        w0, w1, w2, w3 = past[row, j, 0], past[row, j, 1], past[row, j, 2], past[row, j, 3]
-        trail = trail * BASE + event_digest(w0, w1, w2, w3)
-    for j in range(HISTORY - 1, first - 1, -1):
-        if not counts(past[row, j, 0]):
+    for i in range(count):
+        block, e = at_place(chain, slot, (head + i) & _63_INT)
+        w0, w1 = blocks[block, e], blocks[block, 16 + e]
+        trail = trail * BASE + event_digest(w0, w1, blocks[block, 32 + e], blocks[block, 48 + e])
+    for i in range(count - 1, -1, -1):
+        block, e = at_place(chain, slot, (head + i) & _63_INT)
+        if not counts(blocks[block, e]):
             continue
-        place, country = place_of(past[row, j, 3]), country_of(past[row, j, 3])
+        bit = ONE << np.uint64(HISTORY - count + i)
+        place, country = place_of(blocks[block, 48 + e]), country_of(blocks[block, 48 + e])
         if place != ZERO and is_new(before.places, PLACE_TABLE - 1, place, epoch):
-            lasts |= ONE << np.uint64(j)
+            lasts |= bit
         if country != ZERO and is_new(before.countries, COUNTRY_TABLE - 1, country, epoch):
-            last_countries |= ONE << np.uint64(j)
+            last_countries |= bit
     return trail, lasts, last_countries
 
 
 @outline
-def keep_until(past: Words, row: Int, first: Int, t: Int) -> tuple[Int, Int, Word]:
-    """Drop the events later than t from a history, right-aligned again.
-
-    Returns the first row left; of those dropped, the number and sum of the counting ones.
-    """
-    later, total, dropped = 0, ZERO, 0
-    j = HISTORY - 1
-    while j >= first and time_of(past[row, j, 0]) > t:
-        dropped += 1
-        if counts(past[row, j, 0]):
+def not_later(
+    blocks: Words, chain: Ints, slot: Int, head: Int, count: Int, t: Int
+) -> tuple[Int, Int, Word]:
+    """How many of a ring's events have a time <= t; of the others, number and sum of counting."""
+    later, total, kept = 0, ZERO, count
+    while kept > 0:
+        block, e = at_place(chain, slot, (head + kept - 1) & _63_INT)
+        w0 = blocks[block, e]
+        if time_of(w0) <= t:
+            break
+        if counts(w0):
             later += 1
-            total += amount_of(past[row, j, 1])
-        j -= 1
-    while j >= first:
-        for word in range(EVENT_WORDS):
-            past[row, j + dropped, word] = past[row, j, word]
-        j -= 1
-    return first + dropped, later, total
+            total += amount_of(blocks[block, 16 + e])
+        kept -= 1
+    return kept, later, total

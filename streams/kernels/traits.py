@@ -13,12 +13,13 @@ import math
 import numpy as np
 
 from model import inputs
-from model.inputs import CHANNELS, ENTRY_MODES, EVENT_TYPES, HISTORY
+from model.inputs import CHANNELS, ENTRY_MODES, EVENT_TYPES
 from streams.columns import NO_POSITION
 from streams.features import INDEX, RISK_AT, RISK_COUNT
 from streams.kernels.cells import (
     DECLINED_1H,
     DECLINED_24H,
+    LAST_TIME,
     LATER,
     LATER_SUM,
     SAME_AMOUNT,
@@ -41,7 +42,6 @@ from streams.kernels.record import (
     Int,
     Real,
     Word,
-    Words,
     kernel,
     outline,
     variance_numerator,
@@ -54,6 +54,7 @@ from streams.kernels.ring import (
     time_of,
     unpack_state,
 )
+from streams.kernels.walk import emit
 
 DAY = 86_400_000
 HOUR = 3_600_000
@@ -285,10 +286,8 @@ def category(mcc: Int, features: Floats, i: Int) -> None:
 
 
 @outline
-def describe_chunk(
-    before: Before, events: Events, begin: Int, many: Int, results: Results, past: Words, base: Int
-) -> None:
-    """All features but the windows, for `many` events from `begin` on; the windows are there."""
+def describe_chunk(before: Before, events: Events, begin: Int, many: Int, results: Results) -> None:
+    """All features of `many` events from `begin` on."""
     features = results.features
     for at in range(many):
         i = begin + at
@@ -296,12 +295,11 @@ def describe_chunk(
             features[i, :] = 0.0
             continue
         w0, w1, w3 = events.words[i, 0], events.words[i, 1], events.words[i, 3]
-        t = time_of(w0)
-        has_past = results.length[i] > 0
-        last = time_of(past[base + at, HISTORY - 1, 0]) if has_past else np.int64(-1)
+        t, last = time_of(w0), before.notes[at, LAST_TIME]
+        emit(before, at, features, i)
         tempo(before, at, t, last, features, i)
         amounts(before, at, amount_of(w1), features, i)
-        novelty(before, at, w3, has_past, features, i)
+        novelty(before, at, w3, last >= 0, features, i)
         whereabouts(before, at, t, np.int64(country_of(w3)), events, features, i)
         itself(w0, w1, features, i)
         for column in range(RISK_COUNT):

@@ -53,10 +53,10 @@ from streams.kernels.ring import (
     ONE,
     ZERO,
     amount_of,
+    at_place,
     country_of,
     counts,
     event_digest,
-    gather,
     pack_state,
     place_of,
     step,
@@ -116,17 +116,19 @@ def put(
     cells: Cells, slot: Int, place: Int, fresh: Flag, w0: Word, w1: Word, w2: Word, w3: Word
 ) -> None:
     """Write an event at a place of the ring; `fresh` when there was none."""
-    block, at = cells.chain[slot, place >> 4], (place & 15) * EVENT_WORDS
-    position = HEADER_WORDS + place * EVENT_WORDS
-    change = mix(w0, position) ^ mix(w1, position + 1) ^ mix(w2, position + 2)
-    change ^= mix(w3, position + 3)
+    block, e = at_place(cells.chain, slot, place)
+    blocks, position = cells.blocks, HEADER_WORDS + place * EVENT_WORDS
+    change = mix(w0, position) ^ mix(w1, position + 1)
+    change ^= mix(w2, position + 2) ^ mix(w3, position + 3)
     if not fresh:
-        for word in range(EVENT_WORDS):
-            change ^= mix(cells.blocks[block, at + word], position + word)
-    cells.blocks[block, at] = w0
-    cells.blocks[block, at + 1] = w1
-    cells.blocks[block, at + 2] = w2
-    cells.blocks[block, at + 3] = w3
+        change ^= mix(blocks[block, e], position) ^ mix(blocks[block, 16 + e], position + 1)
+        change ^= mix(blocks[block, 32 + e], position + 2) ^ mix(
+            blocks[block, 48 + e], position + 3
+        )
+    blocks[block, e] = w0
+    blocks[block, 16 + e] = w1
+    blocks[block, 32 + e] = w2
+    blocks[block, 48 + e] = w3
     cells.heads[slot, CHECKSUM] ^= change
     cells.ring_marks[slot] |= ONE << np.uint64(place)
 
@@ -134,9 +136,9 @@ def put(
 @kernel
 def leave(cells: Cells, slot: Int, start: Int, rows: Int, newest: Int) -> tuple[Int, Word]:
     """The oldest event of a full ring leaves. Returns the pane rows and the event's digest."""
-    block, at = cells.chain[slot, start >> 4], (start & 15) * EVENT_WORDS
-    w0, w1 = cells.blocks[block, at], cells.blocks[block, at + 1]
-    w2, w3 = cells.blocks[block, at + 2], cells.blocks[block, at + 3]
+    block, e = at_place(cells.chain, slot, start)
+    w0, w1 = cells.blocks[block, e], cells.blocks[block, 16 + e]
+    w2, w3 = cells.blocks[block, 32 + e], cells.blocks[block, 48 + e]
     if rows_wanted(time_of(w0), newest) > 0:
         rows = to_panes(cells, slot, newest, rows, w0, w1, w3)
     return rows, event_digest(w0, w1, w2, w3)
@@ -169,12 +171,12 @@ def append(
     w1: Word,
     w2: Word,
     w3: Word,
-    last_place: Int,
-    last_country: Int,
+    places: Word,
+    countries: Word,
     lat: Int,
     lon: Int,
 ) -> None:
-    """An event that is not late. The lasts are rows + 1 of the history before it (ring.compare)."""
+    """An event that is not late. `places`, `countries`: history rows of its place and country."""
     flags, count, start, rows = unpack_state(cells.heads[slot, 0])
     newest = time_of(w0)
     trail = cells.trail[slot, TRAIL]
@@ -194,10 +196,8 @@ def append(
     cells.trail[slot, TRAIL] = trail * BASE + event_digest(w0, w1, w2, w3)
     is_place = counts(w0) and place_of(w3) != ZERO
     is_country = counts(w0) and country_of(w3) != ZERO
-    cells.trail[slot, LAST_PLACE] = step(cells.trail[slot, LAST_PLACE], last_place, is_place)
-    cells.trail[slot, LAST_COUNTRY] = step(
-        cells.trail[slot, LAST_COUNTRY], last_country, is_country
-    )
+    cells.trail[slot, LAST_PLACE] = step(cells.trail[slot, LAST_PLACE], places, is_place)
+    cells.trail[slot, LAST_COUNTRY] = step(cells.trail[slot, LAST_COUNTRY], countries, is_country)
     flags = follow(cells, slot, w0, w1, newest, flags, lat, lon)
     cells.heads[slot, 0] = pack_state(flags, count, start, rows)
 
@@ -231,24 +231,17 @@ def insert_late(
             cells.chain[slot, count >> 4] = take_block(cells)
         for i in range(count - 1, kept - 1, -1):
             place = (start + i) & _PLACES
-            block, at = cells.chain[slot, place >> 4], (place & 15) * EVENT_WORDS
-            put(
-                cells,
-                slot,
-                (place + 1) & _PLACES,
-                i == count - 1 and not full,
-                cells.blocks[block, at],
-                cells.blocks[block, at + 1],
-                cells.blocks[block, at + 2],
-                cells.blocks[block, at + 3],
-            )
+            block, e = at_place(cells.chain, slot, place)
+            m0, m1 = cells.blocks[block, e], cells.blocks[block, 16 + e]
+            m2, m3 = cells.blocks[block, 32 + e], cells.blocks[block, 48 + e]
+            fresh = i == count - 1 and not full
+            put(cells, slot, (place + 1) & _PLACES, fresh, m0, m1, m2, m3)
         put(cells, slot, (start + kept) & _PLACES, False, w0, w1, w2, w3)
         if full:
             start = (start + 1) & _PLACES
         else:
             count += 1
-        gather(cells.blocks, cells.chain, slot, start, count, before.spare, 0)
-        trail, places, countries = trail_of(before.spare, 0, HISTORY - count, before)
+        trail, places, countries = trail_of(cells.blocks, cells.chain, slot, start, count, before)
         cells.trail[slot, TRAIL] = trail
         cells.trail[slot, LAST_PLACE] = places
         cells.trail[slot, LAST_COUNTRY] = countries

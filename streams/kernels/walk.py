@@ -1,11 +1,11 @@
 """The windows of one event, in a single walk over its history.
 
-In: histories, their trails, what panes add. Out: the aggregates of the six windows, and their
-features. Does not know the arena, headers or the rest of the feature list.
+In: a ring, its trail, what panes add. Out: the aggregates of the six windows, and their features.
+Does not know headers or the rest of the feature list.
 
 Windows are nested, so going from the newest event to the oldest the running totals are the
 aggregates of a window at the moment the walk passes its start; distinct places and countries since
-there are bits of the trail. What panes add (panes.py) is added at the end, where there is any.
+there are bits of the trail. What panes hold (panes.py) is added at the end, where there is any.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
 from model import inputs
 from model.inputs import AUTH_RESPONSES, HISTORY
@@ -23,7 +22,6 @@ from streams.kernels.cells import (
     DECLINED_24H,
     LAST_COUNTRY,
     LAST_PLACE,
-    PANED,
     Before,
 )
 from streams.kernels.panes import country_bit, place_bit
@@ -37,7 +35,7 @@ from streams.kernels.record import (
     outline,
     variance_numerator,
 )
-from streams.kernels.ring import ONE, ZERO, amount_of, bits_from, counts, popcount, time_of
+from streams.kernels.ring import ONE, ZERO, amount_of, at_place, bits_from, counts, popcount
 
 LENGTHS = np.array(list(WINDOWS_MS.values()), dtype=np.int64)
 WINDOWS = len(LENGTHS)
@@ -48,6 +46,7 @@ HOUR_WINDOW, DAY_WINDOW = 2, 3
 _AUTH_SHIFT = np.uint64(inputs.AUTH_SHIFT)
 _AUTH_MASK = np.uint64(inputs.AUTH_MASK)
 _DECLINED = np.uint64(AUTH_RESPONSES.index("declined") + 1)
+_TIME = np.uint64(inputs.TIME_SHIFT)
 _2_TO_32 = np.uint64(2**32)
 
 assert (np.diff(LENGTHS) > 0).all() and len(AGGREGATES) == 8
@@ -55,38 +54,43 @@ assert list(WINDOWS_MS)[HOUR_WINDOW : DAY_WINDOW + 1] == ["1h", "24h"]
 
 
 @kernel
-def walk(before: Before, at: Int, past: Words, row: Int, first: Int, t: Int) -> None:
-    """Aggregates of all windows [t - W, t] over the events first.. of a history."""
+def walk(
+    before: Before, at: Int, blocks: Words, chain: Ints, slot: Int, head: Int, kept: Int, t: Int
+) -> None:
+    """Aggregates of all windows [t - W, t] over the first `kept` events of a ring."""
     lasts, last_countries = before.trail[at, LAST_PLACE], before.trail[at, LAST_COUNTRY]
     count, total, big, small, least, most = ZERO, ZERO, ZERO, ZERO, ~ZERO, ZERO
-    declined, j = 0, HISTORY - 1
+    declined, i = 0, kept - 1
     for w in range(WINDOWS):
-        start = t - LENGTHS[w]
-        while j >= first and time_of(past[row, j, 0]) >= start:
-            w0 = past[row, j, 0]
-            if counts(w0):
-                amount = amount_of(past[row, j, 1])
-                if amount < _2_TO_32:
-                    low = amount * amount
-                else:
-                    high, low = multiply(amount, amount)
-                    big += high
-                count += ONE
-                total += amount
-                small += low
-                big += ONE if small < low else ZERO
-                least = min(least, amount)
-                most = max(most, amount)
-                declined += (w0 >> _AUTH_SHIFT) & _AUTH_MASK == _DECLINED
-            j -= 1
+        start = np.uint64(t - LENGTHS[w]) << _TIME
+        while i >= 0:
+            block, e = at_place(chain, slot, (head + i) & (HISTORY - 1))
+            w0 = blocks[block, e]
+            if w0 < start:
+                break
+            i -= 1
+            if not counts(w0):
+                continue
+            amount = amount_of(blocks[block, 16 + e])
+            low = amount * amount
+            if amount >= _2_TO_32:
+                high, low = multiply(amount, amount)
+                big += high
+            count += ONE
+            total += amount
+            small += low
+            big += ONE if small < low else ZERO
+            least = min(least, amount)
+            most = max(most, amount)
+            declined += (w0 >> _AUTH_SHIFT) & _AUTH_MASK == _DECLINED
         before.windows[at, w, 0] = count
         before.windows[at, w, 1] = total
         before.windows[at, w, 2] = big
         before.windows[at, w, 3] = small
         before.windows[at, w, 4] = least
         before.windows[at, w, 5] = most
-        before.windows[at, w, 6] = bits_from(lasts, j + 1)
-        before.windows[at, w, 7] = bits_from(last_countries, j + 1)
+        before.windows[at, w, 6] = bits_from(lasts, HISTORY - kept + i + 1)
+        before.windows[at, w, 7] = bits_from(last_countries, HISTORY - kept + i + 1)
         if w == HOUR_WINDOW:
             before.notes[at, DECLINED_1H] = declined
         if w == DAY_WINDOW:
@@ -94,30 +98,30 @@ def walk(before: Before, at: Int, past: Words, row: Int, first: Int, t: Int) -> 
 
 
 @outline
-def add_panes(before: Before, at: Int, past: Words, row: Int, first: Int, t: Int) -> None:
-    """Add to the windows what the panes hold of them.
+def add_panes(
+    before: Before, at: Int, w: Int, blocks: Words, chain: Ints, slot: Int, head: Int, kept: Int
+) -> None:
+    """Add to window w what `before.panes` holds; all `kept` events of the ring are in the window.
 
     Bits that the ring's events set already are not counted again: a distinct count is never too
     high by them, and too low where two places share a bit.
     """
-    for w in range(WINDOWS):
-        if before.panes[at, w, 0] == ZERO:
-            continue
-        places, countries = ZERO, ZERO
-        for j in range(first, HISTORY):
-            if counts(past[row, j, 0]) and time_of(past[row, j, 0]) >= t - LENGTHS[w]:
-                places |= place_bit(past[row, j, 3])
-                countries |= country_bit(past[row, j, 3])
-        small = before.windows[at, w, 3] + before.panes[at, w, 3]
-        carry = ONE if small < before.panes[at, w, 3] else ZERO
-        before.windows[at, w, 0] += before.panes[at, w, 0]
-        before.windows[at, w, 1] += before.panes[at, w, 1]
-        before.windows[at, w, 2] += before.panes[at, w, 2] + carry
-        before.windows[at, w, 3] = small
-        before.windows[at, w, 4] = min(before.windows[at, w, 4], before.panes[at, w, 4])
-        before.windows[at, w, 5] = max(before.windows[at, w, 5], before.panes[at, w, 5])
-        before.windows[at, w, 6] += popcount(before.panes[at, w, 6] & ~places)
-        before.windows[at, w, 7] += popcount(before.panes[at, w, 7] & ~countries)
+    panes, windows = before.panes, before.windows
+    places, countries = ZERO, ZERO
+    for i in range(kept):
+        block, e = at_place(chain, slot, (head + i) & (HISTORY - 1))
+        if counts(blocks[block, e]):
+            places |= place_bit(blocks[block, 48 + e])
+            countries |= country_bit(blocks[block, 48 + e])
+    small = windows[at, w, 3] + panes[3]
+    windows[at, w, 0] += panes[0]
+    windows[at, w, 1] += panes[1]
+    windows[at, w, 2] += panes[2] + (ONE if small < panes[3] else ZERO)
+    windows[at, w, 3] = small
+    windows[at, w, 4] = min(windows[at, w, 4], panes[4])
+    windows[at, w, 5] = max(windows[at, w, 5], panes[5])
+    windows[at, w, 6] += popcount(panes[6] & ~places)
+    windows[at, w, 7] += popcount(panes[7] & ~countries)
 
 
 @kernel
@@ -140,27 +144,3 @@ def emit(before: Before, at: Int, features: Floats, i: Int) -> None:
             features[i, first + 3] = math.sqrt(variance_numerator(count, total, big, small)) / n
             features[i, first + 4] = np.float64(before.windows[at, w, 4])
             features[i, first + 5] = np.float64(before.windows[at, w, 5])
-
-
-@outline
-def walk_chunk(
-    before: Before,
-    words: Words,
-    begin: Int,
-    many: Int,
-    status: NDArray[np.uint8],
-    length: Ints,
-    past: Words,
-    base: Int,
-    features: Floats,
-) -> None:
-    """The windows of `many` events from `begin` on; histories are rows base.. of `past`."""
-    for at in range(many):
-        i = begin + at
-        if status[i] != 0:
-            continue
-        first, t = HISTORY - length[i], time_of(words[i, 0])
-        walk(before, at, past, base + at, first, t)
-        if before.notes[at, PANED] != 0:
-            add_panes(before, at, past, base + at, first, t)
-        emit(before, at, features, i)
