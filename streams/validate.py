@@ -263,10 +263,10 @@ def _content(value: bytes, key: bytes | None, latest_ms: int) -> Verdict:
         return _PAN_FOUND if _holds_pan(value, None) else _unparsable(value, depth)
     if _holds_pan(value, document):
         return _PAN_FOUND
-    if type(document) is not dict:
-        return Reject.NOT_AN_OBJECT, "the message is JSON, but not an object"
     if depth > MAX_NESTING:
         return Reject.TOO_DEEP, f"more than {MAX_NESTING} levels"
+    if type(document) is not dict:
+        return Reject.NOT_AN_OBJECT, "the message is JSON, but not an object"
     if members != _members(document):
         return Reject.DUPLICATE_FIELD, "an object names a member twice"
     fault = _fields(document)

@@ -161,7 +161,7 @@ def unspeakable(document: dict[str, Any]) -> bool:
     return type(time) is int and time > BROKER_TIME + MAX_FUTURE_MS
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(odd_documents())
 def test_decoder_and_schema_agree(document: dict[str, Any]) -> None:
     value = json.dumps(document).encode()
