@@ -34,8 +34,8 @@ class Show:
     """What is shown. The stream holds some late, repeated and broken transactions on purpose."""
 
     events: int = 100_000
-    accounts: int = 3_000
-    days: int = 45
+    accounts: int = 2_000
+    days: int = 30
     seed: int = 20_250
     rate: float = 2_000.0
     workers: int = 2
@@ -45,7 +45,7 @@ class Show:
         """The stream; its seed is none that the shipped model was trained on."""
         return Plan(
             events=self.events, accounts=self.accounts, days=self.days, seed=self.seed,
-            late=0.003, duplicates=0.001, faults=0.0005,
+            late=0.005, duplicates=0.001, faults=0.0005,
         )  # fmt: skip
 
 

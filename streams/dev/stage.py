@@ -20,7 +20,7 @@ from streams.dev import process, services
 from streams.errors import ServiceError
 from streams.settings import Settings, load
 
-WORKER_READY_S: Final = 180.0
+WORKER_READY_S: Final = 300.0
 """The first start on a machine compiles the kernels."""
 WORKER_STOP_S: Final = 8.0
 LOOK_EVERY_S: Final = 0.1

@@ -24,6 +24,8 @@ START_MS = 1_735_689_600_000
 """2025-01-01T00:00:00Z: fixed, so that a seed means the same stream at any time."""
 MAX_EVENTS = 20_000_000
 MAX_ACCOUNTS = 5_000_000
+LATENESS_MS = (60_000, 86_400_000)
+"""Shortest and longest, and as often below an hour as above."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,7 @@ class Plan:
     """What to simulate.
 
     fraud_rate is the share of frauds among all events. late, duplicates and faults are shares of
-    events that arrive late (by minutes to an hour), arrive twice with the same bytes, or break the
+    events that arrive late (by a minute to a day), arrive twice with the same bytes, or break the
     schema.
     """
 
@@ -122,7 +124,8 @@ def _arrivals(
     n = len(e)
     arrival = e.time.copy()
     late = (rng.random(n) < plan.late) & (e.scenario == 0)
-    arrival[late] += rng.integers(60_000, 3_600_000, int(late.sum()))
+    low, high = np.log(LATENESS_MS[0]), np.log(LATENESS_MS[1])
+    arrival[late] += np.exp(rng.uniform(low, high, int(late.sum()))).astype(np.int64)
     order = np.lexsort((e.account, e.time, arrival))
     e = e.take(order)
     faulty = (rng.random(n) < plan.faults) & (e.scenario == 0)

@@ -1,0 +1,109 @@
+"""The demo as a user runs it: it ends by itself or by Ctrl-C, and its books balance either way."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from streams.dev import services
+from streams.dev.demo_screen import Screen
+from tests.clients.records import alert
+
+CODE = "from streams.cli import main; main()"
+LIMIT_S = 400
+
+
+def start(place: Path, *flags: str, path: str | None = None) -> subprocess.Popen[str]:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("FRAUDSTREAM_")}
+    if path is not None:
+        environment["PATH"] = path
+        environment.pop("JAVA_HOME", None)
+    command = [sys.executable, "-c", CODE, "demo", "--dir", str(place), *flags]
+    return subprocess.Popen(
+        [*command, "--set", "model.bundle=stub"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
+        start_new_session=True,
+    )  # fmt: skip
+
+
+def end(child: subprocess.Popen[str]) -> tuple[int, str, str]:
+    try:
+        out, err = child.communicate(timeout=LIMIT_S)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        out, err = child.communicate()
+    return child.returncode, out, err
+
+
+def test_it_ends_by_itself(tmp_path: Path) -> None:
+    code, out, err = end(start(tmp_path / "demo", "--events", "4000", "--rate", "2000"))
+    assert code == 0, err
+    lines = out.splitlines()
+    assert lines[0].startswith("time (UTC)")
+    assert "published            4,000" in lines
+    assert "+ duplicates             4" in lines
+    assert any(line.startswith("latency         p50") for line in lines)
+    assert any(line.startswith("alerts          precision") for line in lines)
+    assert lines[-1] == "The books balance."
+    assert "first alert after" in err
+    # Nothing is left running.
+    assert not services.status(tmp_path / "demo").ready
+
+
+def test_ctrl_c_ends_it_with_a_summary(tmp_path: Path) -> None:
+    child = start(tmp_path / "demo", "--rate", "500")
+    assert child.stderr is not None
+    deadline = time.monotonic() + LIMIT_S
+    for line in child.stderr:
+        if line.startswith("first alert"):
+            break
+        assert time.monotonic() < deadline
+    os.kill(child.pid, signal.SIGINT)
+    code, out, err = end(child)
+    assert code == 0, err
+    assert out.splitlines()[-1] == "The books balance."
+    published = next(line for line in out.splitlines() if line.startswith("published"))
+    assert 0 < int(published.split()[1].replace(",", "")) < 100_000
+
+
+def test_without_java_it_says_so_and_goes_on(tmp_path: Path) -> None:
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    (tools / "python").symlink_to(sys.executable)
+    child = start(
+        tmp_path / "demo", "--events", "1000", "--rate", "1000", "--workers", "1", path=str(tools)
+    )
+    code, out, err = end(child)
+    assert "no real Kafka" in err
+    assert "embedded broker, for the demo only" in err
+    assert code == 0, err
+    assert out.splitlines()[-1] == "The books balance."
+
+
+def test_a_worker_that_dies_is_told(tmp_path: Path) -> None:
+    child = start(tmp_path / "demo", "--events", "1000", "--set", "worker.failpoint=nowhere:0")
+    code, _, err = end(child)
+    assert code == 1
+    assert re.search(r"error: worker [12] has ended:\n.*nowhere", err), err
+
+
+def test_the_screen_of_a_terminal() -> None:
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, width=120, height=30, color_system=None)
+    with Screen(1_000, console) as screen:
+        screen.published(400)
+        for number in range(20):
+            screen.alert(alert(number, "review" if number % 2 else "block"), 1.0)
+    last = out.getvalue().rpartition("published 400")[2]
+    assert "of 1,000   alerts: block 10, review 10" in last
+    assert last.count("EUR 1,234.56") == 16
+    assert "4 payments in 60 s; usual: 1 in 2 days; rule big" in last
+    assert "first alert after 1.0 s" in out.getvalue()
