@@ -28,7 +28,9 @@ def _name(text: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
 
 
-def _builder(subject: str, issuer: str, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+def _builder(
+    subject: str, issuer: str, key: ec.EllipticCurvePrivateKey, days: float = 1
+) -> x509.CertificateBuilder:
     now = datetime.datetime.now(datetime.UTC)
     return (
         x509.CertificateBuilder()
@@ -36,13 +38,13 @@ def _builder(subject: str, issuer: str, key: ec.EllipticCurvePrivateKey) -> x509
         .issuer_name(_name(issuer))
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
+        .not_valid_before(now - datetime.timedelta(days=2))
+        .not_valid_after(now + datetime.timedelta(days=days))
     )
 
 
-def make(directory: Path) -> Certificates:
-    """Write a new authority and one server certificate signed by it."""
+def make(directory: Path, *, host: str = "127.0.0.1", days: float = 1) -> Certificates:
+    """Write a new authority and one server certificate signed by it, for so many days from now."""
     directory.mkdir(parents=True, exist_ok=True)
     ca_key = ec.generate_private_key(ec.SECP256R1())
     ca = (
@@ -69,11 +71,11 @@ def make(directory: Path) -> Certificates:
     )
     key = ec.generate_private_key(ec.SECP256R1())
     addresses: list[x509.GeneralName] = [
-        x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
-        x509.DNSName("localhost"),
+        x509.IPAddress(ipaddress.ip_address(host)),
+        *([x509.DNSName("localhost")] if host == "127.0.0.1" else []),
     ]
     certificate = (
-        _builder("127.0.0.1", "test authority", key)
+        _builder(host, "test authority", key, days)
         .add_extension(x509.SubjectAlternativeName(addresses), critical=False)
         .add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False

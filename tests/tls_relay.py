@@ -12,11 +12,13 @@ from tests.certificates import Certificates
 
 
 async def _copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(OSError):
-        while data := await source.read(65_536):
-            sink.write(data)
-            await sink.drain()
-    sink.close()
+    try:
+        with contextlib.suppress(OSError):
+            while data := await source.read(65_536):
+                sink.write(data)
+                await sink.drain()
+    finally:
+        sink.close()
 
 
 @contextlib.contextmanager
@@ -38,6 +40,10 @@ def tls_in_front(port: int, files: Certificates) -> Iterator[int]:
         ready.set()
         with contextlib.suppress(asyncio.CancelledError):
             await server.serve_forever()
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        await asyncio.gather(*left, return_exceptions=True)
+        # Closed transports let go of their sockets in the next turn.
+        await asyncio.sleep(0.05)
 
     thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
     thread.start()
