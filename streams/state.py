@@ -75,6 +75,12 @@ class Arena:
         blocks = len(self.cells.blocks) - int(self.cells.tally[FREE])
         return len(self) * (SLOT_BYTES + NAME_BYTES) + blocks * BLOCK_BYTES
 
+    @property
+    def crowded(self) -> bool:
+        """Whether unsettled records hold half of the slots, or few blocks are left."""
+        tally, blocks = self.cells.tally, len(self.cells.blocks)
+        return bool(2 * tally[DIRTY] > len(self._names) or 4 * tally[FREE] < blocks)
+
     def missing(self, accounts: Sequence[str]) -> list[str]:
         """The accounts to load before `apply`, each once. Those held stay until the next call."""
         self._clock += 1

@@ -16,8 +16,9 @@ import orjson
 import pyarrow.compute as pc
 
 from streams.offline import evaluation, plots, report, results
+from streams.offline.engine import Engine
 from streams.offline.evaluation import Events
-from streams.offline.run import Engine, Job, Progress, replay
+from streams.offline.run import Job, Progress, replay
 from streams.schema import DAY_MS
 
 EXAMPLES = 8

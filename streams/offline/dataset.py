@@ -19,8 +19,9 @@ from model import data
 from streams import features
 from streams.errors import ConfigError
 from streams.labels import LabelBook, transaction_keys
-from streams.offline.risk_pass import Snapshots, build
-from streams.offline.run import Engine, Job, Progress, each_shard, open_shard
+from streams.offline.engine import Engine, Tell
+from streams.offline.risk_pass import Snapshots
+from streams.offline.run import Job, Progress, open_shard, over_shards
 from streams.settle import APPLIED
 
 PARTS = "parts"
@@ -32,9 +33,10 @@ def _shard_file(job: Job, shard: int) -> Path:
     return job.out / PARTS / f"{shard:05d}.npz"
 
 
-def collect_shard(job: Job, snapshots: Snapshots, shard: int) -> int:
+def collect_shard(on: tuple[Job, Snapshots], shard: int, tell: Tell) -> None:
     """One shard's accepted events to a file of arrays."""
-    runner, count = open_shard(job, snapshots, shard), 0
+    job, snapshots = on
+    runner = open_shard(job, snapshots, shard, judged=False)
     parts: dict[str, list[NDArray[Any]]] = {
         "words": [np.zeros((0, 4), np.uint64)],
         "features": [np.zeros((0, features.COUNT), np.float32)],
@@ -48,14 +50,13 @@ def collect_shard(job: Job, snapshots: Snapshots, shard: int) -> int:
         parts["features"].append(step.work.features[kept])
         parts["account"].append(_ids(columns.account_id, kept))
         parts["transaction"].append(_ids(columns.transaction_id, kept))
-        count += len(columns.batch)
+        tell(len(columns.batch))
     path = _shard_file(job, shard)
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_suffix(".draft.npz")
     arrays: dict[str, Any] = {name: np.concatenate(some) for name, some in parts.items()}
     np.savez(draft, **arrays)
     draft.rename(path)
-    return count
 
 
 def _ids(names: list[str], kept: NDArray[np.int64]) -> NDArray[Any]:
@@ -73,13 +74,9 @@ def dataset(
 
     Raises ConfigError when the source holds no accepted transaction.
     """
-    snapshots = build(job.source, job.settings[0], job.out / "risk")
     shards = job.source.shards()
     missing = [shard for shard in shards if not _shard_file(job, shard).exists()]
-    total, done = sum(job.source.rows(shard) for shard in shards), 0
-    for count in each_shard(collect_shard, job, snapshots, missing, jobs, engine):
-        done += count
-        progress(done, max(total, done))
+    over_shards(collect_shard, job, missing, jobs, engine, progress)
     loaded = [np.load(_shard_file(job, shard)) for shard in shards]
     parts = {
         name: np.concatenate([one[name] for one in loaded])

@@ -73,8 +73,9 @@ def _place(message: Message) -> tuple[str, int, int]:
 
 
 def _headers(message: Message) -> list[tuple[str, bytes]]:
+    """As they came; a header without a value stays without."""
     pairs: Any = message.headers() or []
-    return [(name, value or b"") for name, value in pairs]
+    return list(pairs)
 
 
 class Recorder:
@@ -175,9 +176,9 @@ class Recorder:
             [TopicPartition(t, p, o.position) for (t, p), o in parts.items() if not o.finished]
         )
         total = sum(o.end - o.position for o in parts.values() if o.end is not None)
-        done, heard = 0, monotonic()
+        done, heard, rows = 0, monotonic(), self._request.file_rows
         while not all(o.finished for o in parts.values()) and not stop():
-            messages = self._consumer.consume(POLL_MESSAGES, timeout=0.2)
+            messages = self._consumer.consume(min(POLL_MESSAGES, rows), timeout=0.2)
             for message in messages:
                 done += self._take(parts[_place(message)[:2]], message)
             now = monotonic()
@@ -188,7 +189,7 @@ class Recorder:
                 )
             for part in parts.values():
                 waited = self._request.follow and now - part.since > FLUSH_S
-                if len(part.messages) >= self._request.file_rows or part.finished or waited:
+                if len(part.messages) >= rows or part.finished or waited:
                     self._flush(manifest, part)
             progress(done, total)
         for part in parts.values():
@@ -236,6 +237,6 @@ class Recorder:
             self._recording.save(manifest)
         except OSError as error:
             raise RecordingError(
-                f"cannot write to {self._recording.path}: {error.strerror}",
+                f"cannot write to {self._recording.path}: {error.strerror or error}",
                 remedy="make room and run the same command again: it resumes",
             ) from error

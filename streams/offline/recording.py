@@ -287,7 +287,7 @@ def to_batch(topic: str, partition: int, table: pa.Table) -> Batch:
     headers: list[Headers] | None = None
     if _has_headers(table):
         headers = [
-            [(pair["name"], pair["value"]) for pair in row or ()]
+            [(pair["name"], pair["value"] or b"") for pair in row or ()]
             for row in table["headers"].to_pylist()
         ]
     return Batch(

@@ -72,9 +72,12 @@ class Shard:
         self._max_future_ms = max_future_ms
         self._forgotten = dict(forgotten)
         self._arena = Arena(number, arena_bytes)
+        self._given = store is not None
         self._store = MemoryStore() if store is None else store
         self._claim: Claim = self._store.acquire(number, identity)
         self._offset: int | None = None
+        self._reached: int | None = None
+        self._erased: list[tuple[str, int]] = []
         self._start = 0
         self._history = history or any(judge.scorer.needs_history for judge in judges)
 
@@ -96,15 +99,25 @@ class Shard:
         return Step(work, entries, counts)
 
     def _keep(self, batch: Batch, columns: Columns) -> None:
-        erased = [(account, int(batch.offsets[row])) for row, account in columns.tombstones]
+        """Move on. A given store is written after each batch. Nobody else reads our own, so it
+        gets records only when the arena has little room left, and with erasures."""
+        self._reached = batch.next_offset
+        self._erased += [(account, int(batch.offsets[row])) for row, account in columns.tombstones]
+        if self._given or self._erased or self._arena.crowded:
+            self._flush()
+
+    def _flush(self) -> None:
+        """The store holds what the arena holds."""
+        if self._reached is None or self._reached == self._offset:
+            return
         commit = Commit(
             expected=self._offset,
-            next=batch.next_offset,
+            next=self._reached,
             writes=self._arena.writes(),
-            erased=erased,
+            erased=self._erased,
         )
         self._store.commit(self._claim, commit)
-        self._offset = batch.next_offset
+        self._offset, self._erased = self._reached, []
         self._arena.settled()
 
     def start_from(self, records: Iterator[tuple[str, bytes]], offset: int) -> None:
@@ -116,7 +129,7 @@ class Shard:
             writes = Writes.of(whole[at : at + PAGE])
             step = Commit(expected=self._offset, next=page, writes=writes)
             self._store.commit(self._claim, step)
-            self._offset = page
+            self._offset = self._reached = page
         self._start = offset
 
     def steps(self, batches: Iterator[Batch]) -> Iterator[Step]:
@@ -127,6 +140,7 @@ class Shard:
 
     def record(self, account: str) -> bytes | None:
         """The account's record as the store holds it."""
+        self._flush()
         return self._store.load(self._claim, [account], self._offset)[0]
 
 

@@ -10,16 +10,15 @@ trace in the file. A shard's file is renamed into place when it is whole: it is 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 ROW_GROUP = 65_536
 
-SCORED, DUPLICATE, DEAD, ERASED = "scored", "duplicate", "dead", "erased"
+OUTCOMES = SCORED, DUPLICATE, DEAD, ERASED = "scored", "duplicate", "dead", "erased"
 """What became of a message. `erased` is a tombstone: the request to forget an account."""
 
 BASE = [
@@ -68,12 +67,10 @@ class ResultWriter:
     def __enter__(self) -> ResultWriter:
         return self
 
-    def add(self, columns: dict[str, Any]) -> None:
+    def add(self, columns: Mapping[str, pa.Array]) -> None:
         """Append rows; every column of the schema, equal lengths."""
-        table = pa.table(
-            [pa.array(columns[field.name], field.type) for field in self._schema],
-            schema=self._schema,
-        )
+        arrays = [columns[field.name] for field in self._schema]
+        table = pa.Table.from_arrays(arrays, schema=self._schema)
         self._waiting.append(table)
         self._rows += len(table)
         if self._rows >= ROW_GROUP:

@@ -21,6 +21,7 @@ from streams.columns import Columns
 from streams.decode import decode
 from streams.errors import RecordingError
 from streams.labels import decode_labels
+from streams.offline.engine import Tell
 from streams.offline.source import Source
 from streams.risk import RiskView, Sheet, digest_of, needed_days
 from streams.risk_feed import RiskFeed
@@ -72,7 +73,9 @@ class Snapshots:
             raise RecordingError(f"risk snapshot {path} is missing") from None
 
 
-def build(source: Source, settings: Settings, directory: Path) -> Snapshots:
+def build(
+    source: Source, settings: Settings, directory: Path, tell: Tell = lambda messages: None
+) -> Snapshots:
     """Build the snapshots, or read them if this directory already has those of this source."""
     if not settings.risk.enabled:
         return Snapshots(directory)
@@ -92,6 +95,7 @@ def build(source: Source, settings: Settings, directory: Path) -> Snapshots:
     open_shards = set(shards)
     for columns in _side_by_side(source, max_future_ms, open_shards):
         feed.add(columns)
+        tell(len(columns.batch))
         due = feed.ready(set(shards) - open_shards)
         days.update(_built(feed, due, directory))
     days.update(_built(feed, feed.newest, directory))

@@ -9,77 +9,108 @@ from typing import Any
 
 import numpy as np
 import orjson
+import pyarrow as pa
+from numpy.typing import NDArray
 
 from streams.alerts import DECISIONS
 from streams.entry import LATE, Entry
 from streams.offline.replay import Step
-from streams.offline.results import BASE, DEAD, DUPLICATE, ERASED, SCORED
+from streams.offline.results import BASE, DEAD, DUPLICATE, ERASED, OUTCOMES, SCORED
 from streams.settle import APPLIED
 
 _REASON = "reason"
+_TYPES = {field.name: field.type for field in BASE}
+_OUTCOMES = pa.array(OUTCOMES)
+_DECISIONS = pa.array([decision.value for decision in DECISIONS])
 
 
-def rows(step: Step) -> dict[str, Any]:
-    """Columns of `results.schema(len(step.entries))`; lists and arrays of equal length."""
+def rows(step: Step) -> dict[str, pa.Array]:
+    """Columns of `results.schema(len(step.entries))`, of equal length."""
     columns = step.work.columns
     n = len(columns.batch)
-    found: dict[str, Any] = {field.name: [None] * n for field in BASE}
-    found["offset"] = columns.batch.offsets
-    outcome = np.full(n, DUPLICATE, object)
     applied = np.flatnonzero(step.work.status == APPLIED)
     at = columns.row[applied]
-    outcome[at] = SCORED
-    for row, _ in columns.tombstones:
-        outcome[row] = ERASED
-    places = {int(offset): i for i, offset in enumerate(columns.batch.offsets)}
-    entry = next((each for each in step.entries if each is not None), None)
-    for dead in () if entry is None else entry.dead:
-        row = places[dead.offset]
-        outcome[row] = DEAD
-        found["reason"][row] = dict(dead.headers)[_REASON].decode()
-    found["outcome"] = outcome
-    own: dict[str, list[Any]] = {
-        "transaction_id": columns.transaction_id,
-        "account_id": columns.account_id,
-        "event_time": columns.event_time.tolist(),
-        "amount": columns.amount.tolist(),
-        "currency": columns.currency,
-        "channel": [document.get("channel") for document in columns.docs],
-        "country": [document.get("merchant_country") for document in columns.docs],
-        "late": step.work.late.tolist(),
-        "edge": step.work.edge.tolist(),
-        "feature_digest": step.work.digest.tolist(),
-        "risk": list(step.work.risk_versions),
-    }
-    whole = len(applied) == n
-    for name, values in own.items():
-        if whole:
-            found[name] = values
-            continue
-        target = found[name]
-        for row, index in zip(at.tolist(), applied.tolist(), strict=True):
-            target[row] = values[index]
+    found = _own(step)
+    if len(applied) < n:
+        place = np.full(n, -1, np.int64)
+        place[at] = applied
+        taken = pa.array(place, mask=place < 0)
+        found = {name: column.take(taken) for name, column in found.items()}
+    found["offset"] = pa.array(columns.batch.offsets)
+    found["outcome"], found["reason"] = _outcomes(step, at)
     for k, each in enumerate(step.entries):
         _judged(found, k, each, at, n)
     return found
 
 
-def _judged(found: dict[str, Any], k: int, entry: Entry | None, at: Any, n: int) -> None:
+def _own(step: Step) -> dict[str, pa.Array]:
+    """What is known of each accepted transaction."""
+    work, columns = step.work, step.work.columns
+    values: dict[str, Any] = {
+        "transaction_id": columns.transaction_id,
+        "account_id": columns.account_id,
+        "event_time": columns.event_time,
+        "amount": columns.amount,
+        "currency": columns.currency,
+        "channel": [document.get("channel") for document in columns.docs],
+        "country": [document.get("merchant_country") for document in columns.docs],
+        "late": work.late,
+        "edge": work.edge,
+        "feature_digest": work.digest,
+        "risk": work.risk_versions,
+    }
+    return {name: pa.array(column, _TYPES[name]) for name, column in values.items()}
+
+
+def _named(codes: NDArray[np.int8], names: pa.Array) -> pa.Array:
+    """The name of each code; null where the code is negative."""
+    indices = pa.array(codes, mask=codes < 0)
+    return pa.DictionaryArray.from_arrays(indices, names).dictionary_decode()
+
+
+def _outcomes(step: Step, at: NDArray[Any]) -> tuple[pa.Array, pa.Array]:
+    """What became of each message, and the reason of the dead ones."""
+    columns = step.work.columns
+    n = len(columns.batch)
+    outcome = np.full(n, OUTCOMES.index(DUPLICATE), np.int8)
+    outcome[at] = OUTCOMES.index(SCORED)
+    outcome[[row for row, _ in columns.tombstones]] = OUTCOMES.index(ERASED)
+    dead = _dead(step)
+    if not dead:
+        return _named(outcome, _OUTCOMES), pa.nulls(n, pa.string())
+    reason: list[str | None] = [None] * n
+    for row, why in dead.items():
+        outcome[row] = OUTCOMES.index(DEAD)
+        reason[row] = why
+    return _named(outcome, _OUTCOMES), pa.array(reason, pa.string())
+
+
+def _dead(step: Step) -> dict[int, str]:
+    """Row and reason of each dead letter. Every judge refuses the same messages."""
+    entry = next((each for each in step.entries if each is not None), None)
+    if entry is None or not entry.dead:
+        return {}
+    places = np.searchsorted(step.work.columns.batch.offsets, [each.offset for each in entry.dead])
+    reasons = [dict(each.headers)[_REASON].decode() for each in entry.dead]
+    return dict(zip(places.tolist(), reasons, strict=True))
+
+
+def _judged(
+    found: dict[str, pa.Array], k: int, entry: Entry | None, at: NDArray[Any], n: int
+) -> None:
     """Columns of model k."""
-    scores = np.full(n, np.nan)
-    decisions = np.full(n, None, object)
-    alert_ids = np.full(n, None, object)
-    reasons = np.full(n, None, object)
+    scores, codes = np.full(n, np.nan), np.full(n, -1, np.int8)
+    alert_ids: list[str | None] = [None] * n
+    reasons: list[str | None] = [None] * n
     if entry is not None:
         assert len(entry) == len(at)
         scores[at] = entry.scores
-        names = np.array([decision.value for decision in DECISIONS], object)
-        decisions[at] = names[entry.codes % LATE]
+        codes[at] = entry.codes % LATE
         for place, packed in entry.alerts:
-            alert = orjson.loads(packed)
-            alert_ids[at[place]] = alert["alert_id"]
-            reasons[at[place]] = orjson.dumps(alert["reasons"]).decode()
-    found[f"score_{k}"] = scores
-    found[f"decision_{k}"] = decisions
-    found[f"alert_id_{k}"] = alert_ids
-    found[f"reasons_{k}"] = reasons
+            alert, row = orjson.loads(packed), int(at[place])
+            alert_ids[row] = alert["alert_id"]
+            reasons[row] = orjson.dumps(alert["reasons"]).decode()
+    found[f"score_{k}"] = pa.array(scores)
+    found[f"decision_{k}"] = _named(codes, _DECISIONS)
+    found[f"alert_id_{k}"] = pa.array(alert_ids, pa.string())
+    found[f"reasons_{k}"] = pa.array(reasons, pa.string())

@@ -11,12 +11,10 @@ another job in the same directory is refused.
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import orjson
 
@@ -24,6 +22,7 @@ from streams import features
 from streams.assembly import judge
 from streams.errors import ConfigError
 from streams.offline import results
+from streams.offline.engine import Engine, Tell, Work, each_shard
 from streams.offline.replay import BATCH_EVENTS, RiskFor, Shard
 from streams.offline.risk_pass import Snapshots, build
 from streams.offline.rows import rows
@@ -32,9 +31,8 @@ from streams.offline.source import Source
 from streams.settings import Settings
 from streams.versions import code_version
 
-Engine = Literal["processes", "ray"]
 Progress = Callable[[int, int], None]
-"""(messages done, messages in all or 0)."""
+"""(messages done, messages in all or 0); a message counts once for each pass over it."""
 
 
 @dataclass(frozen=True)
@@ -87,19 +85,38 @@ def replay(
     """
     identity = job.identity()
     _claim_directory(job.out, identity)
-    snapshots = build(job.source, job.settings[0], job.out / "risk")
     missing = [
         shard for shard in job.source.shards() if not results.shard_path(job.out, shard).exists()
     ]
-    total = sum(job.source.rows(shard) for shard in job.source.shards())
-    done = total - sum(job.source.rows(shard) for shard in missing)
-    progress(done, total)
-    for count in each_shard(run_shard, job, snapshots, missing, jobs, engine):
-        done += count
-        progress(done, max(total, done))
+    over_shards(run_shard, job, missing, jobs, engine, progress)
     summary = {"job": identity, "digest": results.digest(job.out), **tally(job.out)}
     (job.out / "summary.json").write_bytes(orjson.dumps(summary, option=orjson.OPT_INDENT_2))
     return summary
+
+
+def over_shards(
+    work: Work[tuple[Job, Snapshots]],
+    job: Job,
+    missing: Sequence[int],
+    jobs: int,
+    engine: Engine,
+    progress: Progress,
+) -> None:
+    """Build the risk snapshots, then do the missing shards. Progress counts both passes."""
+    passes = 2 if job.settings[0].risk.enabled else 1
+    total = passes * sum(job.source.rows(shard) for shard in missing)
+    done = 0
+
+    def tell(messages: int) -> None:
+        nonlocal done
+        done += messages
+        progress(min(done, total) if total else done, total)
+
+    tell(0)
+    snapshots = build(job.source, job.settings[0], job.out / "risk", tell)
+    done = total * (passes - 1) // passes
+    each_shard(work, (job, snapshots), missing, tell, jobs, engine)
+    progress(total or done, total)
 
 
 def _claim_directory(out: Path, identity: dict[str, Any]) -> None:
@@ -122,18 +139,20 @@ def open_shard(
     shard: int,
     *,
     history: bool = False,
+    judged: bool = True,
     risk: RiskFor | None = None,
 ) -> Shard:
     """A shard's runner with the judges of the job, on one thread: more shards use more cores.
 
-    `risk` replaces the look-up in the snapshots of the source.
+    `risk` replaces the look-up in the snapshots of the source. Unless `judged`, the pass ends with
+    the features: no scores, no decisions.
     """
     import torch
 
     torch.set_num_threads(1)
     runner = Shard(
         shard,
-        [judge(each) for each in job.settings],
+        [judge(each) for each in job.settings] if judged else [],
         snapshots.risk_for(shard) if risk is None else risk,
         max_future_ms=job.settings[0].worker.max_future_s * 1_000,
         forgotten=job.forgotten,
@@ -145,59 +164,15 @@ def open_shard(
     return runner
 
 
-def run_shard(job: Job, snapshots: Snapshots, shard: int) -> int:
-    """Replay one shard into its result file; returns its messages. The same on any engine."""
-    runner, count = open_shard(job, snapshots, shard), 0
+def run_shard(on: tuple[Job, Snapshots], shard: int, tell: Tell) -> None:
+    """Replay one shard into its result file. The same on any engine."""
+    job, snapshots = on
+    runner = open_shard(job, snapshots, shard)
     path = results.shard_path(job.out, shard)
     with results.ResultWriter(path, len(job.settings)) as writer:
         for step in runner.steps(job.source.batches(shard, job.batch)):
             writer.add(rows(step))
-            count += len(step.work.columns.batch)
-    return count
-
-
-ShardWork = Callable[[Job, Snapshots, int], int]
-"""Does one shard and returns its messages; a function of a module, so that it can travel."""
-
-
-def each_shard(
-    work: ShardWork,
-    job: Job,
-    snapshots: Snapshots,
-    shards: Sequence[int],
-    jobs: int,
-    engine: Engine,
-) -> Iterable[int]:
-    """Run `work` over shards here, over processes, or on Ray; yields as shards are done."""
-    if engine == "ray":
-        yield from _on_ray(work, job, snapshots, shards)
-    elif jobs <= 1 or len(shards) <= 1:
-        for shard in shards:
-            yield work(job, snapshots, shard)
-    else:
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(jobs, len(shards)), mp_context=context) as pool:
-            futures = [pool.submit(work, job, snapshots, shard) for shard in shards]
-            for future in as_completed(futures):
-                yield future.result()
-
-
-def _on_ray(
-    work: ShardWork, job: Job, snapshots: Snapshots, shards: Sequence[int]
-) -> Iterable[int]:
-    try:
-        import ray
-    except ImportError:
-        raise ConfigError(
-            "the Ray engine is not installed", remedy="pip install 'fraudstream[ray]'"
-        ) from None
-    if not ray.is_initialized():
-        ray.init(log_to_driver=False)
-    remote = ray.remote(work)
-    waiting = [remote.remote(job, snapshots, shard) for shard in shards]
-    while waiting:
-        ready, waiting = ray.wait(waiting)
-        yield from ray.get(ready)
+            tell(len(step.work.columns.batch))
 
 
 def tally(out: Path) -> dict[str, Any]:

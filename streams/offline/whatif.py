@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from streams.labels import FRAUD, LEGITIMATE, LabelBook
 from streams.offline import results
-from streams.offline.run import Engine, Job, Progress, replay
+from streams.offline.engine import Engine
+from streams.offline.run import Job, Progress, replay
 
 SHOWN = 20
 """Alerts listed on each side."""

@@ -1,0 +1,98 @@
+"""The same work on every shard: here, over processes, or on a Ray cluster.
+
+In: a function of a module, what it works on, shard numbers. Out: nothing but progress; the work
+leaves its result where it likes. Does not know what the work is.
+
+While shards are under way the processes count their messages in shared memory, so that one large
+shard shows its time left too. On Ray a shard is counted when it is done.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
+from typing import Any, Literal, TypeVar
+
+from streams.errors import ConfigError
+
+Engine = Literal["processes", "ray"]
+Tell = Callable[[int], None]
+"""So many more messages are done."""
+On = TypeVar("On")
+Work = Callable[[On, int, Tell], None]
+"""Does one shard."""
+
+ASK_S = 0.5
+_counted: Any = None
+"""In a worker process: the counter shared with its parent."""
+
+
+def each_shard(
+    work: Work[On], on: On, shards: Sequence[int], tell: Tell, jobs: int, engine: Engine
+) -> None:
+    """Run `work(on, shard, tell)` for every shard; raises what the work raises."""
+    if engine == "ray":
+        _on_ray(work, on, shards, tell)
+    elif jobs <= 1 or len(shards) <= 1:
+        for shard in shards:
+            work(on, shard, tell)
+    else:
+        _over_processes(work, on, shards, tell, jobs)
+
+
+def _over_processes(work: Work[On], on: On, shards: Sequence[int], tell: Tell, jobs: int) -> None:
+    context = multiprocessing.get_context("spawn")
+    counter, told = context.Value("q", 0), 0
+    with ProcessPoolExecutor(
+        min(jobs, len(shards)), mp_context=context, initializer=_share, initargs=(counter,)
+    ) as pool:
+        waiting = {pool.submit(_counting, work, on, shard) for shard in shards}
+        while waiting:
+            done, waiting = wait(waiting, ASK_S, FIRST_EXCEPTION)
+            now = counter.value
+            tell(now - told)
+            told = now
+            for future in done:
+                if future.exception() is not None:
+                    pool.shutdown(wait=False, cancel_futures=True)
+                future.result()
+
+
+def _share(counter: Any) -> None:
+    global _counted
+    _counted = counter
+
+
+def _count(messages: int) -> None:
+    with _counted.get_lock():
+        _counted.value += messages
+
+
+def _counting(work: Work[On], on: On, shard: int) -> None:
+    work(on, shard, _count)
+
+
+def _summed(work: Work[On], on: On, shard: int) -> int:
+    counts: list[int] = []
+    work(on, shard, counts.append)
+    return sum(counts)
+
+
+def _on_ray(work: Work[On], on: On, shards: Sequence[int], tell: Tell) -> None:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+    except ImportError:
+        raise ConfigError(
+            "the Ray engine is not installed", remedy="pip install 'fraudstream[ray]'"
+        ) from None
+    if not ray.is_initialized():
+        ray.init(log_to_driver=False, include_dashboard=False)
+    remote: Any = ray.remote(_summed)
+    waiting = [remote.remote(work, on, shard) for shard in shards]
+    while waiting:
+        ready, waiting = ray.wait(waiting)
+        for count in ray.get(ready):
+            tell(count)

@@ -1,0 +1,202 @@
+"""`record` on a real broker: bit for bit, by time, resumed after kills and on a full disk."""
+
+from __future__ import annotations
+
+import multiprocessing
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from streams.errors import BrokerError, RecordingError
+from streams.offline.record import Recorder, Request
+from streams.offline.recording import Manifest, Recording
+from tests.offline import kafka_log
+
+PARTITIONS = 3
+PROGRAM = "import sys; from streams.cli import main; sys.argv[0] = 'fraudstream'; main()"
+KILLS = 20
+FULL_DISK = 27
+"""Exit status of the child that could not write."""
+
+children: Any = multiprocessing.get_context("forkserver")
+children.set_forkserver_preload(["streams.offline.record", "pyarrow.parquet"])
+
+
+def topics(prefix: str) -> dict[str, str]:
+    return {"transactions": f"{prefix}transactions", "labels": f"{prefix}labels"}
+
+
+def run(kafka: str, names: dict[str, str], out: Path, **changes: Any) -> Manifest:
+    stop: Callable[[], bool] = changes.pop("stop", lambda: False)
+    request = Request(names, **changes)
+    recorder = Recorder({"bootstrap.servers": kafka}, request, Recording(str(out)))
+    return recorder.run(stop=stop)
+
+
+@pytest.fixture
+def names(kafka: str, topic_prefix: str) -> dict[str, str]:
+    """Two topics with messages in every partition of the first."""
+    made = topics(topic_prefix)
+    kafka_log.make_topics(kafka, {made["transactions"]: PARTITIONS, made["labels"]: 1})
+    for partition in range(PARTITIONS):
+        kafka_log.publish(kafka, made["transactions"], partition, 0, 300 + 50 * partition)
+    kafka_log.publish(kafka, made["labels"], 0, 0, 40)
+    return made
+
+
+def check(kafka: str, names: dict[str, str], out: Path) -> None:
+    """The recording holds what the topics hold."""
+    recording = Recording(str(out))
+    for name, partitions in (("transactions", PARTITIONS), ("labels", 1)):
+        assert kafka_log.recorded(recording, name) == kafka_log.read(kafka, names[name], partitions)
+
+
+def test_a_recording_is_the_topic_bit_for_bit(
+    kafka: str, names: dict[str, str], tmp_path: Path
+) -> None:
+    kafka_log.publish_in_transactions(kafka, names["transactions"], 1)
+    kafka_log.publish(kafka, names["transactions"], 1, 900, 30)
+    kafka_log.publish_in_transactions(kafka, names["transactions"], 2)
+    manifest = run(kafka, names, tmp_path / "r", file_rows=100)
+    assert manifest.complete
+    assert manifest.rows("transactions") == 300 + 350 + 400 + 30 + 2 * 10
+    check(kafka, names, tmp_path / "r")
+    rows = kafka_log.recorded(Recording(str(tmp_path / "r")), "transactions")[1]
+    offsets = [row[0] for row in rows]
+    assert len(offsets) < offsets[-1] + 1, "control records and an aborted transaction left gaps"
+
+
+def test_again_on_a_whole_recording_adds_nothing(
+    kafka: str, names: dict[str, str], tmp_path: Path
+) -> None:
+    first = run(kafka, names, tmp_path / "r")
+    kafka_log.publish(kafka, names["transactions"], 0, 5_000, 20)
+    again = run(kafka, names, tmp_path / "r")
+    assert again == first, "the end was fixed when the recording was begun"
+
+
+def test_from_and_to_are_append_times(kafka: str, names: dict[str, str], tmp_path: Path) -> None:
+    begin, end = kafka_log.BEGIN_MS + 100_000, kafka_log.BEGIN_MS + 310_000
+    run(kafka, names, tmp_path / "r", from_ms=begin, to_ms=end)
+    found = kafka_log.recorded(Recording(str(tmp_path / "r")), "transactions")
+    whole = kafka_log.read(kafka, names["transactions"], PARTITIONS)
+    for partition, rows in whole.items():
+        assert found[partition] == [row for row in rows if begin <= row[1] < end]
+    assert [len(rows) for rows in found.values()] == [200, 210, 210]
+    assert kafka_log.recorded(Recording(str(tmp_path / "r")), "labels")[0] == []
+
+
+def test_another_set_of_topics_is_refused(
+    kafka: str, names: dict[str, str], tmp_path: Path
+) -> None:
+    run(kafka, names, tmp_path / "r")
+    before = (tmp_path / "r" / "manifest.json").read_bytes()
+    with pytest.raises(RecordingError, match=r"records \['labels', 'transactions'\]"):
+        run(kafka, {"transactions": names["transactions"]}, tmp_path / "r")
+    assert (tmp_path / "r" / "manifest.json").read_bytes() == before
+
+
+def test_a_topic_that_is_not_there(kafka: str, topic_prefix: str, tmp_path: Path) -> None:
+    with pytest.raises(BrokerError, match=f"topic={topic_prefix}transactions"):
+        run(kafka, topics(topic_prefix), tmp_path / "r")
+    assert not (tmp_path / "r").exists()
+
+
+def test_follow_goes_on_until_it_is_interrupted(
+    kafka: str, names: dict[str, str], topic_prefix: str, tmp_path: Path
+) -> None:
+    out = tmp_path / "r"
+    flags = [f"kafka.bootstrap={kafka}", f"kafka.topic_prefix={topic_prefix}"]
+    sets = [word for flag in flags for word in ("--set", flag)]
+    words = [sys.executable, "-c", PROGRAM, "record", str(out), "--follow", *sets]
+    for more in (1_000, 2_000):
+        with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as child:
+            _until(lambda: (out / "manifest.json").exists())
+            kafka_log.publish(kafka, names["transactions"], 2, more, 30)
+            expected = sum(
+                len(rows)
+                for name, parts in (("transactions", PARTITIONS), ("labels", 1))
+                for rows in kafka_log.read(kafka, names[name], parts).values()
+            )
+            wanted = expected if more == 1_000 else 30
+            assert child.stderr is not None
+            for line in child.stderr:
+                if line.startswith(f"{wanted:,},"):
+                    break
+            child.send_signal(signal.SIGINT)
+            assert child.wait(30) == 0
+        check(kafka, names, out)
+    assert not Recording(str(out)).manifest().complete, "more may come"
+
+
+def _until(done: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not done():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def _record(kafka: str, names: dict[str, str], out: Path, moved: Event) -> None:
+    """In a child: small files, so that there is much to be interrupted."""
+    request = Request(names, file_rows=20)
+    recorder = Recorder({"bootstrap.servers": kafka}, request, Recording(str(out)))
+    recorder.run(progress=lambda done, total: moved.set() if done else None)
+
+
+def test_twenty_kills_lose_and_repeat_nothing(
+    kafka: str, names: dict[str, str], tmp_path: Path
+) -> None:
+    chance, kills, place = random.Random(3), 0, 0
+    for _ in range(10 * KILLS):
+        out = tmp_path / f"r{place}"
+        moved = children.Event()
+        child = children.Process(target=_record, args=(kafka, names, out, moved))
+        child.start()
+        if kills % 4:
+            moved.wait(30)
+        child.join(chance.uniform(0, 0.25))
+        if child.exitcode is None:
+            child.kill()
+            child.join()
+            kills += 1
+        else:
+            assert child.exitcode == 0
+            check(kafka, names, out)
+            place += 1
+        if kills == KILLS:
+            break
+    assert kills == KILLS
+    manifest = run(kafka, names, tmp_path / f"r{place}")
+    assert manifest.complete
+    check(kafka, names, tmp_path / f"r{place}")
+    assert not list((tmp_path / f"r{place}").rglob("*.part"))
+
+
+def _record_with_little_room(kafka: str, names: dict[str, str], out: Path, limit: int) -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    try:
+        run(kafka, names, out)
+    except RecordingError as error:
+        sys.exit(FULL_DISK if "it resumes" in str(error) else str(error))
+
+
+@pytest.mark.parametrize("limit", [0, 1_000, 20_000, 40_000])
+def test_a_full_disk_leaves_a_recording_that_resumes(
+    kafka: str, names: dict[str, str], tmp_path: Path, limit: int
+) -> None:
+    out = tmp_path / "r"
+    child = children.Process(target=_record_with_little_room, args=(kafka, names, out, limit))
+    child.start()
+    child.join(60)
+    assert child.exitcode == FULL_DISK
+    assert run(kafka, names, out).complete
+    check(kafka, names, out)
