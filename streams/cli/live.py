@@ -1,4 +1,4 @@
-"""Verbs of the live service: `worker`.
+"""Verbs of the live service: `worker`, `status`.
 
 In: flags. Out: exit codes. Does not know how a worker works; imports it inside the verb.
 """
@@ -41,6 +41,27 @@ def worker(
     raise typer.Exit(code)
 
 
+def status(
+    config: options.Config = None,
+    sets: options.Set = None,
+    as_json: options.Json = False,
+) -> None:
+    """Lag, outbox and model of each partition; exits 1 when something is wrong.
+
+    Example: fraudstream status --json
+    """
+    settings = options.settings(config, sets)
+
+    from streams.clients.status import status as look
+    from streams.clients.status import text
+
+    found = look(settings)
+    options.say(found.as_json(), text(found), as_json)
+    if found.problems:
+        raise typer.Exit(1)
+
+
 def register(app: typer.Typer) -> None:
     """Add the verbs of this module."""
     app.command()(worker)
+    app.command()(status)

@@ -1,0 +1,75 @@
+"""Status: what the broker and the store say, without asking a worker."""
+
+from __future__ import annotations
+
+import pytest
+import redis
+
+from streams.clients.publisher import Publisher
+from streams.clients.status import status, text
+from streams.errors import BrokerError
+from streams.settings import Settings, load
+from streams.store import Commit, Identity
+from streams.store.redis import RedisStore
+from streams.topics import create
+
+
+@pytest.fixture
+def settings(kafka: str, redis_url: str, topic_prefix: str) -> Settings:
+    return load(
+        flags=[
+            f"kafka.bootstrap={kafka}",
+            f"kafka.topic_prefix={topic_prefix}",
+            f"redis.url={redis_url}",
+            "topics.partitions=2",
+        ]
+    )
+
+
+def publish(settings: Settings, count: int) -> None:
+    with Publisher(settings=settings) as publisher:
+        for number in range(count):
+            publisher.send(
+                {
+                    "schema_version": 1,
+                    "transaction_id": f"t{number}",
+                    "account_id": "a",
+                    "event_time": 1_700_000_000_000 + number,
+                    "amount": 5,
+                    "currency": "EUR",
+                }
+            )
+
+
+def test_no_topic_is_an_error_that_says_what_to_do(settings: Settings) -> None:
+    with pytest.raises(BrokerError, match="topics create"):
+        status(settings)
+
+
+def test_lag_and_outbox_are_those_of_log_and_store(settings: Settings, redis_url: str) -> None:
+    create(settings)
+    publish(settings, 7)
+    before = status(settings)
+    assert before.lag == 7
+    assert "no worker has committed" in before.problems[0]
+    busy = next(each.partition for each in before.partitions if each.end)
+    store = RedisStore(redis.Redis.from_url(redis_url))
+    for partition in range(2):
+        claim = store.acquire(partition, Identity("topic", 2, "stub@1"))
+        if partition == busy:
+            store.commit(claim, Commit(None, 4, entry=b"packed"))
+    after = status(settings)
+    assert (after.lag, after.outbox) == (3, 1)
+    assert after.partitions[busy].applied == 4
+    assert after.partitions[busy].model == "stub@1"
+    assert after.problems == []
+    assert after.as_json()["healthy"] is True
+    assert "lag 3, outbox 1" in text(after)
+
+
+def test_a_state_beyond_the_log_is_named(settings: Settings, redis_url: str) -> None:
+    create(settings)
+    publish(settings, 3)
+    store = RedisStore(redis.Redis.from_url(redis_url))
+    store.commit(store.acquire(0, Identity("topic", 2)), Commit(None, 50))
+    assert any("fraudstream rebuild" in problem for problem in status(settings).problems)
