@@ -99,16 +99,24 @@ class RedisStore:
 
     def load(self, claim: Claim, accounts: Sequence[str], at: int | None) -> list[bytes | None]:
         own = self._keys(claim)
+        # One round trip, the state last: if the partition is still where the caller saw it after
+        # the records were read, they are of that moment. (MULTI would do, too, but a server at
+        # maxmemory refuses to queue even reads.)
         with (
             scripts.named_failures(claim.partition),
-            self._client.pipeline(transaction=True) as pipe,
+            self._client.pipeline(transaction=False) as pipe,
         ):
-            pipe.hmget(own.part, list(STATE))
             if accounts:
                 scripts.send(pipe, "MGET", *[own.record + name for name in accounts])
-            state, *found = pipe.execute()
+            pipe.hmget(own.part, list(STATE))
+            # An error raised by redis-py would quote the command, account ids and all.
+            replies = pipe.execute(raise_on_error=False)
+            for reply in replies:
+                if isinstance(reply, Exception):
+                    raise reply
+        *read, state = replies
         _compare(claim, at, state)
-        return cast(list[bytes | None], found[0]) if found else []
+        return cast(list[bytes | None], read[0]) if read else []
 
     def commit(self, claim: Claim, commit: Commit) -> None:
         _, names, arguments = self._call(claim, commit)

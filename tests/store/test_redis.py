@@ -301,6 +301,20 @@ def test_forget_waits_for_an_entry_that_changes_under_it(direct: redis.Redis) ->
     assert store.pending(claim) == [(1, b"c")]
 
 
+def test_a_refused_load_names_no_account(direct: redis.Redis) -> None:
+    direct.acl_setuser("blind", enabled=True, nopass=True, keys=["*"], commands=["+@all", "-mget"])
+    try:
+        client = connect(direct.connection_pool.connection_kwargs["port"], username="blind")
+        with client:
+            store = RedisStore(client)
+            claim = store.acquire(0, TOPIC)
+            with pytest.raises(StoreUnready) as caught:
+                store.load(claim, ["secret-account"], None)
+        assert "secret" not in str(caught.value)
+    finally:
+        direct.acl_deluser("blind")
+
+
 def test_errors_name_places_and_no_account(direct: redis.Redis) -> None:
     store = RedisStore(direct)
     claim = store.acquire(2, TOPIC)
