@@ -197,6 +197,7 @@ def service(settings: Settings, meter: Meter) -> dict[str, float]:
         if meter.add(counts["in"]):
             os.kill(os.getpid(), signal.SIGTERM)
 
+    app.collect_seldom()
     worker.metrics.count = counted  # type: ignore[method-assign]
     crashed = asyncio.run(app.serve(worker))
     assert crashed is None, crashed

@@ -46,6 +46,8 @@ from streams.store.redis import RedisStore
 STOP_TIMEOUT_S: Final = 4.0
 """For an orderly stop: the round going on, its acks, the last commit, goodbye to the group."""
 REPORT_EVERY_S: Final = 1.0
+GC_THRESHOLD: Final = 100_000
+"""Objects made and not yet let go."""
 CHATTY: Final = ("faust", "mode", "aiokafka", "streams.live.microbatch")
 """Loggers that tell of every start and stop of a part; below DEBUG only their warnings count.
 They never go below INFO: Faust's own debug lines hold keys and values."""
@@ -238,9 +240,7 @@ def run(settings: Settings, ready: Callable[[], None] = lambda: None) -> int:
                 settings.metrics.port, settings.metrics.host, worker.metrics.registry
             )
             kept.callback(server.shutdown)
-        # Loaded modules and the model live for ever; Faust collects garbage at each rebalance.
-        gc.collect()
-        gc.freeze()
+        collect_seldom()
         reason = asyncio.run(serve(worker, ready))
         worker.thread.shutdown(wait=False, cancel_futures=True)
         if worker.intake.in_thread:
@@ -254,6 +254,14 @@ def run(settings: Settings, ready: Callable[[], None] = lambda: None) -> int:
         raise reason
     _logger.critical("crashed", exc_info=reason)
     return 1
+
+
+def collect_seldom() -> None:
+    """Set the garbage collector up for batches: what is loaded now stays for ever, and thousands
+    of objects come and go with each round, hardly any in cycles. It took 5 % of the CPU."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GC_THRESHOLD)
 
 
 class _Told(logging.Filter):

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
@@ -93,9 +93,19 @@ class Outbox:
         now_ms = self._clock_ms()
         sent = 0
         self._failure = None
+        names, produce = self._names, self._producer.produce
         for entry in entries:
             for message in self._render(entry, now_ms):
-                self._produce(message)
+                topic = names.get(message.topic) or self._name(message.topic)
+                try:
+                    if message.headers:
+                        produce(topic, message.value, message.key, headers=list(message.headers))
+                    else:
+                        produce(topic, message.value, message.key)
+                except BufferError:
+                    self._produce_later(topic, message)
+                except KafkaException as error:
+                    raise _broker_error(error.args[0], topic) from None
                 sent += 1
         if sent:
             waiting = self._producer.flush(self._patience_s + 1)
@@ -105,26 +115,24 @@ class Outbox:
                 raise BrokerError(f"{waiting} messages not confirmed in {self._patience_s:.0f} s")
         return sent
 
-    def _produce(self, message: Rendered) -> None:
-        topic = self._names.get(message.topic)
-        if topic is None:
-            topic = self._names[message.topic] = self._topic(message.topic)
-        given: dict[str, Any] = {"headers": list(message.headers)} if message.headers else {}
+    def _name(self, topic: str) -> str:
+        return self._names.setdefault(topic, self._topic(topic))
+
+    def _produce_later(self, topic: str, message: Rendered) -> None:
+        """The queue is full: let some go. A delivery that failed ends the wait, too."""
         deadline = time.monotonic() + self._patience_s
-        while True:
+        while time.monotonic() < deadline:
+            self._producer.poll(0.05)
+            if self._failure is not None:
+                raise _broker_error(self._failure)
             try:
-                self._producer.produce(topic, message.value, message.key, **given)
+                self._producer.produce(
+                    topic, message.value, message.key, headers=list(message.headers)
+                )
             except BufferError:
-                # The queue is full: let some go. Delivery failures end the wait, too.
-                self._producer.poll(0.05)
-                if self._failure is not None:
-                    raise _broker_error(self._failure) from None
-                if time.monotonic() > deadline:
-                    raise BrokerError("the producer's queue stays full", topic=topic) from None
-            except KafkaException as error:
-                raise _broker_error(error.args[0], topic) from None
-            else:
-                return
+                continue
+            return
+        raise BrokerError("the producer's queue stays full", topic=topic)
 
     def close(self) -> None:
         """Let the connections go; what was not confirmed stays in the store's outbox."""
