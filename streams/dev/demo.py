@@ -7,6 +7,7 @@ started (`stage.py`), how streams are made (`simulate`), nor how the books are c
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 import time
 from collections import Counter
@@ -16,17 +17,22 @@ from pathlib import Path
 from typing import Final
 
 from streams.clients.audit import Balance, audit
-from streams.clients.publish import Pace, chunks, publish
+from streams.clients.publish import Chunk, Pace, chunks, publish
 from streams.clients.publisher import Publisher
 from streams.clients.subscriber import Subscriber
 from streams.clients.writer import write_table
 from streams.dev.demo_screen import Screen
 from streams.dev.simulate import Plan, simulate
 from streams.dev.stage import Stage, await_ready, stage
+from streams.errors import ServiceError
 
 STALLED_S: Final = 40.0
 """No progress of the books for so long: they are closed as they are."""
 LAG_CHECK_S: Final = 1.0
+FIRST: Final = 50
+"""Transactions sent ahead; fewer than one in a thousand, so the percentiles hardly see them."""
+FIRST_SCORE_S: Final = 120.0
+LOOK_EVERY_S: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +78,46 @@ def demo(show: Show, directory: Path, flags: list[str], screen: Screen) -> Balan
 
 
 def _send(found: Stage, paths: list[Path], rate: float, screen: Screen) -> None:
-    """Labels first: what the service may know of them at an event's time, it decides itself."""
+    """Labels first: what the service may know of them at an event's time, it decides itself.
+
+    Then a few transactions, and the rest at its pace once the first score is there: workers that
+    have said they are ready still join their group and build the first risk snapshot.
+    """
     with Publisher(settings=found.settings) as out:
         publish(out, chunks(paths[1], None), Pace())
         out.flush()
         try:
-            publish(out, chunks(paths[0], None), Pace(rate=rate), progress=screen.published)
+            pieces = chunks(paths[0], None)
+            whole = next(pieces)
+            publish(out, iter([_part(whole, 0, FIRST)]), Pace(), progress=screen.published)
+            out.flush()
+            _await_score(found)
+            rest = itertools.chain([_part(whole, FIRST, len(whole.keys))], pieces)
+            publish(out, rest, Pace(rate=rate), progress=screen.published)
         finally:
             out.flush()
+
+
+def _part(whole: Chunk, first: int, end: int) -> Chunk:
+    """Some of the messages of a chunk."""
+    some = slice(first, end)
+    return Chunk(whole.topic, whole.keys[some], whole.values[some], whole.times[some])
+
+
+def _await_score(found: Stage) -> None:
+    """Return when the service has scored something. Raises ServiceError when it does not."""
+    deadline = time.monotonic() + FIRST_SCORE_S
+    while True:
+        with Subscriber("scores", settings=found.settings, start="earliest", follow=False) as some:
+            if next(some.messages(), None) is not None:
+                return
+        found.check()
+        if time.monotonic() > deadline:
+            raise ServiceError(
+                f"no score after {FIRST_SCORE_S:.0f} s",
+                remedy=f"Look into {found.logs[0].parent}/worker-*.log",
+            )
+        time.sleep(LOOK_EVERY_S)
 
 
 @contextlib.contextmanager
