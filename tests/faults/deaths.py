@@ -183,3 +183,18 @@ def same_log_again(place: Place, seed: int, events: int) -> int:
             for run in runs[1:]:
                 run.__exit__(None, None, None)
     return len(shapes)
+
+
+def out_of_memory(place: Place, seed: int, spares_mb: Sequence[int] = (4, 16, 32, 64)) -> int:
+    """F16: workers whose address space may grow by a little only; each dies somewhere, or stands
+    its ground. One without a limit comes to the end."""
+    with Run(place, seed, partitions=1) as run:
+        for spare in spares_mb:
+            run.publish(3 * ROUND)
+            worker = run.start(run.another_group(), spare_mb=spare)
+            run.until(lambda: not worker.alive or run.lag() == 0)  # noqa: B023
+            if worker.alive:
+                worker.stop()
+        run.start(run.another_group()).ready()
+        run.judge()
+    return len(spares_mb)

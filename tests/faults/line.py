@@ -51,6 +51,11 @@ class Line:
         self._bad = False
         self._cut()
 
+    def lead_to(self, port: int) -> None:
+        """From now on connections go to another server."""
+        self._target = port
+        self._cut()
+
     def _cut(self) -> None:
         with self._lock:
             some, self._open = self._open, []

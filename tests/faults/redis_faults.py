@@ -186,6 +186,35 @@ def full(place: Place, seed: int, times: int) -> int:
     return times
 
 
+def promoted(place: Place, seed: int) -> int:
+    """F7: a replica that missed the primary's last commits takes its place."""
+    with (
+        own_server(place) as (here, primary),
+        own_server(replace(place, directory=place.directory / "replica")) as (_, replica),
+        Line(primary.port, seed) as line,
+        replica.client() as client,
+    ):
+        client.execute_command("REPLICAOF", "127.0.0.1", primary.port)
+        far = replace(here, redis_url=f"redis://127.0.0.1:{line.port}/0")
+        with Run(far, seed) as run:
+            worker = run.start(f"worker.batch_events={ROUND}").ready()
+            run.feed(200)
+            _until_moving(run)
+            run.until(lambda: client.info("replication")["master_link_status"] == "up")
+            client.execute_command("REPLICAOF", "NO", "ONE")
+            before = sum(run.watch.offsets().values())
+            run.until(lambda: sum(run.watch.offsets().values()) > before + 2 * ROUND)
+            primary.kill()
+            run.watch.rollback()
+            line.lead_to(replica.port)
+            _resumed(run)
+            if not worker.alive:
+                raise run.failure(["the worker did not outlive the primary", worker.said()])
+            run.starve()
+            run.judge()
+    return 1
+
+
 def bad_line(place: Place, seed: int, seconds: float) -> int:
     """F8: between worker and Redis each connection is cut, delayed, sliced, or loses answers."""
     with own_server(place) as (here, server), Line(server.port, seed) as line:

@@ -33,3 +33,8 @@ def test_a_storm_of_rebalances(place: Place, seeds: Iterator[int], tally: Tally)
 def test_the_same_log_again(place: Place, seeds: Iterator[int], tally: Tally) -> None:
     with tally("F13", "other round sizes; 1, 2 and 4 workers") as row:
         row.count(deaths.same_log_again(place, next(seeds), events=2_000))
+
+
+def test_workers_short_of_memory(place: Place, seeds: Iterator[int], tally: Tally) -> None:
+    with tally("F16", "address space limited (RLIMIT_AS)") as row:
+        row.count(deaths.out_of_memory(place, next(seeds)))

@@ -34,6 +34,12 @@ def test_redis_full(place: Place, seeds: Iterator[int], tally: Tally) -> None:
         row.count(redis_faults.full(place, next(seeds), times=3))
 
 
+def test_a_replica_with_a_missing_tail(place: Place, seeds: Iterator[int], tally: Tally) -> None:
+    with tally("F7", "a replica without the last commits promoted") as row:
+        for seed in (next(seeds), next(seeds)):
+            row.count(redis_faults.promoted(place, seed))
+
+
 def test_a_bad_line_to_redis(place: Place, seeds: Iterator[int], tally: Tally) -> None:
     with tally("F8", "connections to Redis harmed") as row:
         row.count(redis_faults.bad_line(place, next(seeds), seconds=20))
