@@ -60,5 +60,5 @@ def test_a_certificate_must_be_of_this_host_and_of_today(
         if right:
             connect.check_redis(settings)
         else:
-            with pytest.raises(StoreUnready, match="(?i)certificate|tls"):
+            with pytest.raises(StoreUnready, match=r"(?i)certificate|tls"):
                 connect.check_redis(settings)
