@@ -52,6 +52,9 @@ MINUTES ?= 60
 soak: setup ## the fault tests with other seeds for MINUTES=60
 	$(BIN)/python benchmarks/soak.py --minutes $(MINUTES)
 
+bundle: setup ## train the shipped model again, after a change of the feature list
+	$(BIN)/python -m streams.dev.shipped model/bundles/default
+
 lock: setup ## resolve the dependencies again into the requirements files
 	$(BIN)/uv pip compile --quiet --generate-hashes --no-annotate --no-emit-index-url --no-emit-find-links \
 	  --custom-compile-command 'make lock' --all-extras pyproject.toml -o requirements-dev.txt
@@ -61,4 +64,4 @@ lock: setup ## resolve the dependencies again into the requirements files
 clean: ## the caches of the tools; the virtual environment and local services stay
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist
 
-.PHONY: help setup demo test check bench soak lock clean
+.PHONY: help setup demo test check bench bundle soak lock clean
