@@ -8,7 +8,6 @@ Does not know what the verbs do. The modules named here import nothing heavy at 
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import sys
 
 import typer
@@ -42,9 +41,7 @@ def build() -> typer.Typer:
     )
     app.callback()(_version)
     for group in GROUPS:
-        name = f"{__name__}.{group}"
-        if importlib.util.find_spec(name) is not None:
-            importlib.import_module(name).register(app)
+        importlib.import_module(f"{__name__}.{group}").register(app)
     return app
 
 
