@@ -7,6 +7,7 @@ what was known by a moment; the features were computed by the pipeline, hence wi
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from streams.errors import ConfigError
 from streams.labels import LabelBook, transaction_keys
 from streams.offline.engine import Engine, Tell
 from streams.offline.risk_pass import Snapshots
-from streams.offline.run import Job, Progress, open_shard, over_shards
+from streams.offline.run import Job, Progress, claim_directory, open_shard, over_shards
 from streams.settle import APPLIED
 
 PARTS = "parts"
@@ -52,10 +53,10 @@ def collect_shard(on: tuple[Job, Snapshots], shard: int, tell: Tell) -> None:
         parts["transaction"].append(_ids(columns.transaction_id, kept))
         tell(len(columns.batch))
     path = _shard_file(job, shard)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(".draft.npz")
+    draft = path.with_suffix(".part")
     arrays: dict[str, Any] = {name: np.concatenate(some) for name, some in parts.items()}
-    np.savez(draft, **arrays)
+    with draft.open("wb") as out:
+        np.savez(out, **arrays)
     draft.rename(path)
 
 
@@ -72,8 +73,10 @@ def dataset(
 ) -> dict[str, Any]:
     """Write the training set to `job.out`; returns what was written.
 
-    Raises ConfigError when the source holds no accepted transaction.
+    Raises ConfigError when the source holds no accepted transaction, or when the directory holds
+    the parts of another training set.
     """
+    claim_directory(job.out / PARTS, job.identity())
     shards = job.source.shards()
     missing = [shard for shard in shards if not _shard_file(job, shard).exists()]
     over_shards(collect_shard, job, missing, jobs, engine, progress)
@@ -85,9 +88,7 @@ def dataset(
     if not len(parts["words"]):
         raise ConfigError("the source holds no accepted transaction")
     summary = _write(job, parts)
-    for shard in shards:
-        _shard_file(job, shard).unlink()
-    (job.out / PARTS).rmdir()
+    shutil.rmtree(job.out / PARTS)
     return summary
 
 

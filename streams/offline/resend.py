@@ -10,34 +10,35 @@ from __future__ import annotations
 import heapq
 import time
 from collections.abc import Callable, Iterator
+from operator import itemgetter
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from streams.errors import BrokerError
-from streams.offline.recording import Recording
-from streams.offline.source import RecordingSource
+from streams.offline.recording import Manifest, Recording
 
 BATCH = 2_048
 FLUSH_S = 120.0
-_Row = tuple[int, int, int, bytes | None, bytes | None, list[tuple[str, bytes]]]
+_Row = tuple[int, int, int, bytes | None, bytes | None, list[tuple[str, bytes | None]]]
 """(append time, partition, offset, key, value, headers)."""
 
 Progress = Callable[[int, int], None]
 
 
-def _rows(source: RecordingSource, shard: int) -> Iterator[_Row]:
-    for batch in source.batches(shard, BATCH):
-        for i in range(len(batch)):
-            headers = [] if batch.headers is None else list(batch.headers[i])
-            yield (
-                int(batch.timestamps[i]),
-                shard,
-                int(batch.offsets[i]),
-                batch.keys[i],
-                batch.values[i],
-                headers,
-            )
+def _rows(recording: Recording, manifest: Manifest, shard: int) -> Iterator[_Row]:
+    for table in recording.tables(manifest, "transactions", shard, []):
+        for batch in table.to_batches(max_chunksize=BATCH):
+            for row in batch.to_pylist():
+                headers = [(pair["name"], pair["value"]) for pair in row["headers"] or ()]
+                yield (
+                    row["timestamp"],
+                    shard,
+                    row["offset"],
+                    row["key"],
+                    row["value"],
+                    headers,
+                )
 
 
 class _Deliveries:
@@ -74,8 +75,9 @@ def resend(
 
     Raises BrokerError when the topic is not there or a message is not delivered.
     """
-    source = RecordingSource(path)
-    total = Recording(path).manifest().rows("transactions")
+    recording = Recording(path)
+    manifest = recording.manifest()
+    total = manifest.rows("transactions")
     producer = Producer(
         config | {"enable.idempotence": True, "linger.ms": 5, "compression.type": "lz4"}
     )
@@ -85,11 +87,12 @@ def resend(
         raise BrokerError(f"cannot reach the broker: {error.args[0].str()}") from error
     if metadata.error is not None:
         raise BrokerError(f"no topic to send to: {metadata.error.str()}", topic=topic)
-    shards = source.shards()
+    shards = manifest.partitions("transactions")
     same = set(shards) <= set(metadata.partitions)
     deliveries, sent = _Deliveries(), 0
     begun, first = time.monotonic(), None
-    for at, shard, _, key, value, headers in heapq.merge(*(_rows(source, s) for s in shards)):
+    rows = [_rows(recording, manifest, shard) for shard in shards]
+    for at, shard, _, key, value, headers in heapq.merge(*rows, key=itemgetter(0, 1, 2)):
         first = at if first is None else first
         if speed:
             _wait(producer, begun + (at - first) / 1_000 / speed)
@@ -116,7 +119,7 @@ def _produce(
     partition: int,
     key: bytes | None,
     value: bytes | None,
-    headers: list[tuple[str, bytes]],
+    headers: list[tuple[str, bytes | None]],
     deliveries: _Deliveries,
 ) -> None:
     """Hand one message over, waiting while the producer's queue is full."""
@@ -127,7 +130,7 @@ def _produce(
                 value=value,
                 key=key,
                 partition=partition,
-                headers=list(headers),
+                headers=headers,  # type: ignore[arg-type]
                 on_delivery=deliveries,
             )
         except BufferError:

@@ -100,8 +100,15 @@ def build(
         days.update(_built(feed, due, directory))
     days.update(_built(feed, feed.newest, directory))
     known = {"about": about, "front": feed.front, "days": days}
-    index.write_bytes(orjson.dumps(known, option=orjson.OPT_SORT_KEYS))
+    write_whole(index, orjson.dumps(known, option=orjson.OPT_SORT_KEYS))
     return _opened(directory, known)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file that is there whole or not at all, whenever the process ends."""
+    draft = path.with_name(path.name + ".part")
+    draft.write_bytes(content)
+    draft.rename(path)
 
 
 def _opened(directory: Path, known: dict[str, Any]) -> Snapshots:

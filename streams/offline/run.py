@@ -24,7 +24,7 @@ from streams.errors import ConfigError
 from streams.offline import results
 from streams.offline.engine import Engine, Tell, Work, each_shard
 from streams.offline.replay import BATCH_EVENTS, RiskFor, Shard
-from streams.offline.risk_pass import Snapshots, build
+from streams.offline.risk_pass import Snapshots, build, write_whole
 from streams.offline.rows import rows
 from streams.offline.snapshot import manifest_of, records
 from streams.offline.source import Source
@@ -84,13 +84,13 @@ def replay(
     Raises ConfigError when the directory holds the results of another job.
     """
     identity = job.identity()
-    _claim_directory(job.out, identity)
+    claim_directory(job.out, identity)
     missing = [
         shard for shard in job.source.shards() if not results.shard_path(job.out, shard).exists()
     ]
     over_shards(run_shard, job, missing, jobs, engine, progress)
     summary = {"job": identity, "digest": results.digest(job.out), **tally(job.out)}
-    (job.out / "summary.json").write_bytes(orjson.dumps(summary, option=orjson.OPT_INDENT_2))
+    write_whole(job.out / "summary.json", orjson.dumps(summary, option=orjson.OPT_INDENT_2))
     return summary
 
 
@@ -119,18 +119,20 @@ def over_shards(
     progress(total or done, total)
 
 
-def _claim_directory(out: Path, identity: dict[str, Any]) -> None:
+def claim_directory(out: Path, identity: dict[str, Any]) -> None:
+    """Say what a directory holds. Raises ConfigError when it holds something else."""
     out.mkdir(parents=True, exist_ok=True)
-    path = out / "job.json"
-    content = orjson.dumps(identity, option=orjson.OPT_SORT_KEYS | orjson.OPT_INDENT_2)
-    if path.exists() and path.read_bytes() != content:
-        raise ConfigError(
-            f"{out} holds the results of another replay (see job.json)",
-            remedy="name another directory, or delete that one",
-        )
     for draft in out.glob("*.part"):
         draft.unlink()
-    path.write_bytes(content)
+    path = out / "job.json"
+    content = orjson.dumps(identity, option=orjson.OPT_SORT_KEYS | orjson.OPT_INDENT_2)
+    if not path.exists():
+        write_whole(path, content)
+    elif path.read_bytes() != content:
+        raise ConfigError(
+            f"{out} holds the results of another run (see job.json)",
+            remedy="name another directory, or delete that one",
+        )
 
 
 def open_shard(

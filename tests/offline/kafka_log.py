@@ -68,7 +68,7 @@ def read(bootstrap: str, topic: str, partitions: int) -> Log:
     consumer.assign([TopicPartition(topic, number, 0) for number in found])
     open_parts = set(found)
     while open_parts:
-        for message in consumer.consume(1_000, PATIENCE_S):
+        for message in consumer.consume(1_000, 0.3):
             partition = message.partition()
             assert partition is not None
             if message.error() is not None:

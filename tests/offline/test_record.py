@@ -28,7 +28,7 @@ FULL_DISK = 27
 """Exit status of the child that could not write."""
 
 children: Any = multiprocessing.get_context("forkserver")
-children.set_forkserver_preload(["streams.offline.record", "pyarrow.parquet"])
+children.set_forkserver_preload(["tests.live.preloaded"])
 
 
 def topics(prefix: str) -> dict[str, str]:

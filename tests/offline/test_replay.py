@@ -53,7 +53,7 @@ def test_the_results_of_another_job_are_not_mixed_in(
 ) -> None:
     replay(job(source, tmp_path / "a"))
     other = Job(source, (world.settings("decide.block=0.9"),), tmp_path / "a")
-    with pytest.raises(ConfigError, match="another replay"):
+    with pytest.raises(ConfigError, match="another run"):
         replay(other)
 
 

@@ -1,0 +1,83 @@
+"""The training set holds what the pipeline computed, and labels with their times."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import orjson
+import pytest
+
+from model import data
+from streams import features
+from streams.errors import ConfigError
+from streams.offline.dataset import dataset
+from streams.offline.risk_pass import build
+from streams.offline.run import Job, open_shard
+from streams.offline.source import RecordingSource, open_source
+from streams.settle import APPLIED
+from tests.offline import world
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> RecordingSource:
+    files = world.stream(
+        tmp_path_factory.mktemp("stream"), events=2_000, late=0.02, duplicates=0.02, faults=0.02
+    )
+    return RecordingSource(open_source(*files, tmp_path_factory.mktemp("spool")).location())
+
+
+def job(source: RecordingSource, out: Path, batch: int = 512) -> Job:
+    return Job(source, (world.settings(),), out, batch=batch)
+
+
+def test_every_accepted_event_with_the_features_of_its_moment(
+    source: RecordingSource, tmp_path: Path
+) -> None:
+    summary = dataset(job(source, tmp_path / "d"))
+    made = data.read(tmp_path / "d", check=True)
+    assert made.names == features.NAMES and made.feature_digest == features.DIGEST
+    labels = [orjson.loads(value) for value in source.labels()]
+    newest: dict[tuple[str, str], tuple[int, int]] = {}
+    for each in sorted(labels, key=lambda label: label["label_time"]):
+        verdict = {"fraud": 1, "legitimate": 0}.get(each["label"], -1)
+        newest[each["account_id"], each["transaction_id"]] = (verdict, each["label_time"])
+
+    one = job(source, tmp_path / "x")
+    snapshots = build(source, one.settings[0], tmp_path / "risk")
+    expected: dict[bytes, list[tuple[bytes, int, int]]] = {}
+    for shard in source.shards():
+        for step in open_shard(one, snapshots, shard).steps(source.batches(shard, 99)):
+            columns = step.work.columns
+            for i in np.flatnonzero(step.work.status == APPLIED).tolist():
+                account = columns.account_id[i]
+                verdict, time = newest.get((account, columns.transaction_id[i]), (-1, -1))
+                held = (
+                    columns.words[i].tobytes() + step.work.features[i].tobytes(),
+                    verdict,
+                    time if verdict >= 0 else -1,
+                )
+                expected.setdefault(account.encode(), []).append(held)
+    found: dict[int, list[tuple[bytes, int, int]]] = {}
+    for i in range(len(made)):
+        content = made.words[i].tobytes() + made.features[i].tobytes()
+        held = (content, int(made.label[i]), int(made.label_time[i]))
+        found.setdefault(int(made.account[i]), []).append(held)
+    assert sorted(map(sorted, found.values())) == sorted(map(sorted, expected.values()))
+    assert summary["rows"] == len(made) == sum(map(len, expected.values())) > 1_800
+    assert summary["frauds"] == int((made.label == 1).sum()) > 10
+    assert all(np.diff(made.time[made.account == account]).min(initial=0) >= 0 for account in found)
+
+
+def test_jobs_and_batches_leave_no_trace(source: RecordingSource, tmp_path: Path) -> None:
+    one = dataset(job(source, tmp_path / "a"))
+    two = dataset(job(source, tmp_path / "b", batch=77), jobs=2)
+    assert one == two
+    assert not (tmp_path / "b" / "parts").exists()
+
+
+def test_a_source_without_accepted_events(tmp_path: Path) -> None:
+    files = world.stream(tmp_path / "s", events=50, faults=1.0)
+    source = RecordingSource(open_source(*files, tmp_path).location())
+    with pytest.raises(ConfigError, match="no accepted transaction"):
+        dataset(job(source, tmp_path / "d"))

@@ -1,0 +1,204 @@
+"""Measures of a backtest on cases that can be counted by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pytest
+
+from streams.errors import ConfigError
+from streams.offline import evaluation, results
+from streams.offline.evaluation import REVIEW_COST_MINOR, Events
+from streams.schema import DAY_MS
+
+DAY_0 = 20_000
+DELAY_DAYS = 7
+
+
+def row(number: int, day: int, **changes: Any) -> dict[str, Any]:
+    """One result row of a scored event, `day` days after the first."""
+    return {
+        "offset": number,
+        "outcome": "scored",
+        "transaction_id": f"t-{number}",
+        "account_id": f"a-{number % 2}",
+        "event_time": (DAY_0 + day) * DAY_MS,
+        "amount": 100 * (number + 1),
+        "currency": "EUR",
+        "channel": "ecommerce",
+        "country": "DE",
+        "score_0": 0.1,
+        "decision_0": "approve",
+        **changes,
+    }
+
+
+def label(number: int, day: float, what: str = "fraud") -> bytes:
+    """A label of transaction `number` that became known `day` days after the first."""
+    return orjson.dumps(
+        {
+            "label_id": f"l-{number}-{day}",
+            "transaction_id": f"t-{number}",
+            "account_id": f"a-{number % 2}",
+            "label": what,
+            "label_time": int((DAY_0 + day) * DAY_MS),
+        }
+    )
+
+
+def write(out: Path, rows: list[dict[str, Any]], models: int = 1, shard: int = 0) -> None:
+    table = pa.Table.from_pylist(rows, schema=results.schema(models))
+    with results.ResultWriter(results.shard_path(out, shard), models) as writer:
+        writer.add({name: table[name].combine_chunks() for name in table.column_names})
+
+
+def gather(out: Path, labels: list[bytes], models: int = 1, **changes: Any) -> Events:
+    given: dict[str, Any] = {"as_of": None, "delay_days": DELAY_DAYS, **changes}
+    return evaluation.gather(out, labels, models, **given)
+
+
+def test_labels_count_from_their_label_time_on(tmp_path: Path) -> None:
+    write(tmp_path, [row(0, 0), row(1, 0), row(2, 1)])
+    labels = [label(0, 3), label(1, 9), label(0, 12, "legitimate")]
+    moments: dict[float, list[int]] = {
+        2.0: [],
+        5.0: [1],
+        8.5: [1, 0, 0],
+        9.0: [1, 1, 0],
+        12.0: [0, 1, 0],
+    }
+    for days, expected in moments.items():
+        as_of = int((DAY_0 + days) * DAY_MS)
+        if not expected:
+            with pytest.raises(ConfigError, match="no event can be judged"):
+                gather(tmp_path, labels, as_of=as_of)
+            continue
+        events = gather(tmp_path, labels, as_of=as_of)
+        assert events.label.tolist() == expected, days
+        assert events.unlabelled == 3 - len(expected)
+
+
+def test_without_a_moment_all_labels_count(tmp_path: Path) -> None:
+    write(tmp_path, [row(0, 0), row(1, 0)])
+    events = gather(tmp_path, [label(0, 3), label(1, 30)])
+    assert events.as_of == (DAY_0 + 30) * DAY_MS
+    assert events.label.tolist() == [1, 1]
+
+
+def test_only_scored_events_from_the_first_judged_moment_on(tmp_path: Path) -> None:
+    dead = {"outcome": "dead", "transaction_id": None, "account_id": None, "event_time": None}
+    write(tmp_path, [row(0, 0), row(1, 1), row(2, 2)])
+    write(tmp_path, [row(3, 2, **dead), row(4, 3, outcome="duplicate"), row(5, 3)], shard=1)
+    events = gather(tmp_path, [label(0, 40)], judge_from=(DAY_0 + 1) * DAY_MS)
+    assert list(zip(events.partition.tolist(), events.offset.tolist(), strict=True)) == [
+        (0, 1),
+        (0, 2),
+        (1, 5),
+    ]
+    assert (events.day - DAY_0).tolist() == [1, 2, 3]
+
+
+def counted(tmp_path: Path) -> Events:
+    """Ten events over two days; frauds are 0, 3 and 6; two models flag different ones."""
+    scores = [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05]
+    rows = [
+        row(
+            number,
+            number // 5,
+            channel="ecommerce" if number < 6 else None,
+            country="DE" if number % 2 else "FR",
+            score_0=score,
+            decision_0="block" if score > 0.75 else "review" if score > 0.55 else "approve",
+            score_1=1 - score,
+            decision_1="review" if number in (0, 6, 9) else "approve",
+        )
+        for number, score in enumerate(scores)
+    ]
+    write(tmp_path, rows, models=2)
+    return gather(tmp_path, [label(0, 1), label(3, 1), label(6, 2), label(9, 40, "legitimate")], 2)
+
+
+def test_alert_measures(tmp_path: Path) -> None:
+    # Alerts of model 0 are events 0 to 3, with frauds 0 and 3; blocked are 0 and 1.
+    found = evaluation.overall(counted(tmp_path), 0)
+    assert (found["events"], found["days"], found["frauds"]) == (10, 2, 3)
+    assert (found["alerts"], found["alerts_a_day"], found["blocked"]) == (4, 2.0, 2)
+    assert found["precision"] == 2 / 4
+    assert found["recall"] == 2 / 3
+    assert found["fraud_amount"] == 100 + 400 + 700
+    assert found["fraud_amount_detected"] == 100 + 400
+    assert found["legitimate_amount_blocked"] == 200
+    # Frauds rank 1st, 4th and 7th: (1/1 + 2/4 + 3/7) / 3.
+    assert found["average_precision"] == pytest.approx((1 + 2 / 4 + 3 / 7) / 3)
+    # Of the 21 pairs of a fraud and a good event, 7 + 5 + 3 are in the right order.
+    assert found["roc_auc"] == pytest.approx(15 / 21)
+
+
+def test_without_alerts_or_frauds_there_is_no_rate(tmp_path: Path) -> None:
+    write(tmp_path, [row(0, 0), row(1, 0)])
+    found = evaluation.overall(gather(tmp_path, [label(1, 40, "legitimate")]), 0)
+    assert np.isnan(found["precision"]) and np.isnan(found["recall"])
+
+
+def test_weeks(tmp_path: Path) -> None:
+    first = 7 - DAY_0 % 7
+    write(tmp_path, [row(0, first - 1), row(1, first, decision_0="review"), row(2, first + 6)])
+    weeks = evaluation.by_week(gather(tmp_path, [label(1, 60)]), 0)
+    assert [(week["events"], week["frauds"], week["alerts"]) for week in weeks] == [
+        (1, 0, 0),
+        (2, 1, 1),
+    ]
+    assert [week["recall"] for week in weeks] == [None, 1.0]
+    assert all(week["first_day"] % 7 == 0 for week in weeks)
+
+
+def test_rates_of_segments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluation, "MIN_SEGMENT", 5)
+    rows = evaluation.by_segment(counted(tmp_path), 0)
+    found = {(each["segment"], each["value"]): each for each in rows}
+    # Channel "not given" is events 6 to 9: below the least number, hence left out.
+    assert list(found) == [("channel", "ecommerce"), ("country", "DE"), ("country", "FR")]
+    # E-commerce is 0 to 5: frauds 0, 3 flagged; of the good 1, 2, 4, 5 two are.
+    shop = found["channel", "ecommerce"]
+    assert (shop["events"], shop["frauds"]) == (6, 2)
+    assert (shop["false_positive_rate"], shop["recall"]) == (2 / 4, 1.0)
+    # FR is 0, 2, 4, 6, 8: fraud 0 flagged, 6 not; good 2 flagged, 4 and 8 not.
+    assert (found["country", "FR"]["false_positive_rate"], found["country", "FR"]["recall"]) == (
+        1 / 3,
+        1 / 2,
+    )
+
+
+def test_cost_curve(tmp_path: Path) -> None:
+    curve = evaluation.cost_curve(counted(tmp_path), 0)
+    by_count = {point["alerts"]: point for point in curve}
+    assert list(by_count) == list(range(1, 11))
+    # One alert catches 100 of 1,200; four catch 500; seven all.
+    assert by_count[1]["cost"] == 1_100 + REVIEW_COST_MINOR
+    assert by_count[4]["cost"] == 700 + 4 * REVIEW_COST_MINOR
+    assert by_count[7]["cost"] == 0 + 7 * REVIEW_COST_MINOR
+    assert (by_count[1]["threshold"], by_count[10]["threshold"]) == (0.9, 0.05)
+
+
+def test_differences(tmp_path: Path) -> None:
+    found = evaluation.difference(counted(tmp_path), 1)
+    assert found == {
+        "both": {"alerts": 1, "frauds": 1, "fraud_amount": 100},
+        "only_champion": {"alerts": 3, "frauds": 1, "fraud_amount": 400},
+        "only_challenger": {"alerts": 2, "frauds": 1, "fraud_amount": 700},
+    }
+
+
+def test_drift_is_nothing_for_equal_scores(tmp_path: Path) -> None:
+    rows = [
+        row(number, number // 4, score_0=[0.1, 0.2, 0.3, 0.4][number % 4]) for number in range(24)
+    ]
+    write(tmp_path, rows)
+    events = gather(tmp_path, [label(0, 60)])
+    assert evaluation.drift(events, 0) == {"over_time": 0.0, "against_champion": 0.0}
+    events.score[0][16:] += 0.5
+    assert evaluation.drift(events, 0)["over_time"] > 1

@@ -1,0 +1,79 @@
+"""`replay --to-topic`: the same keys, bytes, partitions and order, on a real broker."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from streams.errors import BrokerError
+from streams.offline.record import Recorder, Request
+from streams.offline.recording import Recording
+from streams.offline.resend import resend
+from tests.offline import kafka_log
+from tests.offline.kafka_log import Log
+
+PARTITIONS = 3
+COUNT = 200
+
+
+@pytest.fixture
+def recording(kafka: str, topic_prefix: str, tmp_path: Path) -> Recording:
+    """A recording of a topic with three partitions."""
+    topic = f"{topic_prefix}source"
+    kafka_log.make_topics(kafka, {topic: PARTITIONS})
+    for partition in range(PARTITIONS):
+        kafka_log.publish(kafka, topic, partition, 10 * partition, COUNT)
+    made = Recording(str(tmp_path / "r"))
+    Recorder({"bootstrap.servers": kafka}, Request({"transactions": topic}), made).run()
+    return made
+
+
+def without_place(log: Log) -> dict[int, list[tuple[object, ...]]]:
+    """Key, value and headers in order; the broker gives new offsets and times."""
+    return {partition: [row[2:] for row in rows] for partition, rows in log.items()}
+
+
+@pytest.mark.parametrize("speed", [0.0, 100.0])
+def test_the_topic_gets_the_same_messages(
+    kafka: str, topic_prefix: str, recording: Recording, speed: float
+) -> None:
+    topic = f"{topic_prefix}again"
+    kafka_log.make_topics(kafka, {topic: PARTITIONS})
+    began, told = time.monotonic(), []
+    sent = resend(
+        {"bootstrap.servers": kafka},
+        recording.path,
+        topic,
+        speed,
+        progress=lambda done, total: told.append((done, total)),
+    )
+    assert sent == PARTITIONS * COUNT
+    assert told[-1] == (sent, sent)
+    got = kafka_log.read(kafka, topic, PARTITIONS)
+    assert without_place(got) == without_place(kafka_log.recorded(recording, "transactions"))
+    if speed:
+        recorded_s = COUNT + 10 * (PARTITIONS - 1) - 1
+        assert time.monotonic() - began >= recorded_s / speed, "the recorded pace is kept"
+
+
+def test_a_topic_with_other_partitions_keeps_accounts_together(
+    kafka: str, topic_prefix: str, recording: Recording
+) -> None:
+    topic = f"{topic_prefix}narrow"
+    kafka_log.make_topics(kafka, {topic: 2})
+    resend({"bootstrap.servers": kafka}, recording.path, topic, 0.0)
+    places: dict[bytes, set[int]] = {}
+    got = kafka_log.read(kafka, topic, 2)
+    for partition, rows in got.items():
+        for row in rows:
+            if row[2] is not None:
+                places.setdefault(row[2], set()).add(partition)
+    assert sum(map(len, got.values())) == PARTITIONS * COUNT
+    assert all(len(where) == 1 for where in places.values())
+
+
+def test_a_topic_that_is_not_there(kafka: str, topic_prefix: str, recording: Recording) -> None:
+    with pytest.raises(BrokerError, match="no topic to send to"):
+        resend({"bootstrap.servers": kafka}, recording.path, f"{topic_prefix}absent", 0.0)

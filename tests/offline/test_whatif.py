@@ -1,0 +1,60 @@
+"""`whatif` against a count of its own over the two runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from streams.offline import results
+from streams.offline.run import Job, replay
+from streams.offline.source import RecordingSource, open_source
+from streams.offline.whatif import text, whatif
+from tests.offline import world
+
+NOW = ("decide.review=0.05", "decide.block=0.5")
+THEN = ("decide.review=0.2", "decide.block=0.3")
+
+
+def test_the_alerts_that_appear_and_vanish(tmp_path: Path) -> None:
+    files = world.stream(tmp_path / "stream", events=2_000)
+    source = RecordingSource(open_source(*files, tmp_path / "spool").location())
+    both = (world.settings(*NOW), world.settings(*THEN))
+    found = whatif(Job(source, both, tmp_path / "w"))
+
+    decided: list[dict[str, dict[str, Any]]] = []
+    for name, settings in zip(("now", "then"), both, strict=True):
+        replay(Job(source, (settings,), tmp_path / name))
+        rows = results.read(tmp_path / name).to_pylist()
+        decided.append({each["transaction_id"]: each for each in rows})
+    now, then = decided
+    labels = {
+        document["transaction_id"]: document["label"]
+        for document in map(orjson.loads, source.labels())
+    }
+
+    def flags(run: dict[str, dict[str, Any]], what: str) -> set[str]:
+        return {
+            name
+            for name, each in run.items()
+            if each["decision_0"] == what or (what == "alert" and each["alert_id_0"] is not None)
+        }
+
+    vanished = flags(now, "alert") - flags(then, "alert")
+    assert len(vanished) > 10, "the case must have something to count"
+    assert found["appear"]["alerts"] == len(flags(then, "alert") - flags(now, "alert")) == 0
+    assert found["alerts"] == {
+        "now": len(flags(now, "alert")),
+        "then": len(flags(then, "alert")),
+    }
+    assert found["blocked"] == {"now": len(flags(now, "block")), "then": len(flags(then, "block"))}
+    side = found["vanish"]
+    assert side["alerts"] == len(vanished)
+    assert sum(side["amount"].values()) == sum(now[name]["amount"] for name in vanished)
+    assert side["fraud"] == sum(labels.get(name) == "fraud" for name in vanished)
+    assert side["fraud"] + side["legitimate"] + side["not_labelled"] == len(vanished)
+    assert set(side["first"]) <= vanished
+    more = flags(then, "block") - flags(now, "block")
+    assert found["become_block"]["alerts"] == len(more & flags(now, "alert")) > 0
+    assert f"vanish: {len(vanished):,} alerts" in text(found)
