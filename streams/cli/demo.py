@@ -22,9 +22,6 @@ def demo(
     directory: Annotated[
         Path, typer.Option("--dir", help="Its own data and logs; emptied at the start.")
     ] = Path(".fraudstream/demo"),
-    keep: Annotated[
-        bool, typer.Option("--keep", help="Leave servers and workers running afterwards.")
-    ] = False,
     sets: options.Set = None,
     as_json: options.Json = False,
 ) -> None:
@@ -43,7 +40,7 @@ def demo(
     from streams.settings import LogSettings
 
     options.start_logging(LogSettings(level="WARNING"))
-    show = Show(events=events, rate=rate, seed=seed, workers=workers, keep=keep)
+    show = Show(events=events, rate=rate, seed=seed, workers=workers)
     screen = Screen(events, console(stderr=as_json))
     result = run(show, directory, list(sets or ()), screen)
     if as_json:
@@ -51,8 +48,6 @@ def demo(
     else:
         for line in summary(result):
             typer.echo(line)
-    if keep:
-        typer.echo(f"still running; look with --set worker.data_dir={directory}", err=True)
     if not result.balanced:
         raise typer.Exit(1)
 

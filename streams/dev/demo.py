@@ -45,7 +45,6 @@ class Show:
     seed: int = 20_250
     rate: float = 2_000.0
     workers: int = 2
-    keep: bool = False
 
     def plan(self) -> Plan:
         """The stream; its seed is none that the shipped model was trained on."""
@@ -61,7 +60,7 @@ def demo(show: Show, directory: Path, flags: list[str], screen: Screen) -> Balan
     Raises ServiceError, BrokerError.
     """
     began = time.monotonic()
-    with stage(directory, flags, show.workers, screen.say, keep=show.keep) as found:
+    with stage(directory, flags, show.workers, screen.say) as found:
         stream = simulate(show.plan())
         paths = [directory / f"{name}.parquet" for name in ("stream", "labels")]
         for path, table in zip(paths, (stream.transactions, stream.labels), strict=True):

@@ -27,6 +27,8 @@ LOOK_EVERY_S: Final = 0.1
 EMBEDDED_SESSION_MS: Final = 6_000
 """The embedded broker lets a group join wait for half the session."""
 
+MARK: Final = "demo.txt"
+
 Say = Callable[[str], None]
 
 
@@ -49,20 +51,12 @@ class Stage:
 
 
 @contextlib.contextmanager
-def stage(
-    directory: Path, flags: Sequence[str], workers: int, say: Say, *, keep: bool = False
-) -> Iterator[Stage]:
-    """Start everything; stop it again on the way out, unless `keep` leaves it running.
-
-    Raises ServiceError with a remedy.
-    """
+def stage(directory: Path, flags: Sequence[str], workers: int, say: Say) -> Iterator[Stage]:
+    """Start everything; stop it again on the way out. Raises ServiceError with a remedy."""
     with contextlib.ExitStack() as undo:
-        # A demo that was killed left its servers, and their data would count as this one's.
-        services.down(directory)
-        shutil.rmtree(directory, ignore_errors=True)
+        _clear(directory)
+        undo.callback(services.down, directory)
         report = _servers(directory, say)
-        if not keep:
-            undo.callback(services.down, directory)
         assert report.kafka is not None
         assert report.redis is not None
         own = [
@@ -79,12 +73,26 @@ def stage(
         logs = tuple(directory / f"worker-{n + 1}.log" for n in range(workers))
         started = []
         for log in logs:
-            child = _worker(own, log, keep)
+            child = _worker(own, log)
             started.append(child)
-            if not keep:
-                undo.callback(process.stop, child, WORKER_STOP_S)
+            undo.callback(process.stop, child, WORKER_STOP_S)
         found = Stage(settings, report.kafka.engine, tuple(started), logs)
         yield found
+
+
+def _clear(directory: Path) -> None:
+    """Empty the directory of an earlier demo: one that was killed left its servers running, and
+    its data would count as this one's. Nobody else's directory is touched."""
+    mark = directory / MARK
+    if directory.exists() and any(directory.iterdir()) and not mark.exists():
+        raise ServiceError(
+            f"{directory} is in use, and not by a demo", remedy="Give --dir a directory of its own"
+        )
+    services.down(directory)
+    shutil.rmtree(directory, ignore_errors=True)
+    with process.explained(f"preparing {directory}"):
+        directory.mkdir(parents=True)
+        mark.write_text("Made by `fraudstream demo`, and emptied when it starts again.\n")
 
 
 def _servers(directory: Path, say: Say) -> services.Report:
@@ -107,11 +115,11 @@ def _servers(directory: Path, say: Say) -> services.Report:
     return report
 
 
-def _worker(flags: Sequence[str], log: Path, keep: bool) -> process.Child:
+def _worker(flags: Sequence[str], log: Path) -> process.Child:
     command = [sys.executable, "-c", "from streams.cli import main; main()", "worker"]
     for flag in flags:
         command += ["--set", flag]
-    return process.start(command, log, die_with_parent=not keep)
+    return process.start(command, log, die_with_parent=True)
 
 
 def await_ready(found: Stage) -> None:

@@ -21,14 +21,16 @@ CODE = "from streams.cli import main; main()"
 LIMIT_S = 400
 
 
-def start(place: Path, *flags: str, path: str | None = None) -> subprocess.Popen[str]:
+def start(
+    place: Path, *flags: str, path: str | None = None, bundle: str = "stub"
+) -> subprocess.Popen[str]:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("FRAUDSTREAM_")}
     if path is not None:
         environment["PATH"] = path
         environment.pop("JAVA_HOME", None)
     command = [sys.executable, "-c", CODE, "demo", "--dir", str(place), *flags]
     return subprocess.Popen(
-        [*command, "--set", "model.bundle=stub"],
+        [*command, "--set", f"model.bundle={bundle}"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
         start_new_session=True,
     )  # fmt: skip
@@ -89,10 +91,18 @@ def test_without_java_it_says_so_and_goes_on(tmp_path: Path) -> None:
 
 
 def test_a_worker_that_dies_is_told(tmp_path: Path) -> None:
-    child = start(tmp_path / "demo", "--events", "1000", "--set", "worker.failpoint=nowhere:0")
+    child = start(tmp_path / "demo", "--events", "1000", bundle=str(tmp_path / "nowhere"))
     code, _, err = end(child)
     assert code == 1
-    assert re.search(r"error: worker [12] has ended:\n.*nowhere", err), err
+    assert re.search(r"error: worker [12] has ended:(\n.*)*nowhere", err), err
+
+
+def test_it_empties_no_directory_but_its_own(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("mine")
+    code, _, err = end(start(tmp_path))
+    assert code == 1
+    assert "not by a demo" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["precious"]
 
 
 def test_the_screen_of_a_terminal() -> None:
