@@ -59,6 +59,8 @@ def kill_at_random(place: Place, seed: int, kills: int) -> int:
             killed = time.monotonic()
             victim.kill()
             pair.append(run.start(flag))
+            if chance.random() < 0.7:
+                pair[-1].ready()
             run.until(lambda: _all_moved(run, killed))  # noqa: B023
             place.resumed_s.append(run.watch.resumed_s(killed, set(range(4))))
         run.starve()

@@ -10,14 +10,16 @@ import redis
 
 from streams.assembly import judge
 from streams.errors import RecordCorrupt
+from streams.kernels.cells import before
 from streams.kernels.pack import load_records
 from streams.offline.replay import Shard
+from streams.schema import DAY_MS
 from streams.settings import load
 from streams.state import Arena
 from streams.store import keys
 from tests.faults.conftest import Tally
 from tests.faults.driver import Place, Run
-from tests.faults.source import Source
+from tests.faults.source import START_MS, Source
 from tests.messages import batch_of
 
 RECORDS = 20
@@ -30,8 +32,9 @@ def records() -> list[bytes]:
     shard = Shard(
         3, [judge(load(flags=["model.bundle=stub"]))], None, max_future_ms=86_400_000, forgotten={}
     )
-    sent = [each for each in source.take(1_500) if each.value is not None]
-    shard.step(batch_of([each.value for each in sent], [each.key for each in sent]))
+    sent = [each for each in source.take(900) if each.value is not None]
+    names, values = [each.key for each in sent], [each.value for each in sent]
+    shard.step(batch_of(values, names, times=[START_MS + 90 * DAY_MS] * len(sent)))
     found = [shard.record(account) for account in source.accounts]
     made = [record for record in found if record]
     assert len(made) == RECORDS and len({len(record) for record in made}) > 5
@@ -56,9 +59,12 @@ def test_every_bit(records: list[bytes], tally: Tally) -> None:
             for word in range(len(words)):
                 for bit in range(64):
                     words[word] ^= np.uint64(1) << np.uint64(bit)
-                    assert load_records(arena.cells, words, starts, slot) == 0, (word, bit)
+                    assert load_records(arena.cells, before(1), words, starts, slot) == 0, (
+                        word,
+                        bit,
+                    )
                     words[word] ^= np.uint64(1) << np.uint64(bit)
-            assert load_records(arena.cells, words, starts, slot) == 1
+            assert load_records(arena.cells, before(1), words, starts, slot) == 1
             row.count(64 * len(words))
 
 
