@@ -9,12 +9,12 @@ from __future__ import annotations
 import redis
 
 from streams.connect import redis_client
+from streams.errors import StoreLost
 from streams.offline.source import Source
 from streams.privacy import account_digest
 from streams.settings import Settings
 from streams.store import generations, keys
 
-BATCH = 8_192
 CONNECT_S = 1.0
 
 
@@ -27,7 +27,7 @@ def forgotten(settings: Settings, source: Source) -> tuple[dict[bytes, int], str
     client = redis_client(settings)
     try:
         live = markers(client, settings.redis.namespace, source.shards())
-    except redis.RedisError:
+    except (redis.RedisError, StoreLost):
         return found, "the live store cannot be reached: accounts erased since are not left out"
     finally:
         client.close()
@@ -52,11 +52,6 @@ def markers(client: redis.Redis, namespace: str, partitions: list[int]) -> dict[
 def tombstones(source: Source) -> dict[bytes, int]:
     """The erasures that the recording itself asks for: null values with a key."""
     found: dict[bytes, int] = {}
-    for shard in source.shards():
-        for batch in source.batches(shard, BATCH):
-            for row, value in enumerate(batch.values):
-                key = batch.keys[row]
-                if value is None and key is not None:
-                    digest = account_digest(key.decode("utf-8", "replace"))
-                    found[digest] = int(batch.offsets[row])
+    for key, offset in source.tombstones():
+        found[account_digest(key.decode("utf-8", "replace"))] = offset
     return found

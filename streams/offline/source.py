@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+import pyarrow.compute as pc
 
 from streams.batch import Batch
 from streams.clients.publish import chunks
@@ -40,6 +41,9 @@ class Source(Protocol):
 
     def labels(self) -> Iterator[bytes]:
         """Raw label messages, any order."""
+
+    def tombstones(self) -> Iterator[tuple[bytes, int]]:
+        """Key and offset of each transaction without a value: the request to forget an account."""
 
     def rows(self, shard: int) -> int:
         """Messages of the shard, for progress; 0 when it is not known without reading."""
@@ -80,6 +84,17 @@ class RecordingSource:
         for partition in manifest.partitions("labels"):
             for table in recording.tables(manifest, "labels", partition, []):
                 yield from (value for value in table["value"].to_pylist() if value is not None)
+
+    def tombstones(self) -> Iterator[tuple[bytes, int]]:
+        """Keys of the messages without a value, with their offsets."""
+        recording, manifest = self._open()
+        for shard in manifest.partitions("transactions"):
+            for table in recording.tables(manifest, "transactions", shard, []):
+                if table["value"].null_count:
+                    gone = table.filter(pc.is_null(table["value"]))
+                    for key, offset in zip(gone["key"], gone["offset"], strict=True):
+                        if key.is_valid:
+                            yield key.as_py(), offset.as_py()
 
     def rows(self, shard: int) -> int:
         """Messages recorded of a partition."""
