@@ -6,7 +6,6 @@ gets CROSSSLOT from it, whatever its name.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -389,19 +388,3 @@ def test_pieces_come_out_as_the_whole_record(
             record[offset : offset + len(content)] = content
         expected.append(bytes(record))
     assert store.load(claim, names, at + 2) == expected
-
-
-def test_writes_unpack_to_what_was_packed() -> None:
-    chance = random.Random(4)
-    given_pieces: list[tuple[str, list[Piece]]] = [
-        (
-            f"n{number}",
-            [
-                (chance.randrange(4_000), chance.randbytes(chance.randrange(1, 50)))
-                for _ in range(chance.randrange(5))
-            ],
-        )
-        for number in range(50)
-    ]
-    given_pieces.append(("whole", [(WHOLE, b"all")]))
-    assert list(Writes.of(given_pieces)) == given_pieces
