@@ -16,7 +16,8 @@ from model.score import calibrate as to_probability
 from model.transformer import Shape
 from tests.model import streams_of_words as made
 
-SMALL = Shape(width=32, layers=1, heads=4, key=8, value=16, hidden=32, event=16, knots=16)
+SMALL = Shape(event=16, knots=16)
+"""The sizes of the shipped kernel, which is compiled once."""
 
 
 def test_files_round_trip_and_damage_is_found(tmp_path: Path) -> None:
@@ -109,14 +110,14 @@ def test_compiled_sums_have_the_gradients_of_torch() -> None:
 
 
 def test_learns_a_rule_over_feature_and_history() -> None:
-    whole = made.dataset(40, 250)
+    whole = made.dataset(40, 250, plain=True)
     middle = int(np.quantile(whole.time, 0.7))
     end = int(whole.time.max()) + 1
     plan = finetune.Plan(0, middle, middle, end, end + 10 * made.DAY_MS)
     chosen = finetune.blocks(whole, plan)
-    recipe = Recipe(steps=150, chunk=64, batch=12, rate=1e-2, every=50, decay=0.1)
+    recipe = Recipe(steps=60, chunk=64, batch=16, rate=1e-2, every=30, decay=0.1)
     found = finetune.fit(whole, chosen, SMALL, recipe)
-    assert found.progress.best > 0.75  # the first feature alone: about 0.32
+    assert found.progress.best > 0.65  # the first feature alone: about 0.32
     bundle = finetune.to_bundle(whole, chosen, found, "t", ["g"] * made.FEATURES, {})
     p = to_probability(found.logit, bundle.calibration)
     y = whole.label[found.rows]
