@@ -29,7 +29,13 @@ from numpy.typing import NDArray
 
 from streams.errors import RecordCorrupt
 from streams.kernels.cells import DIRTY, FREE, Cells, before
-from streams.kernels.pack import load_records, measure_pieces, release_blocks, store_pieces
+from streams.kernels.pack import (
+    MAX_RUNS,
+    load_records,
+    measure_pieces,
+    release_blocks,
+    store_pieces,
+)
 from streams.kernels.panes import BLOCK_WORDS, INDEX_WORDS
 from streams.kernels.record import HEADER_WORDS, PANE_ROWS
 from streams.writes import WHOLE, Writes
@@ -177,10 +183,11 @@ class Arena:
 
     def _pieces(self, slots: NDArray[np.int32], *, whole: bool) -> tuple[NDArray[np.int64], bytes]:
         """The rows that `store_pieces` makes, and their bytes one after the other."""
-        count, words = measure_pieces(self.cells, slots, whole)
+        runs = np.empty((MAX_RUNS, 2), np.int64)
+        count, words = measure_pieces(self.cells, slots, whole, runs)
         pieces = np.empty((count, 3), np.int64)
         out = np.empty(words, np.uint64)
-        store_pieces(self.cells, slots, whole, pieces, out)
+        store_pieces(self.cells, slots, whole, runs, pieces, out)
         return pieces, out.tobytes()
 
     def _make_room(self, slots: int, blocks: int) -> None:

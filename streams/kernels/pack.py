@@ -39,6 +39,9 @@ from streams.kernels.record import (
 from streams.kernels.ring import trail_of, unpack_state
 from streams.kernels.update import take_block
 
+MAX_RUNS = HISTORY + PANE_ROWS * PANES
+"""The most runs of one record, and so the rows of the `runs` that the functions below need."""
+
 GAP_WORDS = 16
 """Two changed runs at most this far apart become one piece: a piece costs more than 128 bytes."""
 
@@ -160,9 +163,8 @@ def find_pieces(cells: Cells, slot: Int, whole: Flag, runs: NDArray[np.int64]) -
 
 
 @outline
-def _measure(cells: Cells, slots: Ints, whole: Flag) -> tuple[Int, Int]:
+def _measure(cells: Cells, slots: Ints, whole: Flag, runs: NDArray[np.int64]) -> tuple[Int, Int]:
     """(pieces, words) that `store_pieces` will make of these slots."""
-    runs = np.empty((HISTORY + PANE_ROWS * PANES, 2), np.int64)
     pieces, words = 0, 0
     for slot in slots:
         found = find_pieces(cells, slot, whole or cells.state[slot] == WHOLE, runs)
@@ -173,13 +175,19 @@ def _measure(cells: Cells, slots: Ints, whole: Flag) -> tuple[Int, Int]:
 
 
 @outline
-def _store(cells: Cells, slots: Ints, whole: Flag, pieces: NDArray[np.int64], out: Words) -> None:
+def _store(
+    cells: Cells,
+    slots: Ints,
+    whole: Flag,
+    runs: NDArray[np.int64],
+    pieces: NDArray[np.int64],
+    out: Words,
+) -> None:
     """Copy what differs from the store (with `whole`, everything) of each slot into `out`.
 
     pieces: int64 [p, 3]: number of the slot in `slots`, record word (or ALL), words; in the order
     of `out`.
     """
-    runs = np.empty((HISTORY + PANE_ROWS * PANES, 2), np.int64)
     piece, at = 0, 0
     for i in range(len(slots)):
         slot = slots[i]
@@ -227,16 +235,23 @@ def _entries(sources: str) -> tuple[Callable[..., Any], ...]:
         return _load(cells, scratch, words, starts, slots)
 
     @entry
-    def measure_pieces(cells: Cells, slots: Ints, whole: Flag) -> tuple[Int, Int]:
+    def measure_pieces(
+        cells: Cells, slots: Ints, whole: Flag, runs: NDArray[np.int64]
+    ) -> tuple[Int, Int]:
         assert sources
-        return _measure(cells, slots, whole)
+        return _measure(cells, slots, whole, runs)
 
     @entry
     def store_pieces(
-        cells: Cells, slots: Ints, whole: Flag, pieces: NDArray[np.int64], out: Words
+        cells: Cells,
+        slots: Ints,
+        whole: Flag,
+        runs: NDArray[np.int64],
+        pieces: NDArray[np.int64],
+        out: Words,
     ) -> None:
         assert sources
-        _store(cells, slots, whole, pieces, out)
+        _store(cells, slots, whole, runs, pieces, out)
 
     @entry
     def release_blocks(cells: Cells, slots: Ints) -> None:
