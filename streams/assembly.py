@@ -7,7 +7,7 @@ Does not know Kafka or Redis, nor who calls it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from model.inputs import AnyScorer
@@ -102,13 +102,3 @@ def judge(settings: Settings) -> Judge:
         explain=explain if settings.decide.explain else None,  # type: ignore[arg-type]
     )
     return Judge(settings.model.bundle, loaded, policy)
-
-
-def with_thresholds(base: Judge, settings: Settings) -> Judge:
-    """The same model under the thresholds and rules of other settings."""
-    policy = replace(
-        base.policy,
-        thresholds=Thresholds(settings.decide.review, settings.decide.block),
-        rules=rule_book(settings).rules(),
-    )
-    return replace(base, policy=policy)

@@ -134,15 +134,6 @@ def start_offset(
     return claim.offset
 
 
-def check_features(code_digest: str, bundle_digest: str, bundle: str) -> None:
-    """Does the model bundle want the features that this code makes? Raises StoreUnready."""
-    if code_digest != bundle_digest:
-        raise StoreUnready(
-            f"bundle {bundle} wants features {bundle_digest}, this version makes {code_digest}",
-            remedy="Use a bundle trained with this version's feature list (`models list`)",
-        )
-
-
 def major(version: str) -> int:
     """The first number of a version."""
     found = re.match(r"\d+", version)

@@ -161,9 +161,3 @@ def test_where_not_to_start(
 ) -> None:
     with pytest.raises(StoreUnready, match=match):
         checks.start_offset(claim(stored), low, high, committed)
-
-
-def test_the_bundle_and_the_code_agree_on_the_features() -> None:
-    checks.check_features("abc", "abc", "default")
-    with pytest.raises(StoreUnready, match="default wants features def, this version makes abc"):
-        checks.check_features("abc", "def", "default")
