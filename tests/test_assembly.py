@@ -34,7 +34,7 @@ def test_a_bundle_that_is_not_there_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError, match="'nowhere'.*models list"):
+    with pytest.raises(ConfigError, match=r"'nowhere'.*models list"):
         assembly.judge(load(flags=["model.bundle=nowhere"]))
 
 
