@@ -185,11 +185,13 @@ def service(settings: Settings, meter: Meter) -> dict[str, float]:
 
     from streams.connect import redis_client
     from streams.live import app
+    from streams.live.suspects import RedisNotes
     from streams.store.redis import RedisStore
 
     app.quiet(settings)
     client = redis_client(settings)
-    worker = app.assemble(settings, RedisStore(client, settings.redis.namespace))
+    space = settings.redis.namespace
+    worker = app.assemble(settings, RedisStore(client, space), RedisNotes(client, space))
     count = worker.metrics.count
 
     def counted(counts: Mapping[str, int]) -> None:

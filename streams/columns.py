@@ -107,3 +107,28 @@ def select(columns: Columns, keep: NDArray[np.bool_], reason: Reject, detail: st
         rejects=sorted([*columns.rejects, *dropped], key=lambda each: each.row),
         tombstones=columns.tombstones,
     )
+
+
+def refused(batch: Batch, reason: Reject, detail: str) -> Columns:
+    """Columns without a row: every message of the batch is a reject, unread."""
+    none = np.zeros(0, np.int64)
+    return Columns(
+        batch=batch,
+        row=none.astype(np.int32),
+        account_id=[],
+        transaction_id=[],
+        tenant_id=[],
+        words=np.zeros((0, EVENT_WORDS), np.uint64),
+        event_time=none,
+        amount=none,
+        currency=[],
+        merchant=none.astype(np.uint64),
+        terminal=none.astype(np.uint64),
+        billing_country=none.astype(np.uint16),
+        ip_country=none.astype(np.uint16),
+        latitude=none.astype(np.int32),
+        longitude=none.astype(np.int32),
+        docs=[],
+        rejects=[Rejected(row, reason, detail) for row in range(len(batch))],
+        tombstones=[],
+    )

@@ -15,6 +15,7 @@ away is waited for. Everything else ends the process, and the next one starts fr
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,7 +26,7 @@ from numpy.typing import NDArray
 
 from model.inputs import AnyScorer
 from streams.batch import Batch
-from streams.columns import Columns
+from streams.columns import Columns, refused
 from streams.errors import Conflict, Fenced, PartitionError, StoreFull
 from streams.live.failpoint import Failpoint
 from streams.live.outbox import Outbox
@@ -34,12 +35,17 @@ from streams.live.patience import Patience
 from streams.metrics import Metrics
 from streams.pipeline import Outcome, Policy, Work, advance, read, score, settle
 from streams.risk import RiskView
+from streams.schema import Reject
 from streams.state import Arena
 from streams.store import Commit, Store
 
 TRIM_ENTRIES: Final = 8
 """Delivered entries of a partition left in the store's outbox until one call drops them all: a
 trim costs a disk sync, and a repeat after a crash costs a few messages that readers drop."""
+TRIM_BYTES: Final = 1_048_576
+"""The same in bytes of entries."""
+
+_logger = logging.getLogger(__name__)
 
 
 class RiskSource(Protocol):
@@ -145,10 +151,17 @@ class Round:
         passed = self._failpoint.passed
         held = [self._partitions.held[batch.partition] for batch in batches]
         passed("fetched")
+        unread = [
+            self._partitions.careful(each, int(batch.offsets[0]), len(batch))
+            for batch, each in zip(batches, held, strict=True)
+        ]
+        self._failpoint.reading(
+            batch for batch, left in zip(batches, unread, strict=True) if not left
+        )
         with self._stage("decode"):
             columns = [
-                read(batch, each.forgotten, self._max_future_ms)
-                for batch, each in zip(batches, held, strict=True)
+                self._put_aside(batch) if left else read(batch, each.forgotten, self._max_future_ms)
+                for batch, each, left in zip(batches, held, unread, strict=True)
             ]
         passed("decoded")
         with self._stage("load"):
@@ -182,6 +195,15 @@ class Round:
         passed("trimmed")
         self._account(works, outcomes, results)
         return results | refused
+
+    @staticmethod
+    def _put_aside(batch: Batch) -> Columns:
+        _logger.error(
+            "quarantined: every worker that handled this message died (partition %d offset %d)",
+            batch.partition,
+            batch.offsets[0],
+        )
+        return refused(batch, Reject.QUARANTINED, "every worker that handled it died")
 
     def _load_all(
         self, held: Sequence[Held], columns: Sequence[Columns]
@@ -264,13 +286,25 @@ class Round:
             if results[each.claim.partition] is None and outcome.entry is not None
         ]
         self._outbox.deliver([entry for _, entry in done])
-        for each, _ in done:
+        for each, entry in done:
             assert each.applied is not None
             each.sent.append(each.applied)
+            each.sent_bytes += len(entry)
 
     def _trim(self, held: Sequence[Held], results: dict[int, PartitionError | None]) -> None:
-        for each in held:
-            if len(each.sent) >= TRIM_ENTRIES and results[each.claim.partition] is None:
+        """Trim the longest outbox, if it is long enough, and those that hold much.
+
+        Each trim is a disk sync, and partitions come of age together: all at once would be felt.
+        """
+        due = [
+            each
+            for each in held
+            if results[each.claim.partition] is None
+            and (len(each.sent) >= TRIM_ENTRIES or each.sent_bytes >= TRIM_BYTES)
+        ]
+        due.sort(key=lambda each: (each.sent_bytes >= TRIM_BYTES, len(each.sent)), reverse=True)
+        for place, each in enumerate(due):
+            if place == 0 or each.sent_bytes >= TRIM_BYTES:
                 try:
                     self._partitions.trim(each)
                 except (Fenced, Conflict) as error:

@@ -35,6 +35,7 @@ from streams.live.risk_process import RiskProcess
 from streams.live.risk_source import RiskSource
 from streams.live.risk_store import RiskStore
 from streams.live.rule_source import RuleSource
+from streams.live.suspects import Notes, RedisNotes, Suspects
 from streams.live.watchdog import Signs, Stalled, Watchdog
 from streams.metrics import Metrics
 from streams.rules import RuleSet
@@ -77,6 +78,7 @@ class Worker:
 def assemble(
     settings: Settings,
     store: Store,
+    notes: Notes,
     *,
     risk: RiskSource | None = None,
     rules: Callable[[], RuleSet] | None = None,
@@ -92,6 +94,7 @@ def assemble(
     partitions = Partitions(
         store,
         outbox,
+        Suspects(notes, settings.worker.quarantine_after, settings.worker.batch_events),
         lambda: topic_identity(settings, model_id),
         settings.topic("transactions"),
         settings.worker.arena_mb * 1_048_576,
@@ -234,7 +237,8 @@ def run(settings: Settings, ready: Callable[[], None] = lambda: None) -> int:
             snapshots = RiskStore(client, settings.redis.namespace)
             risk = RiskSource(snapshots, about, settings.risk.wait_s)
         rules = kept.enter_context(RuleSource(settings, assembly.rule_book(settings)))
-        worker = assemble(settings, store, risk=risk, rules=rules.rules)
+        notes = RedisNotes(client, settings.redis.namespace)
+        worker = assemble(settings, store, notes, risk=risk, rules=rules.rules)
         if settings.metrics.port:
             server, _ = start_http_server(
                 settings.metrics.port, settings.metrics.host, worker.metrics.registry

@@ -1,8 +1,9 @@
 """A way to die on purpose at a named step, so that tests can ask what was lost.
 
-In: `step:n` or `step:n:stop`, from `worker.failpoint`. Out: nothing, or the end of the process at
-the n-th passage of that step; with `stop` the process freezes itself there instead (SIGSTOP), as a
-machine does that swaps, and goes on when somebody thaws it.
+In: `step:n`, `step:n:stop` or `offset:n`, from `worker.failpoint`. Out: nothing, or the end of the
+process at the n-th passage of that step; with `stop` the process freezes itself there instead
+(SIGSTOP), as a machine does that swaps, and goes on when somebody thaws it. `offset:n` ends it
+whenever it is about to read a message at that offset, of any partition.
 Does not know what happens at a step.
 """
 
@@ -10,8 +11,10 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterable
 from typing import Final
 
+from streams.batch import Batch
 from streams.errors import ConfigError
 
 STEPS: Final = (
@@ -39,10 +42,14 @@ class Failpoint:
         self._step: str | None = None
         self._left = 0
         self._freeze = False
+        self._offset: int | None = None
         if text is None:
             return
         step, _, rest = text.partition(":")
         number, _, action = rest.partition(":")
+        if step == "offset" and number.isdigit() and not action:
+            self._offset = int(number)
+            return
         if (
             step not in STEPS
             or not number.isdigit()
@@ -51,9 +58,16 @@ class Failpoint:
         ):
             raise ConfigError(
                 f"worker.failpoint {text!r} cannot be read",
-                remedy=f"Write step:n or step:n:stop, with a step of {', '.join(STEPS)}",
+                remedy=f"Write step:n, step:n:stop or offset:n, with a step of {', '.join(STEPS)}",
             )
         self._step, self._left, self._freeze = step, int(number), action == "stop"
+
+    def reading(self, batches: Iterable[Batch]) -> None:
+        """These messages are about to be read."""
+        if self._offset is not None:
+            for batch in batches:
+                if (batch.offsets == self._offset).any():
+                    os._exit(KILLED)
 
     def passed(self, step: str) -> None:
         """The step was just done."""

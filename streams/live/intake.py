@@ -23,11 +23,12 @@ from faust.types import TP
 
 from streams.batch import Batch
 from streams.errors import BrokerError, Conflict, Fenced, PartitionError
+from streams.live.chunks import sliced
 from streams.live.failpoint import Failpoint
 from streams.live.microbatch import RangeConsumer, RangeMessage
 from streams.live.partitions import Partitions
 from streams.live.patience import Stopped
-from streams.live.ranges import LogRange
+from streams.live.ranges import Fetched, LogRange
 from streams.metrics import Metrics
 from streams.store.checks import REBUILD
 
@@ -196,8 +197,9 @@ class Intake:
                 self._let_go(event.message)
         if not admitted:
             return
-        batches = [[e.message.fetched.batch for e in each] for each in admitted.values()]
-        results = await self._in_thread(self._run, batches)
+        results = await self._run_all(
+            {tp: [e.message.fetched for e in each] for tp, each in admitted.items()}
+        )
         conflicts = []
         for tp, done in admitted.items():
             error = results[tp.partition]
@@ -221,6 +223,32 @@ class Intake:
         self.rounds += 1
         if conflicts:
             await self._claim_again(conflicts)
+
+    async def _run_all(
+        self, admitted: Mapping[TP, Sequence[Fetched]]
+    ) -> dict[int, PartitionError | None]:
+        """One round of everything; several where a partition needs smaller ones."""
+        left = {tp.partition: self._portions(tp, ranges) for tp, ranges in admitted.items()}
+        results: dict[int, PartitionError | None] = {}
+        while left:
+            some = await self._in_thread(self._run, [portions[0] for portions in left.values()])
+            results.update(some)
+            left = {
+                partition: portions[1:]
+                for partition, portions in left.items()
+                if some[partition] is None and len(portions) > 1
+            }
+        return results
+
+    def _portions(self, tp: TP, ranges: Sequence[Fetched]) -> list[list[Batch]]:
+        limit = self._partitions.limit(tp.partition)
+        if limit is None:
+            return [[fetched.batch for fetched in ranges]]
+        return [
+            [part.batch]
+            for fetched in ranges
+            for part in sliced(fetched.batch, fetched.begin, fetched.epoch, limit)
+        ]
 
     async def _admit(self, message: RangeMessage) -> bool:
         """Whether this range is the partition's next one. Raises when one before it is missing."""
@@ -260,7 +288,7 @@ class Intake:
         """Memory was wrong: claim, and read again from where the store is."""
         for tp in partitions:
             self._cursors.pop(tp, None)
-            self._partitions.drop(tp.partition)
+            await self._in_thread(self._partitions.disown, tp.partition)
         consumer = self._consumer()
         await consumer.place(await self.claim(await consumer.log_ranges(partitions)))
 

@@ -17,6 +17,7 @@ from streams.errors import PartitionError
 from streams.live.outbox import Outbox
 from streams.live.patience import Patience
 from streams.live.ranges import LogRange
+from streams.live.suspects import Care, Suspects
 from streams.metrics import Metrics
 from streams.state import Arena
 from streams.store import Claim, Identity, Store
@@ -35,6 +36,7 @@ class Held:
     applied:   the offset in the store, None when nothing ever was applied
     forgotten: erased accounts, by digest, and the offset of each erasure
     sent:      outbox entries delivered and not trimmed yet
+    care:      a worker died here: how to go on; None where no care is needed
     """
 
     claim: Claim
@@ -42,6 +44,8 @@ class Held:
     applied: int | None
     forgotten: Mapping[bytes, int]
     sent: list[int] = field(default_factory=list)
+    sent_bytes: int = 0
+    care: Care | None = None
 
 
 class Partitions:
@@ -51,6 +55,7 @@ class Partitions:
         self,
         store: Store,
         outbox: Outbox,
+        suspects: Suspects,
         identity: Callable[[], Identity],
         topic: str,
         arena_bytes: int,
@@ -60,6 +65,7 @@ class Partitions:
         self.held: dict[int, Held] = {}
         self._store = store
         self._outbox = outbox
+        self._suspects = suspects
         self._identity = identity
         self._topic = topic
         self._arena_bytes = arena_bytes
@@ -77,7 +83,18 @@ class Partitions:
             starts[partition] = start_offset(claim, log.start, log.end, log.committed, self._topic)
             self._resend(claim)
             forgotten = self._patience(self._store.forgotten, claim)
-            self.held[partition] = Held(claim, Arena(partition, share), claim.offset, forgotten)
+            held = Held(claim, Arena(partition, share), claim.offset, forgotten)
+            held.care = self._patience(
+                self._suspects.claimed, partition, starts[partition], claim.token
+            )
+            if held.care is not None:
+                _logger.warning(
+                    "partition %d: the worker before died; %d messages a round up to offset %d",
+                    partition,
+                    held.care.limit,
+                    held.care.until,
+                )
+            self.held[partition] = held
         self._metrics.partitions.set(len(self.held))
         return starts
 
@@ -98,7 +115,32 @@ class Partitions:
         """Drop from the store's outbox what was delivered. Raises Fenced, Conflict."""
         if held.sent:
             self._patience(self._store.trim, held.claim, held.sent)
-            held.sent = []
+            held.sent, held.sent_bytes = [], 0
+
+    def limit(self, partition: int) -> int | None:
+        """Messages of this partition that may go into one round; None for any number."""
+        held = self.held.get(partition)
+        return None if held is None or held.care is None else held.care.limit
+
+    def careful(self, held: Held, offset: int, count: int) -> bool:
+        """Before a round: note what it begins with. True when this message is to be left unread."""
+        if held.care is None:
+            return False
+        if offset >= held.care.until:
+            self._patience(self._suspects.passed, held.claim.partition)
+            held.care = None
+            return False
+        assert count <= held.care.limit
+        if held.care.limit == 1:
+            if held.care.condemned == offset:
+                return True
+            self._patience(self._suspects.trying, held.claim.partition, offset, held.claim.token)
+        return False
+
+    def disown(self, partition: int) -> None:
+        """Forget a partition of which memory was wrong; claiming it again follows no death."""
+        self._patience(self._suspects.released, partition)
+        self.drop(partition)
 
     def drop(self, partition: int) -> None:
         """Forget a partition and its arena, at once and without a word to the store."""
@@ -111,6 +153,7 @@ class Partitions:
         if held is not None:
             try:
                 self.trim(held)
+                self._patience(self._suspects.released, partition)
             except PartitionError as error:
                 _logger.info("partition %d: left untrimmed: %s", partition, error)
         self.drop(partition)

@@ -18,6 +18,7 @@ from streams.live.failpoint import STEPS, Failpoint
 from streams.live.partitions import Partitions
 from streams.live.patience import Patience
 from streams.live.ranges import LogRange
+from streams.live.suspects import NotesInMemory, Suspects
 from streams.metrics import Metrics
 from streams.settings import load
 from streams.store import Claim, Commit, Identity
@@ -81,10 +82,12 @@ class Case:
     def __init__(self) -> None:
         self.store, self.outbox, self.notes = Fickle(), Sent(), Notes()
         self.metrics = Metrics()
+        self.notes_kept = NotesInMemory()
         patience = Patience(5, self.metrics)
         self.partitions = Partitions(
             self.store,
             self.outbox,  # type: ignore[arg-type]
+            Suspects(self.notes_kept, 3, 4_096),
             lambda: Identity("id", 2),
             "transactions",
             4_000_000,
@@ -218,6 +221,21 @@ def test_delivered_entries_are_trimmed_some_at_a_time() -> None:
         assert len(case.store.pending(held.claim)) == len(held.sent) == number
         case.round.run([[payments(0, number, 1)]])
     assert case.store.pending(held.claim) == [] and held.sent == []
+
+
+def test_one_partition_is_trimmed_at_a_time_unless_it_holds_much(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    case = Case()
+    held = case.partitions.held
+    for number in range(TRIM_ENTRIES):
+        case.round.run([[payments(0, number, 1)], [payments(1, number, 1)]])
+    assert sorted(len(each.sent) for each in held.values()) == [0, TRIM_ENTRIES]
+    case.round.run([[payments(0, 8, 1)], [payments(1, 8, 1)]])
+    assert sorted(len(each.sent) for each in held.values()) == [0, 1]
+    monkeypatch.setattr("streams.live.agents.TRIM_BYTES", 10)
+    case.round.run([[payments(0, 9, 1)], [payments(1, 9, 1)]])
+    assert [each.sent for each in held.values()] == [[], []]
 
 
 def test_a_tombstone_erases_the_account() -> None:

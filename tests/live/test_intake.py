@@ -88,10 +88,17 @@ class Shares:
         self.dropped: list[int] = []
         self.released: list[int] = []
         self.stored = 0
+        self.limits: dict[int, int] = {}
 
     def claim(self, logs: Mapping[int, LogRange]) -> dict[int, int]:
         self.claims.append(set(logs))
         return dict.fromkeys(logs, self.stored)
+
+    def limit(self, partition: int) -> int | None:
+        return self.limits.get(partition)
+
+    def disown(self, partition: int) -> None:
+        self.dropped.append(partition)
 
     def drop(self, partition: int) -> None:
         self.dropped.append(partition)
@@ -163,6 +170,28 @@ def test_a_round_is_bounded() -> None:
     sizes = [sum(map(len, each)) for each in case.rounds]
     assert sizes == [90, 11, 489], "one batch may be larger, two may not"
     assert all(event.acked for event in events)
+
+
+def test_a_partition_that_needs_care_goes_in_small_portions() -> None:
+    case = Case()
+    case.shares.limits[0] = 2
+    one, two, other = Event(TP0, 0, 3), Event(TP0, 3, 5), Event(TP1, 0, 4)
+    drive(case, one, other, two)
+    assert case.rounds == [
+        [[b"0", b"1"], [b"0", b"1", b"2", b"3"]],
+        [[b"2"]],
+        [[b"3", b"4"]],
+    ]
+    assert one.acked and two.acked and other.acked
+
+
+def test_a_portion_refused_leaves_the_rest_of_its_partition() -> None:
+    case = Case(lambda number: {0: Fenced("newer", partition=0)} if number == 2 else {})
+    case.shares.limits[0] = 1
+    event = Event(TP0, 0, 4)
+    drive(case, event)
+    assert case.rounds == [[[b"0"]], [[b"1"]]] and not event.acked
+    assert case.shares.dropped == [0]
 
 
 def test_ranges_read_before_a_seek_are_dropped() -> None:

@@ -10,6 +10,7 @@ from streams.errors import BrokerError, Fenced, StoreUnready
 from streams.live.partitions import Partitions
 from streams.live.patience import Patience
 from streams.live.ranges import LogRange
+from streams.live.suspects import NotesInMemory, Suspects
 from streams.metrics import Metrics
 from streams.store import Commit, Identity, Writes
 from streams.store.memory import MemoryStore
@@ -37,9 +38,11 @@ class Case:
         self.store = store or MemoryStore()
         self.outbox = Sent()
         self.metrics = Metrics()
+        self.notes_kept = NotesInMemory()
         self.partitions = Partitions(
             self.store,
             self.outbox,  # type: ignore[arg-type]
+            Suspects(self.notes_kept, 3, 4_096),
             lambda: IDENTITY,
             "transactions",
             1_000_000,

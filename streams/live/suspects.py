@@ -1,0 +1,129 @@
+"""Messages that kill the process that handles them: found by halving, then put aside.
+
+In: claims and releases of partitions. Out: how many messages of a partition may go into one round,
+and the one offset that is not to be handled at all.
+Does not know what a message is, nor why a worker died.
+
+A worker leaves a note when it claims a partition, and takes it away when it lets go in order. A
+claim that finds a note follows a death. It does not say which message was at fault, so the rounds
+that follow are made smaller, over the stretch where the worker died, at each death that follows:
+with 4,096 messages in a round and three deaths allowed, 64 and then 1. A worker that handles one
+message at a time writes its offset down first; the claim after its death finds the offset, and that
+message goes to the dead letters unread. Past the stretch everything is as before.
+
+An ordinary crash costs one stretch of smaller rounds, about a second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Protocol, cast
+
+import redis
+
+from streams.store import scripts
+
+NOBODY: Final = -1
+
+
+class Notes(Protocol):
+    """Where notes are kept: small mappings of numbers by partition, as durable as the offsets."""
+
+    def read(self, partition: int) -> dict[str, int]: ...
+    def write(self, partition: int, note: Mapping[str, int]) -> None: ...
+    def erase(self, partition: int) -> None: ...
+
+
+@dataclass(slots=True)
+class Care:
+    """How a partition is to be handled. Offsets from `until` on need no care.
+
+    limit:     messages in one round
+    condemned: the offset that is not to be handled; NOBODY for none
+    """
+
+    limit: int
+    until: int
+    condemned: int = NOBODY
+
+
+class Suspects:
+    """The notes, read and written."""
+
+    def __init__(self, notes: Notes, deaths: int, round_events: int) -> None:
+        assert deaths >= 2
+        self._notes = notes
+        steps = (round_events ** (1 - level / (deaths - 1)) for level in range(deaths - 1))
+        self._limits = [*(max(round(step), 2) for step in steps), 1]
+
+    def claimed(self, partition: int, start: int, token: int) -> Care | None:
+        """A partition was claimed, to go on at `start`. None: no care is needed."""
+        note = self._notes.read(partition)
+        level, until, condemned = 0, start, NOBODY
+        if note:
+            before = note["level"] if start < note["until"] else 0
+            level = min(before + 1, len(self._limits) - 1)
+            until = start + 2 * self._limits[level - 1]
+            if note.get("trying") == start and note.get("trier") == note["token"]:
+                condemned, until = start, start + 1
+        self._notes.write(partition, {"level": level, "until": until, "token": token})
+        return Care(self._limits[level], until, condemned) if level else None
+
+    def trying(self, partition: int, offset: int, token: int) -> None:
+        """The worker of this claim is about to handle this message, alone."""
+        self._notes.write(partition, {"trying": offset, "trier": token})
+
+    def passed(self, partition: int) -> None:
+        """The stretch that needed care is behind."""
+        self._notes.write(partition, {"level": 0, "until": 0, "trying": NOBODY})
+
+    def released(self, partition: int) -> None:
+        """The partition was let go in order."""
+        self._notes.erase(partition)
+
+
+class RedisNotes:
+    """Notes beside the partition's other keys."""
+
+    def __init__(self, client: redis.Redis, namespace: str) -> None:
+        self._client = client
+        self._namespace = namespace
+
+    def _name(self, partition: int) -> str:
+        return f"{self._namespace}:{{{partition}}}:deaths"
+
+    def read(self, partition: int) -> dict[str, int]:
+        """The note; empty when there is none. Raises StoreLost."""
+        with scripts.named_failures(partition):
+            found: dict[bytes, bytes] = self._client.hgetall(self._name(partition))  # type: ignore[assignment]
+        return {name.decode(): int(value) for name, value in found.items()}
+
+    def write(self, partition: int, note: Mapping[str, int]) -> None:
+        """Put these numbers into the note. Raises StoreLost, StoreFull."""
+        with scripts.named_failures(partition):
+            self._client.hset(self._name(partition), mapping=cast(Any, dict(note)))
+
+    def erase(self, partition: int) -> None:
+        """Take the note away. Raises StoreLost."""
+        with scripts.named_failures(partition):
+            self._client.delete(self._name(partition))
+
+
+class NotesInMemory:
+    """Notes that end with the process: for a store that does, too."""
+
+    def __init__(self) -> None:
+        self.notes: dict[int, dict[str, int]] = {}
+
+    def read(self, partition: int) -> dict[str, int]:
+        """The note; empty when there is none."""
+        return dict(self.notes.get(partition, {}))
+
+    def write(self, partition: int, note: Mapping[str, int]) -> None:
+        """Put these numbers into the note."""
+        self.notes.setdefault(partition, {}).update(note)
+
+    def erase(self, partition: int) -> None:
+        """Take the note away."""
+        self.notes.pop(partition, None)

@@ -1,0 +1,98 @@
+"""From a death to the one message that caused it, and back to full speed."""
+
+from __future__ import annotations
+
+import pytest
+import redis
+
+from streams.errors import StoreLost
+from streams.live.suspects import NOBODY, Care, NotesInMemory, RedisNotes, Suspects
+
+ROUND = 4_096
+
+
+def suspects(deaths: int = 3) -> Suspects:
+    return Suspects(NotesInMemory(), deaths, ROUND)
+
+
+def test_orderly_workers_leave_no_suspicion() -> None:
+    kept = suspects()
+    for token in range(5):
+        assert kept.claimed(0, 100, token) is None
+        kept.released(0)
+
+
+def test_each_death_makes_the_rounds_smaller_and_the_stretch_shorter() -> None:
+    kept = suspects()
+    assert kept.claimed(0, 0, 1) is None
+    assert kept.claimed(0, 5_000, 2) == Care(64, 5_000 + 2 * ROUND)
+    assert kept.claimed(0, 5_640, 3) == Care(1, 5_640 + 128)
+    kept.trying(0, 5_640, 3)
+    kept.trying(0, 5_641, 3)
+    assert kept.claimed(0, 5_641, 4) == Care(1, 5_642, condemned=5_641)
+    kept.passed(0)
+    assert kept.claimed(0, 9_000, 5) == Care(64, 9_000 + 2 * ROUND), "a new death, a new search"
+
+
+def test_a_death_past_the_stretch_starts_anew() -> None:
+    kept = suspects()
+    kept.claimed(0, 0, 1)
+    care = kept.claimed(0, 10, 2)
+    assert care is not None
+    assert kept.claimed(0, care.until, 3) == Care(64, care.until + 2 * ROUND)
+
+
+def test_a_message_is_condemned_only_by_the_worker_that_died_of_it() -> None:
+    kept = suspects(deaths=2)
+    kept.claimed(0, 0, 1)
+    assert kept.claimed(0, 7, 2) == Care(1, 7 + 2 * ROUND)
+    # A frozen worker of an older claim wakes up and writes, before it finds out that it is fenced.
+    kept.trying(0, 7, 1)
+    care = kept.claimed(0, 7, 3)
+    assert care is not None and care.condemned == NOBODY
+    kept.trying(0, 7, 3)
+    care = kept.claimed(0, 7, 4)
+    assert care is not None and care.condemned == 7
+
+
+def test_a_try_that_was_committed_is_no_suspicion() -> None:
+    kept = suspects(deaths=2)
+    kept.claimed(0, 0, 1)
+    kept.claimed(0, 7, 2)
+    kept.trying(0, 7, 2)
+    care = kept.claimed(0, 8, 3)
+    assert care is not None and care.condemned == NOBODY
+
+
+@pytest.mark.parametrize("deaths", [2, 3, 5, 100])
+def test_the_last_step_is_one_message(deaths: int) -> None:
+    kept = suspects(deaths)
+    limits = [care.limit for n in range(deaths + 2) if (care := kept.claimed(0, 0, n))]
+    assert limits == sorted(limits, reverse=True) and limits[-1] == 1
+    assert limits.index(1) == deaths - 2
+
+
+def test_partitions_are_apart() -> None:
+    kept = suspects()
+    kept.claimed(0, 0, 1)
+    assert kept.claimed(1, 0, 2) is None
+    assert kept.claimed(0, 0, 3) is not None
+
+
+def test_notes_in_redis_are_notes(redis_url: str) -> None:
+    with redis.Redis.from_url(redis_url) as client:
+        notes = RedisNotes(client, "fs")
+        assert notes.read(3) == {}
+        notes.write(3, {"level": 1, "until": 90})
+        notes.write(3, {"level": 2})
+        assert notes.read(3) == {"level": 2, "until": 90} and notes.read(4) == {}
+        notes.erase(3)
+        assert notes.read(3) == {} and client.keys("*") == []
+
+
+def test_a_redis_that_is_away_is_a_lost_store() -> None:
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
+
+    with redis.Redis(port=1, retry=Retry(NoBackoff(), 0)) as client, pytest.raises(StoreLost):
+        RedisNotes(client, "fs").read(0)
