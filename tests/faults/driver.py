@@ -149,8 +149,6 @@ class Run:
             "model.bundle=stub",
             "risk.enabled=false",
             "worker.arena_mb=16",
-            # These workers die by our hand, often at the same offset: no message is to blame.
-            "worker.quarantine_after=100",
         ]
 
     def start(self, *flags: str, mutant: str | None = None, spare_mb: int | None = None) -> Worker:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import streams.live.agents as agents
 import streams.live.app as app
@@ -63,12 +63,14 @@ class NoOutbox(RedisStore):
 class SetFirst(RedisStore):
     """The naive order: records first; the offset follows when the round's messages are out."""
 
+    ours: ClassVar[list[SetFirst]] = []
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._owed: list[tuple[Claim, Commit]] = []
+        self.ours.append(self)
 
     def commit_all(self, steps: Sequence[tuple[Claim, Commit]]) -> list[PartitionError | None]:
-        self._pay()
         for claim, step in steps:
             start = self._keys(claim).record
             for account, pieces in step.writes:
@@ -80,18 +82,26 @@ class SetFirst(RedisStore):
             self._owed.append((claim, replace(step, writes=Writes.of([]), entry=None)))
         return [None] * len(steps)
 
-    def _pay(self) -> None:
+    def pay(self) -> None:
+        """Set the offsets."""
         owed, self._owed = self._owed, []
         if owed:
             super().commit_all(owed)
 
-    def load(self, claim: Claim, accounts: Sequence[str], at: int | None) -> list[bytes | None]:
-        self._pay()
-        return super().load(claim, accounts, at)
 
-    def trim(self, claim: Claim, seqs: Sequence[int]) -> None:
-        self._pay()
-        super().trim(claim, seqs)
+class PaysAfterwards(outbox.Outbox):
+    """The other half of `SetFirst`."""
+
+    def deliver(self, entries: Any) -> int:
+        sent = super().deliver(entries)
+        for store in SetFirst.ours:
+            store.pay()
+        return sent
+
+
+def _set_first() -> None:
+    app.RedisStore = SetFirst
+    app.Outbox = PaysAfterwards
 
 
 def _late_dropped(read: Callable[..., Any]) -> Callable[..., Any]:
@@ -146,7 +156,7 @@ def _store(kind: type[RedisStore]) -> Callable[[], None]:
 MUTANTS: Final[dict[str, Callable[[], None]]] = {
     "no_guards": _store(NoGuards),
     "no_outbox": _store(NoOutbox),
-    "set_first": _store(SetFirst),
+    "set_first": _set_first,
     "late_dropped": lambda: setattr(agents, "read", _late_dropped(agents.read)),
     "talkative": lambda: setattr(agents, "read", _talkative(agents.read)),
     "restless": lambda: setattr(app, "Outbox", Restless),
