@@ -13,7 +13,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from streams.errors import PartitionError
+from streams.errors import StoreError
 from streams.live.outbox import Outbox
 from streams.live.patience import Patience
 from streams.live.ranges import LogRange
@@ -148,12 +148,16 @@ class Partitions:
         self._metrics.partitions.set(len(self.held))
 
     def release(self, partition: int) -> None:
-        """Let a partition go in order: trim what was delivered, so that nobody sends it again."""
+        """Let a partition go in order: trim what was delivered, so that nobody sends it again.
+
+        Does not wait for a store that is away: the next owner waits for this.
+        """
         held = self.held.get(partition)
         if held is not None:
             try:
-                self.trim(held)
-                self._patience(self._suspects.released, partition)
-            except PartitionError as error:
-                _logger.info("partition %d: left untrimmed: %s", partition, error)
+                if held.sent:
+                    self._store.trim(held.claim, held.sent)
+                self._suspects.released(partition)
+            except StoreError as error:
+                _logger.info("partition %d: not let go in order: %s", partition, error)
         self.drop(partition)

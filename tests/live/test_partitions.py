@@ -6,11 +6,11 @@ from collections.abc import Iterable
 
 import pytest
 
-from streams.errors import BrokerError, Fenced, StoreUnready
+from streams.errors import BrokerError, Fenced, StoreLost, StoreUnready
 from streams.live.partitions import Partitions
 from streams.live.patience import Patience
 from streams.live.ranges import LogRange
-from streams.live.suspects import NotesInMemory, Suspects
+from streams.live.suspects import NOBODY, Care, NotesInMemory, Suspects
 from streams.metrics import Metrics
 from streams.store import Commit, Identity, Writes
 from streams.store.memory import MemoryStore
@@ -141,3 +141,55 @@ def test_letting_go_of_a_partition_that_was_taken_is_quiet() -> None:
     case.partitions.release(0)
     assert case.partitions.held == {}
     assert store.pending(taken) == [(6, b"entry 6")]
+
+
+def test_letting_go_does_not_wait_for_a_store_that_is_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    case = Case()
+    case.partitions.claim({0: NEW})
+    case.partitions.held[0].sent = [6]
+
+    def away(*_: object) -> None:
+        raise StoreLost("no answer")
+
+    monkeypatch.setattr(case.store, "trim", away)
+    case.partitions.release(0)
+    assert case.partitions.held == {}
+    assert case.notes_kept.read(0), "the note stays: nobody knows how this ended"
+
+
+def test_care_is_taken_after_a_death_and_ends_past_the_stretch() -> None:
+    store = MemoryStore()
+    moved(store, 5)
+    dead = Case(store)
+    dead.partitions.claim({0: NEW})
+    case = Case(store)
+    case.notes_kept.notes = dead.notes_kept.notes
+    case.partitions.claim({0: NEW})
+    held = case.partitions.held[0]
+    assert held.care is not None and case.partitions.limit(0) == held.care.limit == 64
+    assert not case.partitions.careful(held, 5, 64)
+    assert not case.partitions.careful(held, held.care.until, 64)
+    assert case.partitions.limit(0) is None and case.notes_kept.read(0)["level"] == 0
+
+
+def test_the_condemned_message_is_left_unread_and_the_ones_before_are_noted() -> None:
+    case = Case()
+    case.partitions.claim({0: NEW})
+    held = case.partitions.held[0]
+    held.care = Care(1, 9, condemned=NOBODY)
+    assert not case.partitions.careful(held, 7, 1)
+    note = case.notes_kept.read(0)
+    assert note["trying"] == 7 and note["trier"] == held.claim.token
+    held.care = Care(1, 9, condemned=8)
+    assert case.partitions.careful(held, 8, 1)
+    assert case.notes_kept.read(0)["trying"] == 7
+
+
+def test_reading_again_after_a_conflict_follows_no_death() -> None:
+    case = Case()
+    case.partitions.claim({0: NEW})
+    case.partitions.disown(0)
+    case.partitions.claim({0: NEW})
+    assert case.partitions.limit(0) is None
