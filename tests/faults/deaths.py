@@ -120,11 +120,16 @@ def frozen_between_compute_and_commit(
 REFUSALS = ("giving the partition up", "reading the state again")
 
 
+def _told(zombie: Worker) -> bool:
+    said = zombie.said()
+    return any(text in said for text in REFUSALS)
+
+
 def refused(run: Run, zombies: Sequence[Worker]) -> None:
     """Each of them was told that its partition has gone on without it."""
     for each in zombies:
-        run.until(lambda: any(text in each.said() for text in REFUSALS) or not each.alive, 30)  # noqa: B023
-        if not any(text in each.said() for text in REFUSALS):
+        run.until(lambda: _told(each) or not each.alive, 30)  # noqa: B023
+        if not _told(each):
             raise run.failure(["a zombie was not refused", each.said()])
 
 

@@ -24,6 +24,7 @@ from tests.faults.line import Line
 
 ROUND = 40
 ALL = {0, 1}
+WAITS = "waiting for the store (full)"
 
 
 class Server:
@@ -174,7 +175,7 @@ def full(place: Place, seed: int, times: int) -> int:
         for number in range(1, times + 1):
             _until_moving(run)
             client.config_set("maxmemory", "1mb")
-            run.until(lambda: worker.said().count("waiting for the store (full)") >= number)  # noqa: B023
+            run.until(lambda: worker.said().count(WAITS) >= number)  # noqa: B023
             stood = run.watch.offsets()
             time.sleep(1)
             if run.watch.offsets() != stood or not worker.alive:
