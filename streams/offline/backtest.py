@@ -131,7 +131,9 @@ def _day(number: int) -> str:
 
 def _headline(events: Events, names: Sequence[str]) -> str:
     days = f"{_day(int(events.day.min()))} to {_day(int(events.day.max()))}"
-    return f"{', '.join(names)}. {len(events):,} events, {days}; {events.unlabelled:,} not judged."
+    rivals = f" against {', '.join(names[1:])}" if len(names) > 1 else ""
+    judged = f"{len(events):,} events, {days}; {events.unlabelled:,} more could not be judged yet"
+    return f"{names[0]}{rivals}: {judged}."
 
 
 def _method(replayed: dict[str, Any], events: Events, delay: int) -> str:

@@ -13,6 +13,8 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import StrMethodFormatter
+from numpy.typing import NDArray
 
 from model import metrics
 from streams.offline.evaluation import Events
@@ -21,6 +23,8 @@ from streams.schema import DAY_MS
 COLOURS = ("#1f5fa8", "#d1662b", "#3d8b4f", "#7d4fa3", "#8a6d3b", "#b03a5b")
 WIDTH, HEIGHT = 6.4, 3.2
 MAX_POINTS = 400
+LEAST = 1e-6
+"""The lowest score and share on the axes of the calibration."""
 mpl.rcParams.update(
     {
         "svg.hashsalt": "fraudstream",
@@ -51,9 +55,9 @@ def _axes(title: str, x: str, y: str) -> tuple[Figure, Any]:
     return figure, axes
 
 
-def _thinned(*arrays: np.ndarray) -> list[np.ndarray]:
-    step = max(1, len(arrays[0]) // MAX_POINTS)
-    return [array[::step] for array in arrays]
+def _ranks(count: int) -> NDArray[np.int64]:
+    """Which ranks to draw: all of the first few, where the alerts are, and ever fewer after."""
+    return np.unique(np.geomspace(1, count, MAX_POINTS).astype(np.int64)) - 1
 
 
 def precision_recall(events: Events, names: Sequence[str]) -> str:
@@ -63,7 +67,8 @@ def precision_recall(events: Events, names: Sequence[str]) -> str:
         order = np.argsort(-events.score[k], kind="stable")
         hits = np.cumsum(events.label[order])
         total = max(1, int(hits[-1]))
-        recall, precision = _thinned(hits / total, hits / np.arange(1, len(hits) + 1))
+        drawn = _ranks(len(hits))
+        recall, precision = hits[drawn] / total, hits[drawn] / (drawn + 1)
         axes.plot(recall, precision, color=COLOURS[k % len(COLOURS)], label=name)
         flagged = events.decision[k] > 0
         if flagged.any():
@@ -77,15 +82,25 @@ def precision_recall(events: Events, names: Sequence[str]) -> str:
 
 
 def calibration(events: Events, names: Sequence[str]) -> str:
-    """Share of fraud over mean score, bins of equal count, both axes logarithmic."""
+    """Share of fraud over mean score, bins of equal count, both axes logarithmic.
+
+    Lower scores are drawn at the least one: no stream is long enough to tell them apart.
+    """
     figure, axes = _axes("Calibration", "mean score of the bin", "share of fraud")
-    axes.plot([1e-5, 1], [1e-5, 1], color="#999999", linewidth=1, linestyle="--")
+    axes.plot([LEAST, 1], [LEAST, 1], color="#999999", linewidth=1, linestyle="--")
     for k, name in enumerate(names):
         table = metrics.reliability(events.label, events.score[k])
         table = table[(table[:, 0] > 0) & (table[:, 1] > 0)]
-        axes.plot(table[:, 0], table[:, 1], "o-", color=COLOURS[k % len(COLOURS)], label=name)
+        axes.plot(
+            np.maximum(table[:, 0], LEAST),
+            table[:, 1],
+            "o-",
+            color=COLOURS[k % len(COLOURS)],
+            label=name,
+        )
     axes.set_xscale("log")
     axes.set_yscale("log")
+    axes.set_xlim(LEAST / 2, 2)
     axes.legend(frameon=False)
     return _svg(figure)
 
@@ -115,5 +130,6 @@ def costs(curves: Sequence[Sequence[dict[str, float]]], names: Sequence[str]) ->
         cost = [point["cost"] / 100 for point in curves[k]]
         axes.plot(alerts, cost, color=COLOURS[k % len(COLOURS)], label=name)
     axes.set_xscale("log")
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     axes.legend(frameon=False)
     return _svg(figure)

@@ -48,10 +48,19 @@ def _shown(value: Any, kind: str) -> str:
     return f"{value:,}" if isinstance(value, int) else html.escape(str(value))
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    top = "".join(f"<th>{html.escape(name)}</th>" for name in head)
-    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
-    return f'<div class="scroll"><table><tr>{top}</tr>{body}</table></div>'
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]], kind: str = "numbers") -> str:
+    """`kind` "words" has a last column of text; on a phone its rows become blocks."""
+    names = [html.escape(name) for name in head]
+    top = "".join(f"<th>{name}</th>" for name in names)
+    body = "".join(
+        "<tr>"
+        + "".join(
+            f'<td data-head="{name}">{cell}</td>' for name, cell in zip(names, row, strict=True)
+        )
+        + "</tr>"
+        for row in rows
+    )
+    return f'<div class="scroll"><table class="{kind}"><tr>{top}</tr>{body}</table></div>'
 
 
 def _cards(first: dict[str, Any]) -> str:
@@ -117,7 +126,7 @@ def _examples(models: Sequence[dict[str, Any]]) -> str:
         for example in model.get("examples", ())
     ]
     head = ("Alerted only by", "Place", "Champion", "Challenger", "Label", "Why")
-    return _table(head, rows) if rows else ""
+    return _table(head, rows, "words") if rows else ""
 
 
 def page(summary: dict[str, Any], plots: Sequence[str]) -> str:
@@ -145,6 +154,8 @@ def page(summary: dict[str, Any], plots: Sequence[str]) -> str:
         _cards(models[0]["overall"]),
         "<h2>Measures</h2>",
         _table(("Measure", *names), measures),
+        "<p class=note>Money in whole units; amounts of several currencies are added as they are."
+        "</p>",
         "<h2>Plots</h2><div class=plots>",
         *(f"<figure>{plot}</figure>" for plot in plots),
         "</div>",
