@@ -2,16 +2,39 @@
 
 In: a level and a form. Out: the root logger writes to stderr.
 Does not know what is logged. Nobody logs an account's data or a secret; that is the caller's duty.
+A card number that comes along all the same, in a library's message say, is masked here.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 from datetime import UTC, datetime
 
 PLAIN = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+_DIGITS = re.compile(r"\d(?:\D?\d){12}")
+"""At least 13 digits, singly parted: worth the look for a card number, and its imports."""
+
+
+def masked(text: str) -> str:
+    """The text without card numbers."""
+    if not _DIGITS.search(text):
+        return text
+    from streams.privacy import redact
+
+    return redact(text)
+
+
+class Plain(logging.Formatter):
+    """Time, level, logger, message."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as lines."""
+        return masked(super().format(record))
 
 
 class JsonLines(logging.Formatter):
@@ -27,11 +50,11 @@ class JsonLines(logging.Formatter):
         }
         if record.exc_info:
             line["error"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False)
+        return masked(json.dumps(line, ensure_ascii=False))
 
 
 def start(level: str, *, json_lines: bool) -> None:
     """Send everything from `level` on to stderr, in place of any earlier set-up."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines() if json_lines else logging.Formatter(PLAIN, "%H:%M:%S"))
+    handler.setFormatter(JsonLines() if json_lines else Plain(PLAIN, "%H:%M:%S"))
     logging.basicConfig(level=level, handlers=[handler], force=True)

@@ -46,7 +46,9 @@ def read(batch: Batch, forgotten: Mapping[bytes, int], max_future_ms: int) -> Co
         return columns
     until = dict(forgotten)
     for row, account in columns.tombstones:
-        until[account_digest(account)] = int(batch.offsets[row])
+        # A batch that is read again may hold an older tombstone than the marker knows.
+        name = account_digest(account)
+        until[name] = max(until.get(name, -1), int(batch.offsets[row]))
     offsets = batch.offsets[columns.row]
     cuts = [until.get(account_digest(account), -1) for account in columns.account_id]
     keep = offsets >= np.array(cuts, np.int64)

@@ -1,7 +1,7 @@
 """What may not leave the service: card numbers, and account ids in logs.
 
 In: texts, raw bytes, account ids. Out: is a card number inside; the text with card numbers
-masked; a token or digest that stands for an account.
+masked; a digest that stands for an account.
 Does not know messages or topics. What a card number is, `cards.py` defines.
 """
 
@@ -19,7 +19,6 @@ import numpy as np
 from streams.cards import holds_pan, next_pan
 
 MASK: Final = "[card number]"
-TOKEN_LENGTH: Final = 12
 _BEYOND: Final = re.compile("[^\x00-\x7e]+")
 
 
@@ -107,10 +106,3 @@ def account_digest(account: str) -> bytes:
     Not keyed: the same everywhere and for good. Who can list all account ids can find it out.
     """
     return hashlib.blake2b(account.encode(), digest_size=16).digest()
-
-
-def account_token(account: str, secret: bytes) -> str:
-    """What a log line says instead of an account id. Only who has `secret` can go back."""
-    key = hashlib.blake2b(secret, digest_size=32).digest()
-    named = hashlib.blake2b(account.encode(), key=key, digest_size=TOKEN_LENGTH // 2)
-    return f"acct~{named.hexdigest()}"

@@ -43,3 +43,14 @@ def test_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
     logging.getLogger("streams.test").warning("careful")
     logging.getLogger("streams.test").info("not shown")
     assert capsys.readouterr().err.endswith("WARNING streams.test: careful\n")
+
+
+@pytest.mark.parametrize("json_lines", [False, True])
+def test_a_card_number_is_masked(capsys: pytest.CaptureFixture[str], json_lines: bool) -> None:
+    logs.start("INFO", json_lines=json_lines)
+    logging.getLogger("a.library").warning(
+        "cannot parse %s at offset 12345678901234", "4111111111111111"
+    )
+    shown = capsys.readouterr().err
+    assert "4111111111111111" not in shown
+    assert "cannot parse [card number] at offset 12345678901234" in shown
