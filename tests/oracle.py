@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 from model.inputs import AUTH_RESPONSES, CHANNELS, ENTRY_MODES, EVENT_TYPES
 from streams.features import NAMES, RISK_NAMES, WINDOWS_MS
@@ -76,12 +77,12 @@ class Window:
 
     @property
     def amounts(self) -> list[int]:
-        return [event.amount for event in self.ring + sum(self.panes, [])]
+        return [event.amount for event in chain(self.ring, *self.panes)]
 
     def distinct(self, what: str) -> int:
         """Exact over the ring; plus the bits of the panes that the ring's do not set."""
         ring = {getattr(event, what) for event in self.ring} - {0}
-        panes = {getattr(event, what) for event in sum(self.panes, [])} - {0}
+        panes = {getattr(event, what) for event in chain(*self.panes)} - {0}
         return len(ring) + len({key % 64 for key in panes} - {key % 64 for key in ring})
 
 

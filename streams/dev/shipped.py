@@ -43,8 +43,9 @@ PLANS: Final = (
 )
 UNSEEN: Final = Plan(events=120_000, accounts=4_000, days=60, seed=104)
 """A whole stream with other accounts and merchants, for the report only."""
-RECIPE: Final = Recipe(steps=600, chunk=64, batch=64, rate=3e-3, seed=1, every=60)
+RECIPE: Final = Recipe(steps=480, chunk=64, batch=64, rate=3e-3, seed=1, every=60)
 MAX_BYTES: Final = 5_000_000
+THREADS: Final = 2
 
 
 def stream(plan: Plan) -> data.Dataset:
@@ -79,7 +80,7 @@ def split(part: data.Dataset) -> tuple[np.ndarray[Any, Any], ...]:
 
 def main(folder: Path) -> dict[str, Any]:
     """Train, write the bundle, measure it, write the report beside it."""
-    torch.set_num_threads(2)
+    torch.set_num_threads(THREADS)
     began = time.monotonic()
 
     def tell(line: str) -> None:
