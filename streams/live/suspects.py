@@ -96,7 +96,8 @@ class RedisNotes:
     def read(self, partition: int) -> dict[str, int]:
         """The note; empty when there is none. Raises StoreLost."""
         with scripts.named_failures(partition):
-            found: dict[bytes, bytes] = self._client.hgetall(self._name(partition))  # type: ignore[assignment]
+            answer = self._client.hgetall(self._name(partition))
+        found = cast(dict[bytes, bytes], answer)
         return {name.decode(): int(value) for name, value in found.items()}
 
     def write(self, partition: int, note: Mapping[str, int]) -> None:

@@ -63,7 +63,7 @@ def test_one_large_shard_tells_how_far_it_is(source: RecordingSource, tmp_path: 
     for jobs in (1, 2):
         job = Job(source, (world.settings(),), tmp_path / f"j{jobs}", batch=50)
         told: list[tuple[int, int]] = []
-        replay(job, jobs=jobs, progress=lambda done, total, into=told: into.append((done, total)))  # type: ignore[misc]
+        replay(job, jobs=jobs, progress=lambda *step, into=told: into.append(step))  # type: ignore
         done = [each for each, _ in told]
         assert done == sorted(done)
         assert {total for _, total in told} == {2 * sum(map(source.rows, source.shards()))}

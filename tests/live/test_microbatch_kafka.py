@@ -1,0 +1,203 @@
+"""The micro-batch consumer on a real broker: codecs, aborted messages, seeks, two readers."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+
+import numpy as np
+from aiokafka.errors import OffsetOutOfRangeError
+from confluent_kafka import Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+from faust.types import TP
+
+from streams.connect import confluent_config
+from streams.live.ranges import LogRange
+from tests.live.reading import Reader, Shelf, publish, reading, settings_for
+
+
+def test_bytes_keys_and_offsets_survive_every_codec(kafka: str, topic_prefix: str) -> None:
+    settings = settings_for(kafka, topic_prefix, partitions=1)
+    sent: list[tuple[bytes | None, bytes | None]] = []
+    for codec in ("none", "gzip", "snappy", "lz4", "zstd"):
+        some = [(b"%d" % i, codec.encode() * 40 + b"\x00\xff%d" % i) for i in range(200)]
+        publish(settings, [(0, k, v) for k, v in some], **{"compression.type": codec})
+        sent += some
+    publish(settings, [(0, None, b"no key"), (0, b"key", None)])
+    sent += [(None, b"no key"), (b"key", None)]
+
+    async def check() -> None:
+        async with reading(settings) as reader:
+            await reader.until(lambda: len(reader.values()) >= len(sent))
+            batches = [m.fetched.batch for m in reader.messages]
+            found = [pair for b in batches for pair in zip(b.keys, b.values, strict=True)]
+            assert found == sent
+            assert np.concatenate([b.offsets for b in batches]).tolist() == list(range(len(sent)))
+            assert all((b.timestamps > 1_600_000_000_000).all() for b in batches)
+            assert len(reader.messages) < 100, "batches, not messages"
+
+    asyncio.run(check())
+
+
+def test_aborted_messages_are_left_out_and_leave_no_lag(kafka: str, topic_prefix: str) -> None:
+    settings = settings_for(kafka, topic_prefix, partitions=1)
+    topic = settings.topic("transactions")
+    producer = Producer(confluent_config(settings, {"transactional.id": topic_prefix}))
+    producer.init_transactions()
+    for number in range(6):
+        producer.begin_transaction()
+        producer.produce(topic, b"%d" % number, b"k")
+        producer.flush()
+        if number % 2:
+            producer.abort_transaction()
+        else:
+            producer.commit_transaction()
+
+    async def check() -> None:
+        async with reading(settings) as reader:
+            await reader.until(lambda: reader.values() == [b"0", b"2", b"4"])
+            ranges = [(m.fetched.begin, m.fetched.batch.next_offset) for m in reader.messages]
+            assert ranges[0][0] == 0
+            assert all(a[1] == b[0] for a, b in itertools.pairwise(ranges))
+            tp = TP(topic, 0)
+            await reader.until(lambda: reader.consumer.reach()[tp].position == 12)
+            assert reader.consumer.reach()[tp].lag(ranges[-1][1]) == 0
+
+    asyncio.run(check())
+
+
+def test_kafkas_commit_does_not_decide_where_to_start(kafka: str, topic_prefix: str) -> None:
+    settings = settings_for(kafka, topic_prefix, partitions=1)
+    publish(settings, [(0, b"k", b"%d" % i) for i in range(10)])
+
+    async def check() -> None:
+        async with reading(settings) as reader:
+            await reader.until(lambda: len(reader.values()) == 10)
+        async with reading(settings, Shelf({0: 4})) as reader:
+            await reader.until(lambda: len(reader.values()) >= 6)
+            assert reader.shelf.logs[0] == LogRange(0, 10, 10), "the first reader's commit"
+            assert reader.values() == [b"%d" % i for i in range(4, 10)]
+
+    asyncio.run(check())
+
+
+def test_what_is_not_acked_is_not_committed(kafka: str, topic_prefix: str) -> None:
+    settings = settings_for(kafka, topic_prefix, partitions=1)
+    publish(settings, [(0, b"k", b"v")] * 10)
+
+    async def check() -> None:
+        async with reading(settings) as reader:
+            reader.ack = False
+            await reader.until(lambda: len(reader.values()) == 10)
+        async with reading(settings) as reader:
+            assert reader.shelf.logs[0].committed is None
+
+    asyncio.run(check())
+
+
+def test_a_seek_back_starts_an_epoch_and_reads_again(kafka: str, topic_prefix: str) -> None:
+    settings = settings_for(kafka, topic_prefix, "worker.batch_events=5", partitions=1)
+    publish(settings, [(0, b"k", b"%d" % i) for i in range(200)])
+    tp = TP(settings.topic("transactions"), 0)
+
+    async def check() -> None:
+        async with reading(settings) as reader:
+            await reader.until(lambda: len(reader.messages) >= 3)
+            reader.gate.clear()
+            await asyncio.sleep(0.1)  # the queue fills behind the closed gate
+            await reader.consumer.place({tp: 7})
+            epoch = reader.shelf.epochs[0]
+            reader.gate.set()
+            await reader.until(lambda: newest(reader, epoch) == 200)
+            again = [m.fetched for m in reader.messages if m.fetched.epoch == epoch]
+            assert [v for f in again for v in f.batch.values] == [b"%d" % i for i in range(7, 200)]
+            assert again[0].begin == 7
+            ranges = [(f.begin, f.batch.next_offset) for f in again]
+            assert all(a[1] == b[0] for a, b in itertools.pairwise(ranges))
+
+    def newest(reader: Reader, epoch: int) -> int:
+        ends = [m.fetched.batch.next_offset for m in reader.messages if m.fetched.epoch == epoch]
+        return max(ends, default=0)
+
+    asyncio.run(check())
+
+
+def test_a_full_queue_blocks_and_goes_on_at_once(kafka: str, topic_prefix: str) -> None:
+    settings = settings_for(
+        kafka, topic_prefix, "worker.batch_events=10", "worker.buffer_batches=1", partitions=2
+    )
+    publish(settings, [(i % 2, b"k", b"%d" % i) for i in range(400)])
+
+    async def check() -> None:
+        async with reading(settings) as reader:
+            reader.gate.clear()
+            await asyncio.sleep(0.3)
+            taken = len(reader.messages)
+            reader.gate.set()
+            began = time.monotonic()
+            await reader.until(lambda: len(reader.values()) == 400)
+            assert taken < 5
+            assert time.monotonic() - began < 1.0, "Faust would wait a second each time"
+
+    asyncio.run(check())
+
+
+def test_a_log_that_lost_its_end_is_an_error_and_no_silent_restart(
+    kafka: str, topic_prefix: str
+) -> None:
+    settings = settings_for(kafka, topic_prefix, partitions=1)
+    publish(settings, [(0, b"k", b"v")] * 5)
+
+    async def check() -> None:
+        async with reading(settings, Shelf({0: 50})) as reader:
+            deadline = time.monotonic() + 20
+            while not reader.app.crashed and time.monotonic() < deadline:
+                await asyncio.sleep(0.05)
+            assert isinstance(reader.app.crash_reason, OffsetOutOfRangeError)
+            assert reader.messages == []
+
+    asyncio.run(check())
+
+
+def test_a_second_reader_takes_half_and_gives_it_back(kafka: str, topic_prefix: str) -> None:
+    settings = settings_for(kafka, topic_prefix, partitions=4)
+
+    async def check() -> None:
+        async with reading(settings) as one:
+            assert one.shelf.epochs.keys() == {0, 1, 2, 3}
+            async with reading(settings) as two:
+                await one.until(lambda: len(two.shelf.epochs) == 2)
+                assert sorted(one.shelf.released) == [0, 1, 2, 3], "an eager rebalance"
+                publish(settings, [(i % 4, b"k", b"%d" % i) for i in range(100)])
+                await one.until(lambda: len(one.values()) + len(two.values()) == 100)
+                assert one.messages and two.messages
+            first = one.shelf.epochs.copy()
+            await one.until(lambda: one.shelf.epochs != first)
+            # Nothing is kept in `Shelf`, so the whole log is read again.
+            await one.until(lambda: {m.partition for m in one.messages} == {0, 1, 2, 3})
+
+    asyncio.run(check())
+
+
+def test_deleted_records_show_as_a_range_that_begins_before_its_first_message(
+    kafka: str, topic_prefix: str
+) -> None:
+    settings = settings_for(kafka, topic_prefix, "worker.batch_events=10", partitions=1)
+    topic = settings.topic("transactions")
+    publish(settings, [(0, b"k", b"v")] * 50)
+
+    async def check() -> None:
+        async with reading(settings) as reader:
+            await reader.until(lambda: len(reader.values()) == 50)
+            await reader.consumer.place({TP(topic, 0): 20})
+            admin = AdminClient(confluent_config(settings))
+            for future in admin.delete_records([TopicPartition(topic, 0, 40)]).values():
+                future.result()
+            await reader.consumer.place({TP(topic, 0): 20})
+            epoch = reader.shelf.epochs[0]
+            await reader.until(lambda: reader.messages[-1].fetched.epoch == epoch)
+            first = next(m.fetched for m in reader.messages if m.fetched.epoch == epoch)
+            assert first.begin == 20 and first.batch.offsets[0] == 40
+
+    asyncio.run(check())
