@@ -109,6 +109,11 @@ class Recorder:
             return self._record(manifest, progress, stop)
         except KafkaException as error:
             raise BrokerError(f"cannot record: {error.args[0].str()}") from error
+        except OSError as error:
+            raise RecordingError(
+                f"cannot write to {self._recording.path}: {error.strerror or error}",
+                remedy="make room and run the same command again: it resumes",
+            ) from error
         finally:
             self._consumer.close()
 
@@ -231,12 +236,6 @@ class Recorder:
             next_offset=_place(messages[-1])[2] + 1,
         )
         table = with_schema_columns(part.topic, to_table(batch))
-        try:
-            entry = self._recording.write(part.topic, part.partition, table, batch.next_offset)
-            manifest.files.append(entry)
-            self._recording.save(manifest)
-        except OSError as error:
-            raise RecordingError(
-                f"cannot write to {self._recording.path}: {error.strerror or error}",
-                remedy="make room and run the same command again: it resumes",
-            ) from error
+        entry = self._recording.write(part.topic, part.partition, table, batch.next_offset)
+        manifest.files.append(entry)
+        self._recording.save(manifest)
