@@ -39,7 +39,7 @@ from streams.schema import Reject
 from streams.state import Arena
 from streams.store import Commit, Store
 
-TRIM_ENTRIES: Final = 8
+TRIM_ENTRIES: Final = 16
 """Delivered entries of a partition left in the store's outbox until one call drops them all: a
 trim costs a disk sync, and a repeat after a crash costs a few messages that readers drop."""
 TRIM_BYTES: Final = 1_048_576

@@ -231,10 +231,11 @@ def test_one_partition_is_trimmed_at_a_time_unless_it_holds_much(
     for number in range(TRIM_ENTRIES):
         case.round.run([[payments(0, number, 1)], [payments(1, number, 1)]])
     assert sorted(len(each.sent) for each in held.values()) == [0, TRIM_ENTRIES]
-    case.round.run([[payments(0, 8, 1)], [payments(1, 8, 1)]])
+    at = TRIM_ENTRIES
+    case.round.run([[payments(0, at, 1)], [payments(1, at, 1)]])
     assert sorted(len(each.sent) for each in held.values()) == [0, 1]
     monkeypatch.setattr("streams.live.agents.TRIM_BYTES", 10)
-    case.round.run([[payments(0, 9, 1)], [payments(1, 9, 1)]])
+    case.round.run([[payments(0, at + 1, 1)], [payments(1, at + 1, 1)]])
     assert [each.sent for each in held.values()] == [[], []]
 
 
