@@ -117,7 +117,7 @@ def frozen_between_compute_and_commit(
     return zombies
 
 
-REFUSALS = ("giving the partition up", "reading the state again")
+REFUSALS = ("giving the partition up", "reading the state again", "not let go in order")
 
 
 def _told(zombie: Worker) -> bool:
