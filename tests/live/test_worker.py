@@ -7,7 +7,6 @@ import time
 import urllib.request
 from pathlib import Path
 
-import orjson
 import redis
 
 from streams.dev import kafka as kafka_server
@@ -16,7 +15,7 @@ from streams.live.failpoint import KILLED, STEPS
 from tests.certificates import Certificates
 from tests.conftest import PASSWORD, USER
 from tests.live.reading import contents, publish, settings_for
-from tests.live.workers import check_scores, payments, scored, team
+from tests.live.workers import check_scores, names_scored, payments, scored, team
 
 
 def test_two_workers_share_the_work_and_leave_in_order(
@@ -68,9 +67,10 @@ def test_a_killed_worker_loses_nothing_and_its_partitions_move(
         two.signal(signal.SIGKILL)
         killed = time.monotonic()
         publish(settings, payments(300, 4, begin=300))
-        one.until(lambda: scored(settings) >= 600, 60)
+        # What the dead one had delivered may come twice: names are counted, not messages.
+        one.until(lambda: scored(settings) >= 600 and len(names_scored(settings)) == 600, 60)
         assert time.monotonic() - killed < settings.kafka.session_timeout_ms / 1000 + 20
-        one.until(lambda: len(check_scores(settings, 600)) == 600, 10)
+    check_scores(settings, 600)
 
 
 def test_a_frozen_worker_wakes_up_fenced(
@@ -129,11 +129,8 @@ def test_a_message_that_kills_every_worker_is_put_aside(
     (dead,) = contents(settings, "transactions.dlq")
     headers = dict(dead.headers() or ())
     assert headers["reason"] == b"quarantined" and headers["offset"] == b"57"
-    assert dead.value() == b"" and dead.key() is None, "nobody looked for card numbers in it"
-    names = {
-        orjson.loads(each.value() or b"")["transaction_id"] for each in contents(settings, "scores")
-    }
-    assert names == {f"t{number}" for number in range(120)} - {"t57"}
+    assert dead.value() == payments(100, 1)[57][2], "as it came, to be looked at"
+    assert names_scored(settings) == {f"t{number}" for number in range(120)} - {"t57"}
 
 
 def test_an_empty_redis_is_refused_when_the_group_has_worked(

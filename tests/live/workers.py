@@ -155,3 +155,10 @@ def scored(settings: Settings) -> int:
     """How many scores are on Kafka, copies included."""
 
     return sum(ends(settings, "scores").values())
+
+
+def names_scored(settings: Settings) -> set[str]:
+    """The transactions that have a score."""
+    return {
+        orjson.loads(sent.value() or b"")["transaction_id"] for sent in contents(settings, "scores")
+    }
