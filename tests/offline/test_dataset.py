@@ -77,7 +77,9 @@ def test_jobs_and_batches_leave_no_trace(source: RecordingSource, tmp_path: Path
 
 
 def test_a_source_without_accepted_events(tmp_path: Path) -> None:
-    files = world.stream(tmp_path / "s", events=50, faults=1.0)
-    source = RecordingSource(open_source(*files, tmp_path).location())
+    # A transaction without an id: it can be published, and the service refuses it.
+    file = tmp_path / "refused.jsonl"
+    file.write_text('{"schema_version": 1, "account_id": "a", "event_time": 1735689600000}\n')
+    source = RecordingSource(open_source(file, None, tmp_path).location())
     with pytest.raises(ConfigError, match="no accepted transaction"):
         dataset(job(source, tmp_path / "d"))
