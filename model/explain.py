@@ -80,20 +80,18 @@ def without(scorer: Scorer, batch: ScoringBatch, group: str) -> ScoringBatch:
 
 
 def contributions(scorer: Scorer, batch: ScoringBatch) -> list[dict[str, float]]:
-    """Per row, the calibrated log-odds that each group adds: positive speaks for fraud."""
+    """Per row, the log-odds that each group adds: positive speaks for fraud.
+
+    Before calibration: its line is flat at the top, where a sure fraud would have no reason.
+    """
     if not len(batch):
         return []
-    base = _log_odds(scorer.score(batch))
+    base = scorer.logits(batch).astype(np.float64)
     found = {
-        group: base - _log_odds(scorer.score(without(scorer, batch, group)))
+        group: base - scorer.logits(without(scorer, batch, group)).astype(np.float64)
         for group in groups_of(scorer)
     }
     return [{group: float(v[i]) for group, v in found.items()} for i in range(len(batch))]
-
-
-def _log_odds(p: NDArray[np.float64]) -> NDArray[np.float64]:
-    p = np.clip(p, 1e-12, 1 - 1e-12)
-    return np.asarray(np.log(p / (1 - p)))
 
 
 def vectors(model: Transformer, dataset: Dataset, rows: NDArray[np.int64]) -> NDArray[np.float32]:
