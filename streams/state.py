@@ -20,6 +20,7 @@ when the current batch alone is too large the arrays grow beyond the capacity.
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Final, cast
@@ -65,6 +66,8 @@ class Arena:
         self._names: list[str | None] = []
         self._free: list[int] = []
         self._clock = 0
+        self._asked: Sequence[str] = ()
+        self._asked_slots = np.empty(0, np.int32)
         self._seen = np.empty(0, np.int64)
         self.cells = _cells(0, 0)
         self._grow(self.capacity, self.capacity)
@@ -90,8 +93,10 @@ class Arena:
     def missing(self, accounts: Sequence[str]) -> list[str]:
         """The accounts to load before `apply`, each once. Those held stay until the next call."""
         self._clock += 1
-        held = self._slot_of
-        slots = np.array([held.get(account, -1) for account in accounts], np.int64)
+        slots = np.fromiter(
+            map(self._slot_of.get, accounts, itertools.repeat(-1)), np.int32, len(accounts)
+        )
+        self._asked, self._asked_slots = accounts, slots
         present = slots >= 0
         self._seen[slots[present]] = self._clock
         self.hits += int(present.sum())
@@ -132,9 +137,12 @@ class Arena:
 
     def slots(self, accounts: Sequence[str]) -> NDArray[np.int32]:
         """The slot of each account, int32 [n]. All must be held."""
-        return np.fromiter(
-            map(self._slot_of.__getitem__, accounts), dtype=np.int32, count=len(accounts)
-        )
+        if accounts is not self._asked:
+            return np.fromiter(map(self._slot_of.__getitem__, accounts), np.int32, len(accounts))
+        # The very list of the last `missing`: whoever was there then has kept its slot.
+        for i in np.flatnonzero(self._asked_slots < 0).tolist():
+            self._asked_slots[i] = self._slot_of[accounts[i]]
+        return self._asked_slots
 
     def make_room_for_blocks(self, blocks: int) -> None:
         """Called by `apply` when the pool runs low in the middle of a batch."""

@@ -139,7 +139,9 @@ def meet(
     w2, w3 = events.words[i, 2], events.words[i, 3]
     blocks, chain = cells.blocks, cells.chain
     flags, count, start, _ = unpack_state(cells.heads[slot, 0])
-    ids, places, countries, devices, amounts = compare(blocks, chain, slot, count, w1, w2, w3)
+    ids, places, countries, devices, amounts, declined = compare(
+        blocks, chain, slot, count, w1, w2, w3
+    )
     if ids != ZERO:
         results.status[i] = verdict(blocks, chain, slot, ids, w2)
         if keep:
@@ -159,7 +161,8 @@ def meet(
     before.notes[at, SEEN_DEVICE] = popcount((rows_of(devices, start, count) << later) & seen)
     before.notes[at, SAME_AMOUNT] = popcount((rows_of(amounts, start, count) << later) & seen)
     before.notes[at, LAST_TIME] = ring_time(cells, slot, start, kept - 1) if kept > 0 else -1
-    walk(before, at, blocks, chain, slot, start, kept, t)
+    declined = (rows_of(declined, start, count) << later) & seen
+    walk(before, at, blocks, chain, slot, start, kept, t, declined)
     if flags & OVERFLOWED != 0:
         oldest = ring_time(cells, slot, start, 0)
         results.edge[i] = look_behind(cells, before, at, slot, t, oldest, kept, late)

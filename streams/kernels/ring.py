@@ -24,6 +24,9 @@ import numpy as np
 
 from model.inputs import (
     AMOUNT_SHIFT,
+    AUTH_MASK,
+    AUTH_RESPONSES,
+    AUTH_SHIFT,
     COUNTRY_MASK,
     COUNTRY_SHIFT,
     COUNTS_SHIFT,
@@ -62,6 +65,8 @@ _K3 = np.uint64(0x589965CC75374CC3)
 NEWEST_BIT = np.uint64(1 << 63)
 
 ZERO, ONE = np.uint64(0), np.uint64(1)
+_RESPONSE = np.uint64(AUTH_MASK << AUTH_SHIFT | 1 << COUNTS_SHIFT)
+_DECLINED = np.uint64((AUTH_RESPONSES.index("declined") + 1) << AUTH_SHIFT | 1 << COUNTS_SHIFT)
 _BYTE = np.uint64(255)
 _TIME = np.uint64(TIME_SHIFT)
 _AMOUNT = np.uint64(AMOUNT_SHIFT)
@@ -158,9 +163,11 @@ def rows_of(places: Word, head: Int, count: Int) -> Word:
 @kernel
 def compare(
     blocks: Words, chain: Ints, slot: Int, count: Int, w1: Word, w2: Word, w3: Word
-) -> tuple[Word, Word, Word, Word, Word]:
-    """The ring places whose events share the event's id, place, country, device, amount."""
+) -> tuple[Word, Word, Word, Word, Word, Word]:
+    """The ring places whose events share the event's id, place, country, device, amount; and those
+    of declined payments."""
     ids, places, countries, devices, amounts = ZERO, ZERO, ZERO, ZERO, ZERO
+    declined = ZERO
     for part in range((count + 15) >> 4):
         block = chain[slot, part]
         for e in range(16):
@@ -171,8 +178,10 @@ def compare(
             countries |= bit if country_of(other) == ZERO else ZERO
             devices |= bit if other & _DEVICE_MASK == ZERO else ZERO
             amounts |= bit if amount_of(blocks[block, 16 + e] ^ w1) == ZERO else ZERO
+            declined |= bit if blocks[block, e] & _RESPONSE == _DECLINED else ZERO
     used = ~ZERO >> np.uint64(HISTORY - count) if count > 0 else ZERO
-    return ids & used, places & used, countries & used, devices & used, amounts & used
+    ids, places, countries = ids & used, places & used, countries & used
+    return ids, places, countries, devices & used, amounts & used, declined & used
 
 
 @outline

@@ -15,7 +15,7 @@ import math
 import numpy as np
 
 from model import inputs
-from model.inputs import AUTH_RESPONSES, HISTORY
+from model.inputs import HISTORY
 from streams.features import AGGREGATES, WINDOWS_MS
 from streams.kernels.cells import (
     DECLINED_1H,
@@ -29,6 +29,7 @@ from streams.kernels.record import (
     Floats,
     Int,
     Ints,
+    Word,
     Words,
     kernel,
     multiply,
@@ -43,9 +44,6 @@ WINDOWS = len(LENGTHS)
 HOUR_WINDOW, DAY_WINDOW = 2, 3
 """Windows in which declined payments are counted."""
 
-_AUTH_SHIFT = np.uint64(inputs.AUTH_SHIFT)
-_AUTH_MASK = np.uint64(inputs.AUTH_MASK)
-_DECLINED = np.uint64(AUTH_RESPONSES.index("declined") + 1)
 _TIME = np.uint64(inputs.TIME_SHIFT)
 _2_TO_32 = np.uint64(2**32)
 
@@ -55,23 +53,37 @@ assert list(WINDOWS_MS)[HOUR_WINDOW : DAY_WINDOW + 1] == ["1h", "24h"]
 
 @kernel
 def walk(
-    before: Before, at: Int, blocks: Words, chain: Ints, slot: Int, head: Int, kept: Int, t: Int
+    before: Before,
+    at: Int,
+    blocks: Words,
+    chain: Ints,
+    slot: Int,
+    head: Int,
+    kept: Int,
+    t: Int,
+    declined: Word,
 ) -> None:
-    """Aggregates of all windows [t - W, t] over the first `kept` events of a ring."""
+    """Aggregates of all windows [t - W, t] over the first `kept` events of a ring.
+
+    `declined`: the rows of declined payments.
+    """
     lasts, last_countries = before.trail[at, LAST_PLACE], before.trail[at, LAST_COUNTRY]
     count, total, big, small, least, most = ZERO, ZERO, ZERO, ZERO, ~ZERO, ZERO
-    declined, i = 0, kept - 1
+    place = (head + kept - 1) & (HISTORY - 1)
+    block, left = chain[slot, place >> 4], kept
     for w in range(WINDOWS):
         start = np.uint64(t - LENGTHS[w]) << _TIME
-        while i >= 0:
-            block, e = at_place(chain, slot, (head + i) & (HISTORY - 1))
-            w0 = blocks[block, e]
+        while left > 0:
+            w0, w1 = blocks[block, place & 15], blocks[block, 16 + (place & 15)]
             if w0 < start:
                 break
-            i -= 1
+            left -= 1
+            place = (place - 1) & (HISTORY - 1)
+            if place & 15 == 15:
+                block = chain[slot, place >> 4]
             if not counts(w0):
                 continue
-            amount = amount_of(blocks[block, 16 + e])
+            amount = amount_of(w1)
             low = amount * amount
             if amount >= _2_TO_32:
                 high, low = multiply(amount, amount)
@@ -82,19 +94,18 @@ def walk(
             big += ONE if small < low else ZERO
             least = min(least, amount)
             most = max(most, amount)
-            declined += (w0 >> _AUTH_SHIFT) & _AUTH_MASK == _DECLINED
         before.windows[at, w, 0] = count
         before.windows[at, w, 1] = total
         before.windows[at, w, 2] = big
         before.windows[at, w, 3] = small
         before.windows[at, w, 4] = least
         before.windows[at, w, 5] = most
-        before.windows[at, w, 6] = bits_from(lasts, HISTORY - kept + i + 1)
-        before.windows[at, w, 7] = bits_from(last_countries, HISTORY - kept + i + 1)
+        before.windows[at, w, 6] = bits_from(lasts, HISTORY - kept + left)
+        before.windows[at, w, 7] = bits_from(last_countries, HISTORY - kept + left)
         if w == HOUR_WINDOW:
-            before.notes[at, DECLINED_1H] = declined
+            before.notes[at, DECLINED_1H] = bits_from(declined, HISTORY - kept + left)
         if w == DAY_WINDOW:
-            before.notes[at, DECLINED_24H] = declined
+            before.notes[at, DECLINED_24H] = bits_from(declined, HISTORY - kept + left)
 
 
 @outline
