@@ -6,8 +6,8 @@ Goals: at most 400 ns for the windows, and at least 5 times cheaper than polars.
 The task is the same for all: for every event the count, sum, mean, deviation, minimum, maximum and
 number of merchants of its account over 1 m, 5 m, 1 h, 24 h, 7 d and 30 d before it. Ours goes event
 by event in micro-batches and keeps the records that a restart needs. Polars and pandas get the
-whole table at once; they see the accounts of a share of the stream only, with all their events, since
-they take so long. Where our windows are exact, the results are compared.
+whole table at once; they see the accounts of a share of the stream only, with all their events,
+since they take so long. Where our windows are exact, the results are compared.
 """
 
 from __future__ import annotations
