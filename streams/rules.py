@@ -254,7 +254,11 @@ def _number_holds(condition: Condition, batch: RuleInput) -> Mask:
     if condition.op is Op.EXISTS:
         return given if condition.value else ~given
     if condition.op in (Op.IN, Op.NOT_IN):
-        values = np.array(sorted(condition.value), column.dtype)
+        wanted = sorted(condition.value)
+        if column.dtype.kind == "i":
+            # As an integer 0.1 would be 0, and found.
+            wanted = [value for value in wanted if float(value).is_integer()]
+        values = np.array(wanted, column.dtype)
         return given & np.isin(column, values, invert=condition.op is Op.NOT_IN)
     # A feature is compared in its own type, so that `eq 0.1` means the float32 nearest to 0.1.
     value = column.dtype.type(condition.value) if column.dtype == np.float32 else condition.value

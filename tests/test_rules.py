@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from streams.lists import NamedList
@@ -123,6 +123,10 @@ rows = st.lists(
 
 
 @settings(max_examples=200, deadline=None)
+@example(
+    [({"amount": 0, "event_time": 0, "currency": "m1"}, [0.0, 0.0], 0.0)],
+    [([Condition("amount", Op.IN, frozenset((0.1,)))], [])],
+)
 @given(
     rows,
     st.lists(
