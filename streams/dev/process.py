@@ -67,9 +67,10 @@ def identity(pid: int) -> str | None:
             fields = stat.read_text("utf-8", "replace").rpartition(")")[2].split()
         except (FileNotFoundError, ProcessLookupError):
             return None
-        state, start_ticks = fields[0], fields[19]
+        state, threads, start_ticks = fields[0], int(fields[17]), fields[19]
         boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
-        return None if state in "ZX" else f"{boot}:{start_ticks}"
+        # While other threads of a killed process end, they still hold its ports and files.
+        return None if state in "ZX" and threads <= 1 else f"{boot}:{start_ticks}"
     shown = subprocess.run(
         ["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False
     )
