@@ -194,13 +194,20 @@ async def serve(worker: Worker, ready: Callable[[], None] = lambda: None) -> Bas
             await asyncio.wait_for(_let_go(worker), STOP_TIMEOUT_S)
         except TimeoutError:
             _logger.warning("did not stop in %.0f s; what goes on is left", STOP_TIMEOUT_S)
+        except Exception as error:
+            # Parts of Faust that broke with the rest must not hide what broke first.
+            if reason is None:
+                raise
+            _logger.info("while stopping: %s", error)
         watchdog.stop()
     return reason
 
 
 async def _let_go(worker: Worker) -> None:
-    await worker.app.stop()
-    await worker.intake.leave()
+    try:
+        await worker.app.stop()
+    finally:
+        await worker.intake.leave()
 
 
 def _signs(worker: Worker) -> Signs:

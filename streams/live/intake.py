@@ -17,6 +17,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any, Final, Protocol, TypeVar
 
 from faust.types import TP
@@ -102,12 +103,20 @@ class Intake:
         """Take partitions over; answer where to read each from."""
         names = {tp.partition: tp for tp in log}
         found = await self._in_thread(
-            self._partitions.claim, {tp.partition: known for tp, known in log.items()}
+            self._partitions.claim,
+            {tp.partition: self._witnessed(tp, known) for tp, known in log.items()},
         )
         for tp in log:
             self.given_up.pop(tp, None)
         self.assigned = True
         return {names[partition]: offset for partition, offset in found.items()}
+
+    def _witnessed(self, tp: TP, log: LogRange) -> LogRange:
+        """What this worker itself applied bears witness before the group has committed it."""
+        own = self._applied.get(tp)
+        if own is None:
+            return log
+        return replace(log, committed=own if log.committed is None else max(own, log.committed))
 
     async def placed(self, positions: Mapping[TP, int], epoch: int) -> None:
         """From now on ranges of these partitions carry `epoch`, and the first begins here."""

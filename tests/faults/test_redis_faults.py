@@ -26,7 +26,8 @@ def test_redis_put_back(place: Place, seeds: Iterator[int], tally: Tally) -> Non
 
 def test_redis_emptied(place: Place, seeds: Iterator[int], tally: Tally) -> None:
     with tally("F6", "Redis comes back empty: refused") as row:
-        row.count(redis_faults.emptied(place, next(seeds)))
+        for witnessed in (True, False, True):
+            row.count(redis_faults.emptied(place, next(seeds), witnessed))
 
 
 def test_redis_full(place: Place, seeds: Iterator[int], tally: Tally) -> None:

@@ -52,14 +52,16 @@ class Watch:
             if isinstance(answer, Exception):
                 continue
             offset, token = (int(each or 0) for each in answer)
-            before = self._last.get(partition, (0, 0))
+            before = self._last.get(partition)
+            self._last[partition] = (offset, token)
+            if before is None:
+                continue  # the first look, and the first after a rollback, sees no move
             if offset < before[0]:
                 self.went_back.append(f"partition {partition} went from {before[0]} to {offset}")
             if token < before[1]:
                 self.went_back.append(f"the token of partition {partition} went back")
             if offset != before[0]:
                 self.moves.append((now, partition, offset))
-            self._last[partition] = (offset, token)
 
     def rollback(self) -> None:
         """Redis was put back by the run itself: what was seen before does not bind."""

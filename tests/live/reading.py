@@ -69,6 +69,18 @@ def ends(settings: Settings, name: str) -> dict[int, int]:
         consumer.close()
 
 
+def committed(settings: Settings) -> dict[int, int]:
+    """What the group has committed to Kafka, per partition of `transactions`."""
+    topic = settings.topic("transactions")
+    consumer = Consumer(confluent_config(settings, {"group.id": settings.kafka.group}))
+    try:
+        wanted = [TopicPartition(topic, number) for number in range(settings.topics.partitions)]
+        found = consumer.committed(wanted, timeout=PATIENCE_S)
+        return {each.partition: each.offset for each in found if each.offset >= 0}
+    finally:
+        consumer.close()
+
+
 def contents(settings: Settings, name: str) -> list[Message]:
     """All that a topic of the schema holds now."""
     last = ends(settings, name)
