@@ -29,7 +29,7 @@ from model.errors import DatasetError
 from model.fold import fold
 from model.inputs import HISTORY, ScoringBatch
 from model.kernel import kernel_of
-from model.loop import Progress, Recipe, Source, Tell, train
+from model.loop import Progress, Recipe, Source, Tell, Watch, train
 from model.score import calibrate as to_probability
 from model.transformer import Chunk, Shape, Transformer
 
@@ -167,6 +167,7 @@ def fit(
     tell: Tell = lambda _: None,
     checkpoint: Path | None = None,
     device: str = "cpu",
+    watch: Watch = lambda step, told: None,
 ) -> Fit:
     """Train one model; the judging block's average precision says when it was best."""
     label = np.asarray(dataset.label)
@@ -179,7 +180,7 @@ def fit(
         return metrics.average_precision(y, logits_of(current, dataset, judge_rows).astype(float))
 
     loss = fraud_loss(label, chosen.fit)
-    progress = train(model, source, chosen.fit, loss, recipe, judge, tell, checkpoint)
+    progress = train(model, source, chosen.fit, loss, recipe, judge, tell, checkpoint, watch=watch)
     model = model.cpu()
     return Fit(model, progress, judge_rows, logits_of(model, dataset, judge_rows))
 
@@ -254,10 +255,16 @@ def seeds(
     count: int,
     base: Bundle | None = None,
     tell: Tell = lambda _: None,
+    checkpoint: Path | None = None,
+    device: str = "cpu",
+    watch: Watch = lambda step, told: None,
 ) -> list[Fit]:
     """The same fit from several seeds, best first by the judging block."""
-    found = [
-        fit(dataset, chosen, shape, replace(recipe, seed=recipe.seed + k), base, tell)
-        for k in range(count)
-    ]
+
+    def one(seed: int) -> Fit:
+        path = None if checkpoint is None else checkpoint.with_name(f"{checkpoint.name}.{seed}")
+        current = replace(recipe, seed=seed)
+        return fit(dataset, chosen, shape, current, base, tell, path, device, watch)
+
+    found = [one(recipe.seed + k) for k in range(count)]
     return sorted(found, key=lambda one: -one.progress.best)

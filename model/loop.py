@@ -12,9 +12,10 @@ cross accounts and nothing is padded.
 from __future__ import annotations
 
 import math
+import pickle
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model import tokens
+from model import processes, tokens
 from model.data import Dataset
+from model.errors import DatasetError
 from model.transformer import Chunk, Transformer
 
 Rows = NDArray[np.int64]
@@ -119,6 +121,8 @@ class Recipe:
 Loss = Callable[[Transformer, Chunk, Rows], Tensor]
 Judge = Callable[[Transformer, int], float]
 Tell = Callable[[str], None]
+Watch = Callable[[int, dict[str, float]], None]
+"""Called after each step with its number and what is known: loss; at times judged and left_s."""
 
 
 @dataclass
@@ -174,6 +178,10 @@ class Average:
         self.values = {k: v.detach().clone() for k, v in model.state_dict().items()}
         self._moving = [name for name, _ in model.named_parameters()]
 
+    def device(self) -> str:
+        """Where the weights are."""
+        return str(next(iter(self.values.values())).device)
+
     def update(self, model: torch.nn.Module) -> None:
         self.count += 1
         rate = min(self.rate, 1 - 1 / (1 + self.count / 10))
@@ -192,53 +200,51 @@ def train(
     tell: Tell = lambda _: None,
     checkpoint: Path | None = None,
     extra: torch.nn.Module | None = None,
+    watch: Watch = lambda step, told: None,
 ) -> Progress:
     """Fit `model` in place; it ends with the best averaged weights by `judge`, else the last.
 
     `extra` holds further parameters of the loss (heads), trained alongside. With `checkpoint` the
-    run is saved at every evaluation and goes on from there when called again.
+    run is saved at every evaluation and goes on from there when called again, to the same result
+    as without the break. Raises DatasetError when the checkpoint is of another run.
     """
     whole = torch.nn.ModuleList([model] if extra is None else [model, extra])
     optimiser = torch.optim.AdamW(groups_of(whole, recipe), betas=(0.9, 0.98))
     rates = [g["lr"] for g in optimiser.param_groups]
     average = Average(whole, recipe.average)
     progress, best = Progress(), {k: v.clone() for k, v in whole.state_dict().items()}
-    if checkpoint is not None and checkpoint.exists():
-        progress, best = _resume(checkpoint, whole, optimiser, average)
-    rng = np.random.default_rng([recipe.seed, progress.step])
-    torch.manual_seed(recipe.seed * 1_000_003 + progress.step)
+    rng = np.random.default_rng([recipe.seed, 0])
+    torch.manual_seed(recipe.seed * 1_000_003 + processes.number())
     starts = _starts(chosen, recipe, rng)
+    run = {**{k: v for k, v in asdict(recipe).items() if k != "steps"}, "rows": len(source)}
+    if checkpoint is not None and checkpoint.exists():
+        progress, best = _resume(checkpoint, whole, optimiser, average, run)
+        for _ in range(progress.step):
+            next(starts)
     every = recipe.every or max(recipe.steps // 10, 1)
     model.event_dropout, model.feature_dropout = recipe.event_dropout, recipe.feature_dropout
     began, first = time.monotonic(), progress.step
     total = 0.0
     while progress.step < recipe.steps:
-        whole.train()
         scale = _pace(progress.step / recipe.steps, recipe.warmup)
         for group, rate in zip(optimiser.param_groups, rates, strict=True):
             group["lr"] = rate * scale
-        chunk, rows = source.chunk(next(starts), recipe.chunk)
-        value = loss(model, chunk, rows)
-        optimiser.zero_grad(set_to_none=True)
-        value.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(whole.parameters(), recipe.clip)
-        optimiser.step()
+        mine = next(starts)[processes.number() :: processes.count()]
+        value = _step(model, whole, source.chunk(mine, recipe.chunk), loss, optimiser, recipe.clip)
         average.update(whole)
-        total += float(value.detach())
+        total += value
         progress.step += 1
+        told = {"loss": value}
         if progress.step % every and progress.step < recipe.steps:
+            watch(progress.step, told)
             continue
         mean, total = total / ((progress.step - 1) % every + 1), 0.0
         spent = time.monotonic() - began
         left = spent / (progress.step - first) * (recipe.steps - progress.step)
         line = f"step {progress.step}/{recipe.steps} loss {mean:.5f} left {left:.0f} s"
         if judge is not None:
-            now = {k: v.clone() for k, v in whole.state_dict().items()}
-            whole.load_state_dict(average.values)
-            whole.eval()
-            with torch.no_grad():
-                score = judge(model, progress.step)
-            whole.load_state_dict(now)
+            score = _judged(whole, average, lambda: judge(model, progress.step), source.device)
+            told["judged"] = score
             progress.history.append((progress.step, score))
             line += f" judged {score:.5f}"
             if score > progress.best:
@@ -246,12 +252,46 @@ def train(
                 best = {k: v.clone() for k, v in average.values.items()}
         else:
             best = average.values
-        tell(line)
+        watch(progress.step, {**told, "left_s": left})
+        if processes.number() == 0:
+            tell(line)
         if checkpoint is not None:
-            _save(checkpoint, whole, optimiser, average, progress, best)
+            _save(checkpoint, whole, optimiser, average, progress, best, run)
     whole.load_state_dict(best)
     whole.eval()
     return progress
+
+
+def _step(
+    model: Transformer,
+    whole: torch.nn.Module,
+    given: tuple[Chunk, Rows],
+    loss: Loss,
+    optimiser: torch.optim.Optimizer,
+    clip: float,
+) -> float:
+    """One update; returns the loss."""
+    whole.train()
+    value = loss(model, *given)
+    optimiser.zero_grad(set_to_none=True)
+    value.backward()  # type: ignore[no-untyped-call]
+    processes.average_gradients(whole.parameters())
+    torch.nn.utils.clip_grad_norm_(whole.parameters(), clip)
+    optimiser.step()
+    return float(value.detach())
+
+
+def _judged(
+    whole: torch.nn.Module, average: Average, judge: Callable[[], float], device: str
+) -> float:
+    """What the first process's judge says of the averaged weights; the current ones stay."""
+    now = {k: v.clone() for k, v in whole.state_dict().items()}
+    whole.load_state_dict(average.values)
+    whole.eval()
+    with torch.no_grad():
+        score = judge() if processes.number() == 0 else 0.0
+    whole.load_state_dict(now)
+    return processes.from_first(score, device)
 
 
 def _save(
@@ -261,7 +301,11 @@ def _save(
     average: Average,
     progress: Progress,
     best: dict[str, Tensor],
+    run: dict[str, Any],
 ) -> None:
+    random = processes.random_states()
+    if processes.number() != 0:
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     made = path.with_suffix(".part")
     torch.save(
@@ -272,6 +316,8 @@ def _save(
             "count": average.count,
             "progress": progress.__dict__,
             "best": best,
+            "random": random,
+            "run": run,
         },
         made,
     )
@@ -279,10 +325,24 @@ def _save(
 
 
 def _resume(
-    path: Path, model: torch.nn.Module, optimiser: torch.optim.Optimizer, average: Average
+    path: Path,
+    model: torch.nn.Module,
+    optimiser: torch.optim.Optimizer,
+    average: Average,
+    run: dict[str, Any],
 ) -> tuple[Progress, dict[str, Tensor]]:
-    saved = torch.load(path, weights_only=True)
-    model.load_state_dict(saved["model"])
-    optimiser.load_state_dict(saved["optimiser"])
+    remedy = "delete it, or name another file"
+    try:
+        saved = torch.load(path, weights_only=True, map_location=average.device())
+        other = {k: v for k, v in saved["run"].items() if run.get(k) != v}
+        if other:
+            raise DatasetError(f"checkpoint {path} is of a run with {other}", remedy=remedy)
+        model.load_state_dict(saved["model"])
+        optimiser.load_state_dict(saved["optimiser"])
+        random = saved["random"][processes.number()].cpu()
+    except (RuntimeError, KeyError, IndexError, EOFError, pickle.UnpicklingError) as error:
+        said = str(error).splitlines()[0] if str(error) else repr(error)
+        raise DatasetError(f"checkpoint {path} does not fit: {said}", remedy=remedy) from None
     average.values, average.count = saved["average"], saved["count"]
+    torch.set_rng_state(random)
     return Progress(**saved["progress"]), saved["best"]

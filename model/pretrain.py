@@ -27,7 +27,7 @@ from torch.nn import functional
 
 from model import tokens
 from model.data import Dataset
-from model.loop import Recipe, Rows, Source, Tell, train
+from model.loop import Recipe, Rows, Source, Tell, Watch, train
 from model.transformer import Chunk, Shape, Transformer
 
 TARGETS: Final = {"kind": 64, "way": 64, "amount": 64, "mcc": 512, "country": 680, "gap": 64}
@@ -119,6 +119,7 @@ def pretrain(
     tell: Tell = lambda _: None,
     checkpoint: Path | None = None,
     device: str = "cpu",
+    watch: Watch = lambda step, told: None,
 ) -> Pretrained:
     """Fit on the chosen rows (events before some moment). Features only set the knots."""
     torch.manual_seed(recipe.seed)
@@ -136,7 +137,7 @@ def pretrain(
             total = total + (nats * counted).sum() / counted.sum().clamp(min=1)
         return total / len(TARGETS)
 
-    train(model, source, chosen, loss, recipe, None, tell, checkpoint, extra=heads)
+    train(model, source, chosen, loss, recipe, None, tell, checkpoint, heads, watch)
     nats = surprise_of_chunks(model, heads, source, rows[-4_096:])
     return Pretrained(model.cpu(), heads.cpu(), nats)
 

@@ -56,8 +56,8 @@ class Shape:
 
 PRESETS = {
     "small": Shape(),
-    "base": Shape(width=256, layers=6, heads=8, key=32, value=64, hidden=1024, event=128),
-    "large": Shape(width=512, layers=10, heads=16, key=32, value=64, hidden=2048, event=256),
+    "base": Shape(width=256, layers=4, heads=8, key=32, value=64, hidden=1024, event=128),
+    "large": Shape(width=512, layers=9, heads=16, key=32, value=64, hidden=2048, event=256),
 }
 
 

@@ -176,3 +176,45 @@ def test_calibration_rises_and_fits() -> None:
     assert np.abs(p - truth).mean() < 0.003
     assert (np.diff(p[np.argsort(logit, kind="stable")]) >= 0).all()
     assert calibrate.threshold_for_cost(1.0, 9.0) == pytest.approx(0.1)
+
+
+def test_a_broken_run_ends_as_an_unbroken_one(tmp_path: Path) -> None:
+    """Stopped by an error after a checkpoint, then called again: the same bits."""
+    whole = made.dataset(4, 60)
+    chosen = np.ones(len(whole), bool)
+    recipe = Recipe(steps=6, chunk=16, batch=4, every=2)
+
+    def weights(checkpoint: Path | None, watch: loop.Watch) -> list[torch.Tensor]:
+        found = pretrain.pretrain(whole, chosen, SMALL, recipe, checkpoint=checkpoint, watch=watch)
+        return [*found.model.state_dict().values(), *found.heads.state_dict().values()]
+
+    def dies(step: int, told: dict[str, float]) -> None:
+        if step == 3:
+            raise KeyboardInterrupt
+
+    seen: list[int] = []
+    unbroken = weights(None, lambda step, told: seen.append(step))
+    assert seen == [1, 2, 3, 4, 5, 6]
+    path = tmp_path / "run.pt"
+    with pytest.raises(KeyboardInterrupt):
+        weights(path, dies)
+    seen.clear()
+    again = weights(path, lambda step, told: seen.append(step))
+    assert seen == [3, 4, 5, 6]
+    for a, b in zip(unbroken, again, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_foreign_or_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
+    whole = made.dataset(4, 60)
+    chosen = np.ones(len(whole), bool)
+    path = tmp_path / "run.pt"
+    recipe = Recipe(steps=1, chunk=16, batch=4)
+    pretrain.pretrain(whole, chosen, SMALL, recipe, checkpoint=path)
+    with pytest.raises(DatasetError, match="seed"):
+        pretrain.pretrain(whole, chosen, SMALL, replace(recipe, seed=1), checkpoint=path)
+    with pytest.raises(DatasetError, match="does not fit"):
+        pretrain.pretrain(whole, chosen, replace(SMALL, event=32), recipe, checkpoint=path)
+    path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(DatasetError, match="does not fit"):
+        pretrain.pretrain(whole, chosen, SMALL, recipe, checkpoint=path)

@@ -1,0 +1,87 @@
+"""Training on several processes: who this one is, its share of a batch, gradients made equal.
+
+In: the environment that `torchrun` sets. Out: the same weights in every process. Does not know what
+is trained. Without `torchrun` there is one process and every function here does nothing.
+
+Each process cuts the same batches and keeps every n-th chunk of them; gradients are averaged before
+each step, so the weights stay the same bit for bit. The first process alone judges, speaks and
+writes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def count() -> int:
+    """Processes that train together."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def number() -> int:
+    """This process, from 0."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def join(wanted: str = "auto") -> str:
+    """Meet the other processes where `torchrun` started this one. Returns the device to train on.
+
+    `wanted`: auto (a GPU where there is one), cpu, or cuda.
+    """
+    cuda = wanted != "cpu" and torch.cuda.is_available()
+    place = int(os.environ.get("LOCAL_RANK", "0"))
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if cuda else "gloo")
+    if not cuda:
+        return "cpu"
+    torch.cuda.set_device(place)
+    return f"cuda:{place}"
+
+
+def leave() -> None:
+    """Wait for the others and part."""
+    if dist.is_initialized():
+        dist.barrier()
+        dist.destroy_process_group()
+
+
+def average_gradients(parameters: Iterable[Tensor]) -> None:
+    """Every process gets the mean of all processes' gradients; a missing one counts as zero."""
+    if count() == 1:
+        return
+    held = list(parameters)
+    for one in held:
+        if one.grad is None:
+            one.grad = torch.zeros_like(one)
+    grads = [one.grad for one in held if one.grad is not None]
+    flat = torch.cat([grad.reshape(-1) for grad in grads])
+    dist.all_reduce(flat)
+    flat /= count()
+    at = 0
+    for grad in grads:
+        grad.copy_(flat[at : at + grad.numel()].view_as(grad))
+        at += grad.numel()
+
+
+def from_first(value: float, device: str) -> float:
+    """The first process's number, in all of them."""
+    if count() == 1:
+        return value
+    held = torch.tensor([value], dtype=torch.float64, device=device)
+    dist.broadcast(held, 0)
+    return float(held[0])
+
+
+def random_states() -> list[Tensor]:
+    """The state of torch's generator in each process, in order."""
+    own = torch.get_rng_state()
+    if count() == 1:
+        return [own]
+    found: list[Tensor | None] = [None] * count()
+    dist.all_gather_object(found, own)
+    return [state for state in found if state is not None]
