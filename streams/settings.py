@@ -8,6 +8,7 @@ Does not know what any setting is used for; secrets are masked wherever it is pr
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 import tomllib
@@ -198,38 +199,53 @@ class Settings(BaseSettings):
         return f"{self.kafka.topic_prefix}{name}"
 
 
-def parse_flags(pairs: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """`section.name=value` strings to nested mappings; values are JSON where they parse as it.
+def parse_flags(pairs: Sequence[str]) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """`section.name=value` strings to nested mappings, and what is wrong with pairs of other form.
 
-    Raises ConfigError for a pair of another form.
+    null, lists and objects are JSON; all else stays text, which the setting's own type reads: a
+    password of digits is a password.
     """
     nested: dict[str, dict[str, Any]] = {}
+    problems = []
     for pair in pairs:
         path, sign, text = pair.partition("=")
         section, dot, name = path.partition(".")
         if not (sign and dot and section and name):
-            raise ConfigError(
-                f"cannot read setting {path!r}", remedy="write it as section.name=value"
-            )
+            problems.append(f"cannot read the flag {path!r}: write it as section.name=value")
+            continue
         try:
             value = json.loads(text)
         except json.JSONDecodeError:
             value = text
-        nested.setdefault(section, {})[name] = value
-    return nested
+        nested.setdefault(section, {})[name] = (
+            text if isinstance(value, bool | int | float) else value
+        )
+    return nested, problems
 
 
-def _environment_problems(environ: Mapping[str, str]) -> list[str]:
-    """Variables with our prefix that name no setting: pydantic would pass over them."""
-    problems = []
+def _unknown(section: str, name: str | None) -> str:
+    """What is said of a name that no setting has, with the nearest one."""
+    sections = Settings.model_fields
+    if name is None or section not in sections:
+        near = difflib.get_close_matches(section, sections, 1)
+        return "no such section" + (f"; did you mean {near[0]}?" if near else "")
+    known = getattr(sections[section].annotation, "model_fields", {})
+    near = difflib.get_close_matches(name, known, 1)
+    return "no such setting" + (f"; did you mean {section}.{near[0]}?" if near else "")
+
+
+def _environment_problems(environ: Mapping[str, str]) -> dict[tuple[str, str], str]:
+    """Variables with our prefix that name no setting, by section and name: pydantic would pass
+    over some of them."""
+    problems = {}
     for variable in sorted(environ):
         if not variable.startswith(PREFIX) or variable == f"{PREFIX}CONFIG":
             continue
         section, _, name = variable.removeprefix(PREFIX).lower().partition("__")
         field = Settings.model_fields.get(section)
-        known = field is not None and name in getattr(field.annotation, "model_fields", {})
-        if not known:
-            problems.append(f"environment variable {variable}: no such setting")
+        if field is None or name not in getattr(field.annotation, "model_fields", {}):
+            said = f"environment variable {variable}: {_unknown(section, name)}"
+            problems[section, name] = said
     return problems
 
 
@@ -261,33 +277,47 @@ def _data_dir(flags: Mapping[str, Mapping[str, Any]], document: Mapping[str, Any
     return Path(next((c for c in candidates if isinstance(c, str)), DEFAULT_DATA_DIR))
 
 
+def _read(file: Path | None) -> tuple[dict[str, Any], list[str]]:
+    """The settings file, where there is one, and what is wrong with it."""
+    from_environment = os.environ.get(f"{PREFIX}CONFIG")
+    named = file or (Path(from_environment) if from_environment else None)
+    path = named or Path(DEFAULT_FILE)
+    if named is None and not path.exists():
+        return {}, []
+    try:
+        return tomllib.loads(path.read_text("utf-8")), []
+    except FileNotFoundError:
+        return {}, [f"no configuration file at {path}"]
+    except OSError as error:
+        return {}, [f"cannot read {path}: {error.strerror or error}"]
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        return {}, [f"{path} is not TOML: {error}"]
+
+
 def load(file: Path | None = None, flags: Sequence[str] = ()) -> Settings:
     """Read the settings. `file` defaults to $FRAUDSTREAM_CONFIG, then ./fraudstream.toml if there.
 
     Raises ConfigError that lists every problem found in file, environment and flags.
     """
-    from_environment = os.environ.get(f"{PREFIX}CONFIG")
-    named = file or (Path(from_environment) if from_environment else None)
-    path = named or Path(DEFAULT_FILE)
-    document: dict[str, Any] = {}
-    if named is not None or path.exists():
-        try:
-            document = tomllib.loads(path.read_text("utf-8"))
-        except FileNotFoundError:
-            raise ConfigError(f"no configuration file at {path}") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path} is not TOML: {error}") from None
-    problems = _environment_problems(os.environ)
-    given = parse_flags(flags)
+    document, problems = _read(file)
+    given, unread = parse_flags(flags)
+    from_environment = _environment_problems(os.environ)
+    problems += [*from_environment.values(), *unread]
     local = _local_services(_data_dir(given, document))
+    settings: Settings | None = None
     try:
         sources: dict[str, Any] = {"_file": document, "_local": local, **given}
-        settings: Settings | None = Settings(**sources)
+        settings = Settings(**sources)
     except ValidationError as error:
         for fault in error.errors():
-            where = ".".join(str(part) for part in fault["loc"]) or "settings"
-            problems.append(f"{where}: {fault['msg']}")
-        settings = None
+            place = tuple(str(part) for part in fault["loc"])
+            said = fault["msg"].removeprefix("Value error, ")
+            if fault["type"] == "extra_forbidden":
+                section, name = (*place, None)[:2]
+                if (section, name or "") in from_environment:
+                    continue
+                said = _unknown(str(section), name)
+            problems.append(f"{'.'.join(place) or 'settings'}: {said}")
     if problems or settings is None:
         raise ConfigError(
             "configuration has {} problem{}:\n  {}".format(

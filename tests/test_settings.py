@@ -35,9 +35,15 @@ def test_every_problem_is_named_at_once(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("FRAUDSTREAM_RISK__DELAY_DAYS", "many")
     monkeypatch.setenv("FRAUDSTREAM_KAFKA__BOOTSTRAPP", "typo:9092")
     with pytest.raises(ConfigError) as caught:
-        load(file, flags=["decide.block=2"])
+        load(file, flags=["decide.block=2", "nonsense", "redis.tmeout_s=3"])
     message = str(caught.value)
+    assert message.count("BOOTSTRAPP") == 1
+    assert "bootstrapp:" not in message
     for named in (
+        "7 problems",
+        "'nonsense'",
+        "did you mean redis.timeout_s?",
+        "did you mean kafka.bootstrap?",
         "worker.batch_events",
         "no_such_section",
         "risk.delay_days",
@@ -45,6 +51,23 @@ def test_every_problem_is_named_at_once(tmp_path: Path, monkeypatch: pytest.Monk
         "decide.block",
     ):
         assert named in message
+
+
+def test_a_file_that_cannot_be_read_does_not_hide_the_rest(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.toml"
+    broken.write_text("[kafka\n")
+    for file in (broken, tmp_path / "absent.toml", tmp_path):
+        with pytest.raises(ConfigError, match=r"2 problems[\s\S]*decide\.block"):
+            load(file, flags=["decide.block=2"])
+
+
+def test_a_flag_is_read_as_its_setting_wants_it() -> None:
+    found = load(
+        flags=["redis.password=12345678", "kafka.group=7", "risk.enabled=false", "worker.threads=2"]
+    )
+    assert found.redis.password == SecretStr("12345678")
+    assert (found.kafka.group, found.risk.enabled, found.worker.threads) == ("7", False, 2)
+    assert load(flags=["redis.password=null"]).redis.password is None
 
 
 def test_thresholds_in_the_wrong_order_are_refused() -> None:

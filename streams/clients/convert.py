@@ -2,11 +2,13 @@
 
 In: a format, a path. Out: a file of transactions and a file of labels.
 Does not know any format. A source that is not in time order is dealt into spans of event time on
-disk and sorted span by span, so memory is bounded by the fullest span.
+disk and sorted span by span, so memory is bounded by the fullest span. A format that is sorted as
+published is only watched: files joined or shuffled by a user are met at the first step back.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -30,6 +32,10 @@ MAX_SPANS = 2_000
 """More of them is a broken time column, not a data set."""
 
 
+class _StepBack(Exception):
+    """An event before the one that precedes it, in a format that is sorted as published."""
+
+
 def convert(name: str, source: Path, out: Path, labels: Path, key: bytes) -> tuple[int, int]:
     """Write both files; returns how many transactions and labels. An unfinished file is removed.
 
@@ -39,10 +45,15 @@ def convert(name: str, source: Path, out: Path, labels: Path, key: bytes) -> tup
     if not source.is_file():
         raise ConfigError(f"no file {source}")
     try:
-        return _write(_ordered(found, source, key, out.parent), out, labels)
-    except BaseException:
+        if found.SORTED:
+            with contextlib.suppress(_StepBack):
+                return _write(_watched(found.rows(source, key)), out, labels)
+        return _write(_sorted_whole(found, source, key, out.parent), out, labels)
+    except BaseException as error:
         out.unlink(missing_ok=True)
         labels.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise ConfigError(f"cannot write {out}: {error.strerror or error}") from None
         raise
 
 
@@ -80,10 +91,19 @@ def _write(pieces: Iterator[Converted], out: Path, labels: Path) -> tuple[int, i
     return counts[0], counts[1]
 
 
-def _ordered(found: Adapter, source: Path, key: bytes, beside: Path) -> Iterator[Converted]:
-    if found.SORTED:
-        yield from found.rows(source, key)
-        return
+def _watched(pieces: Iterator[Converted]) -> Iterator[Converted]:
+    """The pieces as they are. Raises _StepBack at the first one that is not in time order."""
+    newest = np.iinfo(np.int64).min
+    for piece in pieces:
+        times = piece.transactions.column("event_time").to_numpy()
+        if len(times):
+            if times[0] < newest or (np.diff(times) < 0).any():
+                raise _StepBack
+            newest = times[-1]
+        yield piece
+
+
+def _sorted_whole(found: Adapter, source: Path, key: bytes, beside: Path) -> Iterator[Converted]:
     try:
         work = Path(tempfile.mkdtemp(prefix=".convert-", dir=beside))
     except OSError as error:

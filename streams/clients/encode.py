@@ -55,6 +55,9 @@ def _keys(column: pa.Array) -> list[bytes]:
 
 def messages(batch: pa.RecordBatch, key: str = "account_id") -> tuple[list[bytes], list[bytes]]:
     """Keys and JSON values of all rows. `key` names the column whose UTF-8 bytes are the key."""
+    if len(batch) == 0:
+        # No column would be left to join: all are as empty as they are null.
+        return [], []
     parts = [
         _members(name, column)
         for name, column in zip(batch.schema.names, batch.columns, strict=True)

@@ -20,7 +20,7 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from streams.adapters.canonical import LABEL, TRANSACTION
-from streams.errors import FormatError
+from streams.errors import ConfigError, FormatError
 from streams.schema import MAX_MESSAGE_BYTES, REQUIRED_FIELDS
 
 FileFormat = Literal["parquet", "csv", "jsonl"]
@@ -39,15 +39,14 @@ LABEL_REQUIRED = ("label_id", "transaction_id", "account_id", "label", "label_ti
 
 
 def format_of(path: Path, given: str | None = None) -> FileFormat:
-    """The format by name or by suffix. Raises FormatError when neither tells."""
+    """The format by name or by suffix. Raises ConfigError when neither tells."""
     if given is not None:
         if given not in SUFFIXES.values():
-            raise FormatError(f"no file format {given!r}", remedy="use parquet, csv or jsonl")
+            raise ConfigError(f"no file format {given!r}", remedy="use parquet, csv or jsonl")
         return given  # type: ignore[return-value]
     if path.suffix.lower() not in SUFFIXES:
-        raise FormatError(
-            f"cannot tell the format of {path.name}",
-            remedy="name it .parquet, .csv or .jsonl, or give --format",
+        raise ConfigError(
+            f"cannot tell the format of {path.name}", remedy="name it .parquet, .csv or .jsonl"
         )
     return SUFFIXES[path.suffix.lower()]
 

@@ -106,7 +106,7 @@ def chunks(source: Path | None, form: str | None) -> Iterator[Chunk]:
     """The messages of a file, or of standard input (JSON lines) when `source` is None."""
     if source is None:
         if form not in (None, "jsonl"):
-            raise FormatError("standard input is read as JSON lines", remedy="Give a file")
+            raise ConfigError("standard input is read as JSON lines", remedy="Give a file")
         return _line_chunks(None)
     if not source.exists():
         raise ConfigError(f"no file {source}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import orjson
 import pyarrow.parquet as pq
 import pytest
 
@@ -17,11 +18,14 @@ KEY = b"a secret for the tests"
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "handbook"])
-@pytest.mark.parametrize("suffix", ["parquet", "csv"])
+@pytest.mark.parametrize("suffix", ["parquet", "csv", "jsonl"])
 def test_convert_writes_what_publish_reads(name: str, suffix: str, tmp_path: Path) -> None:
     out, labels = tmp_path / f"o.{suffix}", tmp_path / f"l.{suffix}"
     counts = convert(name, DATA / f"{name}.csv", out, labels, KEY)
     for path, count in zip((out, labels), counts, strict=True):
+        if suffix == "jsonl":
+            assert len(list(map(orjson.loads, path.read_bytes().splitlines()))) == count > 0
+            continue
         found = list(batches(path, path.name, format_of(path)))
         assert sum(map(len, found)) == count > 0
     assert set(tmp_path.iterdir()) == {out, labels}
@@ -33,6 +37,27 @@ def test_order_of_time(tmp_path: Path) -> None:
     found = pq.read_table(out)
     assert found.column("transaction_id").to_pylist() == ["tf1", "tf4", "tf3", "tf2"]
     assert pq.read_table(labels).column("transaction_id").to_pylist() == ["tf4", "tf3"]
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "jsonl"])
+def test_a_month_without_fraud(suffix: str, tmp_path: Path) -> None:
+    """A piece of the labels is then empty."""
+    source = tmp_path / "tabformer.csv"
+    lines = (DATA / "tabformer.csv").read_text().splitlines(keepends=True)
+    source.write_text("".join(lines).replace("0,0,2002,9,1,", "0,0,2001,1,1,"))
+    out, labels = tmp_path / f"o.{suffix}", tmp_path / f"l.{suffix}"
+    assert convert("tabformer", source, out, labels, KEY) == (4, 2)
+
+
+def test_a_file_that_should_be_sorted_and_is_not(tmp_path: Path) -> None:
+    heading, *rows = (DATA / "sparkov.csv").read_text().splitlines(keepends=True)
+    source = tmp_path / "joined.csv"
+    source.write_text(heading + "".join(reversed(rows)))
+    out, labels = tmp_path / "o.parquet", tmp_path / "l.parquet"
+    assert convert("sparkov", source, out, labels, KEY) == (3, 1)
+    times = pq.read_table(out).column("event_time").to_pylist()
+    assert times == sorted(times)
+    assert len(set(times)) == 3
 
 
 def test_a_failure_leaves_no_files(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from streams.adapters.canonical import LABEL, TRANSACTION
 from streams.clients.encode import messages
 from streams.clients.files import FileFormat, batches, check_columns, format_of, lines
 from streams.clients.writer import Writer
-from streams.errors import FormatError
+from streams.errors import ConfigError, FormatError
 
 FULL: dict[str, Any] = {
     "schema_version": 1, "transaction_id": "t1", "account_id": "kontö", "event_time": 1735689600000,
@@ -39,6 +39,7 @@ def test_messages_leave_out_what_is_not_given() -> None:
     keys, values = messages(table(ROWS).to_batches()[0])
     assert [orjson.loads(value) for value in values] == ROWS
     assert keys == ["kontö".encode()] * 3
+    assert messages(table(ROWS).to_batches()[0].slice(0, 0)) == ([], [])
 
 
 text = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=12)
@@ -154,5 +155,5 @@ def test_format_of() -> None:
     assert format_of(Path("a.PARQUET")) == "parquet"
     assert format_of(Path("a.ndjson")) == format_of(Path("a"), "jsonl") == "jsonl"
     for path, given_format in ((Path("a.xls"), None), (Path("a.csv"), "excel")):
-        with pytest.raises(FormatError):
+        with pytest.raises(ConfigError):
             format_of(path, given_format)

@@ -204,7 +204,7 @@ def test_wrong_use(place: Settings, tmp_path: Path) -> None:
     for error, arguments in (
         (ConfigError, ["publish", str(tmp_path / "no.csv")]),
         (ConfigError, ["publish", "-", "--rate", "1", "--speed", "2x"]),
-        (FormatError, ["publish", "-", "--format", "csv"]),
+        (ConfigError, ["publish", "-", "--format", "csv"]),
     ):
         with pytest.raises(error):
             run(*arguments, *flags(place))
