@@ -19,8 +19,11 @@ def worker(
     ] = None,
     config: options.Config = None,
     sets: options.Set = None,
+    as_json: options.Json = False,
 ) -> None:
     """Run one worker; many make a group that shares the partitions. Stop it with SIGTERM.
+
+    On stderr come `starting`, `ready` and `stopped`; with --json also on stdout, one object a line.
 
     Example: fraudstream worker --set metrics.port=9100
     """
@@ -31,13 +34,18 @@ def worker(
 
     from streams.live import app
 
-    typer.echo("starting", err=True)
+    def tell(state: str) -> None:
+        typer.echo(state, err=True)
+        if as_json:
+            typer.echo(f'{{"state":"{state}"}}')
+
+    tell("starting")
     code = 1
     try:
-        code = app.run(settings, ready=lambda: typer.echo("ready", err=True))
+        code = app.run(settings, ready=lambda: tell("ready"))
     finally:
         if code == 0:
-            typer.echo("stopped", err=True)
+            tell("stopped")
     raise typer.Exit(code)
 
 

@@ -75,6 +75,7 @@ def pretrain(
     seed: Seed = 0,
     checkpoint: Resume = None,
     name: Annotated[str, typer.Option(help="Name of the bundle.")] = "pretrained",
+    as_json: options.Json = False,
 ) -> None:
     """Learn the stream without labels: next event and masked fields.
 
@@ -97,7 +98,7 @@ def pretrain(
     found = run(dataset, chosen, PRESETS[preset], recipe, _say, checkpoint)
     made = bundles.write(to_bundle(dataset, found, name, _groups(dataset)), out)
     _say("held-out nats by field: " + ", ".join(f"{k} {v:.3f}" for k, v in found.nats.items()))
-    typer.echo(made.model_id)
+    options.say({"model_id": made.model_id, "nats": dict(found.nats)}, made.model_id, as_json)
 
 
 def finetune(
@@ -240,6 +241,11 @@ def _registry(config: Path | None, sets: list[str] | None) -> Registry:
     return Registry(options.settings(config, sets).model.registry)
 
 
+def _name(model_id: str, as_json: bool) -> None:
+    """Which bundle the verb was about."""
+    options.say({"model_id": model_id}, model_id, as_json)
+
+
 def _now() -> int:
     import time
 
@@ -270,8 +276,9 @@ def models_show(
     model: Annotated[str, typer.Argument(help="Name, digest, name@digest, or a folder.")],
     config: options.Config = None,
     sets: options.Set = None,
+    as_json: options.Json = False,
 ) -> None:
-    """What a bundle is, as JSON.
+    """What a bundle is, as JSON with or without --json.
 
     Example: fraudstream models show fraud
     """
@@ -299,13 +306,14 @@ def models_add(
     ),
     config: options.Config = None,
     sets: options.Set = None,
+    as_json: options.Json = False,
 ) -> None:
     """Take a copy of a bundle into the registry, after checking it.
 
     Example: fraudstream models add bundles/fraud
     """
     key = None if public_key is None else public_key.read_bytes()
-    typer.echo(_registry(config, sets).add(bundle, key).model_id)
+    _name(_registry(config, sets).add(bundle, key).model_id, as_json)
 
 
 @models.command("promote")
@@ -314,6 +322,7 @@ def models_promote(
     note: Annotated[str, typer.Option(help="Why.")] = "",
     config: options.Config = None,
     sets: options.Set = None,
+    as_json: options.Json = False,
 ) -> None:
     """Make a bundle the one that new workers serve.
 
@@ -321,16 +330,18 @@ def models_promote(
     """
     registry = _registry(config, sets)
     name = registry.add(Path(model)).model_id if Path(model).is_dir() else model
-    typer.echo(registry.promote(name, _now(), note).model_id)
+    _name(registry.promote(name, _now(), note).model_id, as_json)
 
 
 @models.command("rollback")
-def models_rollback(config: options.Config = None, sets: options.Set = None) -> None:
+def models_rollback(
+    config: options.Config = None, sets: options.Set = None, as_json: options.Json = False
+) -> None:
     """Promote what served before.
 
     Example: fraudstream models rollback
     """
-    typer.echo(_registry(config, sets).roll_back(_now()).model_id)
+    _name(_registry(config, sets).roll_back(_now()).model_id, as_json)
 
 
 def register(app: typer.Typer) -> None:

@@ -61,7 +61,7 @@ def up(
         typer.echo(f"Logs: {', '.join(str(log) for log in services.logs(directory))}")
 
 
-def down(directory: Directory = DEFAULT_DIRECTORY) -> None:
+def down(directory: Directory = DEFAULT_DIRECTORY, as_json: options.Json = False) -> None:
     """Stop what `services up` started; data and logs stay.
 
     Example: fraudstream services down
@@ -69,7 +69,8 @@ def down(directory: Directory = DEFAULT_DIRECTORY) -> None:
     from streams.dev import services
 
     stopped = services.down(directory)
-    typer.echo("stopped" if stopped else f"nothing runs in {directory}")
+    text = "stopped" if stopped else f"nothing runs in {directory}"
+    options.say({"stopped": stopped}, text, as_json)
 
 
 def status(directory: Directory = DEFAULT_DIRECTORY, as_json: options.Json = False) -> None:

@@ -36,6 +36,16 @@ def test_every_verb_has_help_with_an_example() -> None:
     assert lacking == []
 
 
+def test_every_verb_takes_json() -> None:
+    app = build()
+    lacking = [
+        name
+        for name, command in verbs(get_command(app))
+        if not any("--json" in option.opts for option in command.params)
+    ]
+    assert lacking == []
+
+
 def test_help_imports_nothing_heavy_and_is_quick() -> None:
     code = (
         "import sys; from streams.cli import main\n"
