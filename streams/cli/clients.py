@@ -62,17 +62,21 @@ def publish(
     from streams.clients.publish import Pace, chunks, count_rows
     from streams.clients.publish import publish as send
     from streams.clients.publisher import Publisher
+    from streams.errors import FormatError
 
     source = None if file == "-" else Path(file)
     pace = Pace(rate, speed or 0.0)
     found = chunks(source, form)
     total = count_rows(source, form)
     out = Publisher(settings=options.settings(config, sets))
+    fault: FormatError | None = None
     with Progress(total if limit is None else min(limit, total or limit)) as shown:
         try:
             send(out, found, pace, topic=topic, limit=limit, progress=shown.add)
         except KeyboardInterrupt:
             shown.note("stopped; sending what is queued")
+        except FormatError as error:
+            fault = error
         finally:
             left = out.flush()
     delivered = out.sent - out.failed - left
@@ -89,6 +93,8 @@ def publish(
         typer.echo(f"not delivered: {count} x {text}", err=True)
     if left:
         typer.echo(f"not delivered: {left} still queued when Kafka did not answer", err=True)
+    if fault is not None:
+        raise fault
     if out.failed or left:
         raise typer.Exit(1)
 

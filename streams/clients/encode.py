@@ -46,14 +46,16 @@ def _members(name: str, column: pa.Array) -> pa.Array:
     return pc.binary_join_element_wise(f'"{name}":', _by_orjson(column), "")
 
 
-def _keys(column: pa.Array) -> list[bytes]:
-    """The UTF-8 bytes of a column, once a distinct value."""
+def _keys(column: pa.Array) -> list[bytes | None]:
+    """The UTF-8 bytes of a column, once a distinct value; None where it has none."""
     coded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
     names = [str(name).encode() for name in coded.dictionary.to_pylist()]
-    return [names[i] for i in coded.indices.to_pylist()]
+    return [None if i is None else names[i] for i in coded.indices.to_pylist()]
 
 
-def messages(batch: pa.RecordBatch, key: str = "account_id") -> tuple[list[bytes], list[bytes]]:
+def messages(
+    batch: pa.RecordBatch, key: str = "account_id"
+) -> tuple[list[bytes | None], list[bytes]]:
     """Keys and JSON values of all rows. `key` names the column whose UTF-8 bytes are the key."""
     if len(batch) == 0:
         # No column would be left to join: all are as empty as they are null.

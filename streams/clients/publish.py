@@ -20,6 +20,7 @@ from streams.clients.encode import messages
 from streams.clients.files import FileFormat, batches, check_columns, format_of, lines
 from streams.clients.publisher import Publisher
 from streams.errors import ConfigError, FormatError
+from streams.schema import MAX_EVENT_TIME_MS, MIN_EVENT_TIME_MS
 
 LINES = 4_096
 """Lines of a file sent together; those of a pipe are sent one by one, as they come."""
@@ -29,10 +30,10 @@ LONGEST_NAP_S = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Messages ready to send. times: event_time, or label_time of labels, in ms."""
+    """Messages ready to send. times: event_time, or label_time of labels, in ms; 0 where none."""
 
     topic: str
-    keys: list[bytes]
+    keys: list[bytes | None]
     values: list[bytes]
     times: NDArray[np.int64]
 
@@ -64,40 +65,54 @@ def _column_chunks(source: Path, form: FileFormat) -> Iterator[Chunk]:
         )
 
 
-def _row(number: int, line: bytes, name: str) -> tuple[bytes, int, bool]:
-    """Key, time and whether it is a label. Raises FormatError."""
+def _row(number: int, line: bytes, name: str, first: bool) -> tuple[bytes | None, int, bool]:
+    """Key, time and whether it is a label. Raises FormatError for what is no JSON, and for a first
+    line without account_id: the file is another one. Later lines of any JSON are sent as they are,
+    without a key where they name none: what breaks the schema is for the service to answer."""
     try:
         document = orjson.loads(line)
     except orjson.JSONDecodeError as error:
         raise FormatError(f"{name}, line {number}: not JSON: {error}") from None
-    if not isinstance(document, dict) or not isinstance(document.get("account_id"), str):
+    if not isinstance(document, dict):
+        document = {}
+    account = document.get("account_id")
+    if first and not isinstance(account, str):
         raise FormatError(f"{name}, line {number}, field account_id: missing or not a string")
     label = "label_id" in document
     moment = document.get("label_time" if label else "event_time")
-    return document["account_id"].encode(), moment if isinstance(moment, int) else 0, label
+    key = account.encode() if isinstance(account, str) else None
+    return key, moment if isinstance(moment, int) else 0, label
 
 
 def _line_chunks(source: Path | None) -> Iterator[Chunk]:
     """Lines are sent byte for byte. All must be of one topic."""
     name = "standard input" if source is None else source.name
     together = 1 if source is None else LINES
+    keys: list[bytes | None] = []
+    values: list[bytes] = []
+    times: list[int] = []
+    topic = None
     with sys.stdin.buffer if source is None else source.open("rb") as stream:
-        topic = None
-        keys: list[bytes] = []
-        values: list[bytes] = []
-        times: list[int] = []
-        for number, line in lines(stream, name):
-            key, moment, label = _row(number, line, name)
-            found = "labels" if label else "transactions"
-            if topic not in (None, found):
-                raise FormatError(f"{name}, line {number}: {found} among {topic}")
-            topic = found
-            keys.append(key)
-            values.append(line)
-            times.append(moment)
-            if len(keys) == together:
+        try:
+            for number, line in lines(stream, name):
+                key, moment, label = _row(number, line, name, topic is None)
+                found = "labels" if label else "transactions"
+                if topic is not None and key is None:
+                    found = topic  # it names nothing, and goes where its neighbours go
+                if topic not in (None, found):
+                    raise FormatError(f"{name}, line {number}: {found} among {topic}")
+                topic = found
+                keys.append(key)
+                values.append(line)
+                times.append(moment)
+                if len(keys) == together:
+                    yield Chunk(topic, keys, values, np.array(times, np.int64))
+                    keys, values, times = [], [], []
+        except FormatError:
+            # What stands before the fault is sent, so that the line tells where to go on.
+            if keys and topic is not None:
                 yield Chunk(topic, keys, values, np.array(times, np.int64))
-                keys, values, times = [], [], []
+            raise
         if keys and topic is not None:
             yield Chunk(topic, keys, values, np.array(times, np.int64))
 
@@ -150,10 +165,14 @@ class _Clock:
             return moments
         if not self._pace.speed:
             return None
+        # A time that no event can have (none, or in other units) is no reason to wait.
+        known = (chunk.times >= MIN_EVENT_TIME_MS) & (chunk.times <= MAX_EVENT_TIME_MS)
         if self._first_ms is None:
-            self._first_ms = int(chunk.times[0])
-            self._latest_ms = self._first_ms
-        rising = np.maximum(np.maximum.accumulate(chunk.times), self._latest_ms)
+            if not known.any():
+                return None
+            self._first_ms = self._latest_ms = int(chunk.times[known][0])
+        times = np.where(known, chunk.times, 0)
+        rising = np.maximum(np.maximum.accumulate(times), self._latest_ms)
         self._latest_ms = int(rising[-1])
         return (rising - self._first_ms) / (1_000.0 * self._pace.speed)
 

@@ -144,9 +144,11 @@ def _lay_out(topic: str, path: Path, parts: int, recording: Recording, manifest:
         if chunk.topic != topic:
             raise FormatError(f"{path} holds {chunk.topic}, not {topic}")
         for key, value in zip(chunk.keys, chunk.values, strict=True):
-            offsets, keys, values = waiting[zlib.crc32(key) % parts]
+            # A row without a key names no account: it is refused, on whatever partition.
+            named = key or b""
+            offsets, keys, values = waiting[zlib.crc32(named) % parts]
             offsets.append(number)
-            keys.append(key)
+            keys.append(named)
             values.append(value)
             number += 1
         for partition, rows in enumerate(waiting):

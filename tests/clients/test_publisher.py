@@ -95,8 +95,8 @@ def test_labels_find_their_topic_and_standard_input_is_json_lines(place: Setting
     ("lines", "said"),
     [
         (b'{"account_id":"a1"}\n{"account_id":', "line 2: not JSON"),
-        (b'{"account_id":"a1"}\n[]', "line 2, field account_id"),
         (b'{"account_id":7}', "line 1, field account_id"),
+        (b"\n[1]", "line 2, field account_id"),
         (b'{"account_id":"a1"}\n{"account_id":"a1","label_id":"l"}', "line 2: labels among"),
     ],
 )
@@ -105,6 +105,33 @@ def test_bad_lines_are_named(lines: bytes, said: str, tmp_path: Path) -> None:
     path.write_bytes(lines)
     with pytest.raises(FormatError, match=said):
         list(chunks(path, None))
+
+
+def test_what_is_json_is_sent_and_what_is_none_stops_after_the_lines_before(
+    place: Settings, tmp_path: Path
+) -> None:
+    rows = [b'{"account_id":"a1","event_time":1}', b'{"amount":1}', b"[]", b'{"account_id":7}']
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(b"\n".join([*rows, b"no json", rows[0]]))
+    arguments = ["publish", str(path), "--speed", "1x", "--json", *flags(place)]
+    done = CliRunner().invoke(build(), arguments)
+    assert isinstance(done.exception, FormatError)
+    assert "x.jsonl, line 5: not JSON" in str(done.exception)
+    assert orjson.loads(done.stdout)["delivered"] == 4
+    found = everything(place.kafka.bootstrap, place.topic("transactions"))
+    assert sorted(m.value() or b"" for m in found) == sorted(rows)
+    assert sorted(m.key() or b"" for m in found) == [b"", b"", b"", b"a1"]
+
+
+def test_an_empty_cell_of_account_id_is_published_without_a_key(
+    place: Settings, tmp_path: Path
+) -> None:
+    path = tmp_path / "x.csv"
+    names = "schema_version,transaction_id,account_id,event_time,amount,currency"
+    path.write_text(f"{names}\n1,t1,,1735689600000,5,EUR\n1,t2,a2,1735689600000,5,EUR\n")
+    assert run("publish", str(path), *flags(place))[0] == 0
+    found = everything(place.kafka.bootstrap, place.topic("transactions"))
+    assert {m.key() for m in found} == {None, b"a2"}
 
 
 def test_what_the_broker_refuses_is_counted_and_told(place: Settings, tmp_path: Path) -> None:
@@ -182,7 +209,9 @@ def test_pace(place: Settings, tmp_path: Path) -> None:
     steady = paced(place, tmp_path, [0] * 100, Pace(rate=200))
     assert 0.45 < steady[-1] < 1.5
     # The third comes late: event time does not go back, and neither does the pace.
-    own = paced(place, tmp_path, [5_000, 6_000, 5_500, 65_000], Pace(speed=100))
+    own = paced(
+        place, tmp_path, [1_735_689_600_000 + ms for ms in (0, 1_000, 500, 60_000)], Pace(speed=100)
+    )
     assert own[1] == pytest.approx(own[2], abs=0.05)
     assert 0.5 < own[3] < 1.5
     for wrong in ({"rate": 1.0, "speed": 1.0}, {"rate": -1.0}):
