@@ -204,6 +204,7 @@ async def serve(worker: Worker, ready: Callable[[], None] = lambda: None) -> Bas
 
 
 async def _let_go(worker: Worker) -> None:
+    worker.intake.close_all()
     try:
         await worker.app.stop()
     finally:

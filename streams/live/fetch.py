@@ -106,9 +106,12 @@ class FetchThread(driver.AIOKafkaConsumerThread):
 
     async def _place(self, positions: Mapping[TP, int], epoch: int) -> None:
         consumer = self._ensure_consumer()
+        assigned = consumer.assignment()
         for tp, offset in positions.items():
-            consumer.seek(aiokafka.TopicPartition(tp.topic, tp.partition), offset)
-            self._cursor[tp] = (epoch, offset)
+            aiotp = aiokafka.TopicPartition(tp.topic, tp.partition)
+            if aiotp in assigned:  # else it was revoked while this call was on its way
+                consumer.seek(aiotp, offset)
+                self._cursor[tp] = (epoch, offset)
 
     def forget(self, partitions: Iterable[TP]) -> None:
         """Drop cursors: nothing fetched for these partitions is handed on until placed again."""

@@ -75,6 +75,8 @@ class Intake:
         self._consumer = consumer
         self._cursors: dict[TP, tuple[int, int]] = {}
         """Epoch, and where the next range begins."""
+        self._closed: set[TP] = set()
+        """Partitions that are being taken away: not to be claimed again from here."""
         self._applied: dict[TP, int] = {}
         """First offset not applied, per partition."""
         self._open: dict[int, RangeMessage] = {}
@@ -121,8 +123,19 @@ class Intake:
     async def placed(self, positions: Mapping[TP, int], epoch: int) -> None:
         """From now on ranges of these partitions carry `epoch`, and the first begins here."""
         for tp, offset in positions.items():
+            self._closed.discard(tp)
             self._cursors[tp] = (epoch, offset)
             self._applied[tp] = offset
+
+    def close(self, partitions: Sequence[TP]) -> None:
+        """Admit nothing more of these partitions."""
+        self._closed.update(partitions)
+        for tp in partitions:
+            self._cursors.pop(tp, None)
+
+    def close_all(self) -> None:
+        """Admit nothing more: the worker stops, and Faust drops ranges on its way out."""
+        self.close(list(self._cursors))
 
     async def release(self, partitions: Sequence[TP]) -> None:
         """Forget revoked partitions."""
@@ -134,7 +147,7 @@ class Intake:
 
     async def leave(self) -> None:
         """Let go of all partitions, in order; the worker stops."""
-        await self.release(sorted(self._cursors))
+        await self.release(sorted(self._applied))
 
     async def _in_thread(self, call: Callable[..., T], *given: Any) -> T:
         self.in_thread += 1
@@ -299,7 +312,10 @@ class Intake:
             self._cursors.pop(tp, None)
             await self._in_thread(self._partitions.disown, tp.partition)
         consumer = self._consumer()
-        await consumer.place(await self.claim(await consumer.log_ranges(partitions)))
+        log = await consumer.log_ranges(partitions)
+        starts = await self.claim({tp: log[tp] for tp in log.keys() - self._closed})
+        # Whoever is closed by now is released next, behind the claim.
+        await consumer.place({tp: starts[tp] for tp in starts.keys() - self._closed})
 
 
 async def _handed_over(upcoming: asyncio.Future[Any]) -> bool:

@@ -142,12 +142,19 @@ class RangeConsumer(driver.Consumer):
         await super().on_partitions_assigned(assigned, generation_id)
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
-        """Let the batches in flight end and their acks count, then forget the partitions."""
+        """Let the batches in flight end and their acks count, then forget the partitions.
+
+        Faust now drops ranges that no round has taken, and may resume the flow too early (its task
+        of the rebalance before may still be on its way): what comes after a dropped range must
+        find the partition closed.
+        """
+        for tp in revoked:
+            self._starts.pop(tp, None)
+        self._ownership.close(sorted(revoked))
         await super().on_partitions_revoked(revoked)
         await self._ownership.release(sorted(revoked))
         self._thread.forget(revoked)
         for tp in revoked:
-            self._starts.pop(tp, None)
             self._frontier.pop(tp, None)
             self._epochs.pop(tp, None)
             self._ranges.pop(tp, None)

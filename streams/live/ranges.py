@@ -57,5 +57,8 @@ class Ownership(Protocol):
     async def placed(self, positions: Mapping[TP, int], epoch: int) -> None:
         """From `epoch` on, ranges of these partitions begin at these offsets."""
 
+    def close(self, partitions: Sequence[TP]) -> None:
+        """Partitions are about to be revoked: rounds going on may end, and none begins."""
+
     async def release(self, partitions: Sequence[TP]) -> None:
         """Partitions were revoked: forget everything about them."""

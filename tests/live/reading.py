@@ -106,6 +106,7 @@ class Shelf:
         self.starts = dict(starts or {})
         self.logs: dict[int, LogRange] = {}
         self.epochs: dict[int, int] = {}
+        self.closed: list[int] = []
         self.released: list[int] = []
 
     async def claim(self, log: Mapping[TP, LogRange]) -> Mapping[TP, int]:
@@ -114,6 +115,9 @@ class Shelf:
 
     async def placed(self, positions: Mapping[TP, int], epoch: int) -> None:
         self.epochs.update({tp.partition: epoch for tp in positions})
+
+    def close(self, partitions: Sequence[TP]) -> None:
+        self.closed += [tp.partition for tp in partitions]
 
     async def release(self, partitions: Sequence[TP]) -> None:
         self.released += [tp.partition for tp in partitions]

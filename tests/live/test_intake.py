@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+import pytest
 from faust.types import TP
 
 from streams.batch import Batch
@@ -202,6 +203,29 @@ def test_ranges_read_before_a_seek_are_dropped() -> None:
     assert case.metric("stale_batches_total") == 1
 
 
+def test_a_partition_being_revoked_takes_nothing_more() -> None:
+    """A range after one that Faust dropped is no sign of a loss: both are read again."""
+
+    async def check() -> Case:
+        case = Case()
+        await case.intake.claim(LOGS)
+        await case.intake.placed({TP0: 0, TP1: 0}, 1)
+        case.intake.close([TP0])
+        for event in (Event(TP0, 3, 5), Event(TP1, 0, 1), None):
+            case.stream.queue.put_nowait(event)
+        await case.intake.work(case.stream)
+        await case.intake.release([TP0])
+        await case.intake.placed({TP0: 0}, 2)
+        case.stream.queue.put_nowait(Event(TP0, 0, 2, epoch=2))
+        case.stream.queue.put_nowait(None)
+        await case.intake.work(case.stream)
+        return case
+
+    case = asyncio.run(check())
+    assert case.crashes == [] and case.metric("stale_batches_total") == 1
+    assert case.rounds == [[[b"0"]], [[b"0", b"1"]]]
+
+
 def test_a_missing_range_ends_the_process() -> None:
     late = Event(TP0, 7, 9)
     case = drive(Case(), late, Event(TP0, 9, 10))
@@ -257,6 +281,34 @@ def test_a_conflict_claims_again_and_seeks() -> None:
     assert case.shares.dropped == [0] and case.shares.claims == [{0, 1}, {0}]
     assert case.consumer.placed == [{TP0: 40}], "and the seek begins a new epoch"
     assert case.metric("conflicts_total") == 1 and case.crashes == []
+
+
+@pytest.mark.parametrize("moment", ["before", "during"])
+def test_a_conflict_in_a_partition_being_revoked_is_left_to_its_next_owner(moment: str) -> None:
+    async def check() -> Case:
+        case = Case(lambda number: {0: Conflict("moved", partition=0)} if number == 1 else {})
+        consumer, shares = case.consumer, case.shares
+        log_ranges, claim = consumer.log_ranges, shares.claim
+
+        async def asked(partitions: Sequence[TP]) -> dict[TP, LogRange]:
+            if moment == "before":
+                case.intake.close([TP0])
+            return await log_ranges(partitions)
+
+        def claimed(logs: Mapping[int, LogRange]) -> dict[int, int]:
+            if moment == "during" and shares.claims:
+                case.intake.close([TP0])
+            return claim(logs)
+
+        consumer.log_ranges, shares.claim = asked, claimed  # type: ignore[method-assign]
+        await case.through(Event(TP0, 0, 1))
+        await case.intake.release([TP0])
+        return case
+
+    case = asyncio.run(check())
+    assert case.shares.claims[1:] == [set() if moment == "before" else {0}]
+    assert case.consumer.placed == [{}] and case.crashes == []
+    assert case.shares.released == [0], "behind the claim"
 
 
 def test_any_other_error_ends_the_process_and_skips_nothing() -> None:

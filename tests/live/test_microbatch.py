@@ -225,6 +225,27 @@ def test_revoked_partitions_are_forgotten() -> None:
     asyncio.run(check())
 
 
+def test_a_partition_is_closed_before_faust_drops_its_ranges() -> None:
+    """Faust's task of the rebalance before may seek and resume the flow in the middle of this."""
+
+    async def check() -> None:
+        shelf = Shelf()
+        app, consumer, thread = await unstarted(shelf)
+        assigned = {TP0}
+
+        def assignment() -> set[TP]:  # Faust asks first thing when it stops the flow
+            assert shelf.closed == [0] and consumer._starts == {TP1: 9} and not shelf.released
+            return assigned
+
+        thread.assignment = assignment  # type: ignore[attr-defined]
+        consumer._starts = {TP0: 3, TP1: 9}
+        app.on_rebalance_start()
+        await consumer.on_partitions_revoked({TP0})
+        assert app.crash_reason is None and shelf.released == [0]
+
+    asyncio.run(check())
+
+
 def test_a_refused_claim_crashes_the_app() -> None:
     async def check() -> None:
         class Refusing(Shelf):
