@@ -32,6 +32,8 @@ KNOWN_ACCOUNT: Final = 5
 """Payments before novelty means anything."""
 FAST_KMH: Final = 900.0
 """An airliner."""
+FASTEST_KMH: Final = 20_000.0
+"""Beyond it the number tells nothing more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One event as the checks see it."""
+    """One event as the checks see it; `counts`: it enters the account's windows."""
 
     features: Sequence[float]
     doc: Mapping[str, Any]
@@ -70,11 +72,18 @@ class Case:
         """The usual count or sum a day, over the account's last 30 days."""
         return max(self.get(f"{name}_30d"), 0.0) / self.days()
 
+    def before(self, name: str, window: str) -> tuple[float, float]:
+        """Count or sum of the last 30 days without those of a window, and over how many days: what
+        is unusual now must not count as usual. Less than a day is too short to tell."""
+        past = max(self.get(f"{name}_30d"), 0.0) - max(self.get(f"{name}_{window}"), 0.0)
+        days = min(BASELINE_DAYS, max(self.get("age_days"), 0.0)) - WINDOW_DAYS[window]
+        return max(past, 0.0), days
 
-def rate_text(per_day: float) -> str:
+
+def rate_text(per_day: float, known_days: float = BASELINE_DAYS) -> str:
     """A rate as people say it: "3 a day", "1 in 2 days", "none in 30 days"."""
     if per_day * BASELINE_DAYS < 0.5:
-        return "none in 30 days"
+        return f"none in {plural(known_days, 'day')}"
     if per_day >= 48:
         return f"{per_day / 24:,.0f} an hour"
     if per_day >= 1:
@@ -83,15 +92,17 @@ def rate_text(per_day: float) -> str:
     return f"1 in {days} days" if days > 1 else "1 a day"
 
 
-def _plural(n: float, noun: str) -> str:
+def plural(n: float, noun: str) -> str:
+    """ "1 day", "2 days"."""
     return f"{n:,.0f} {noun}" if round(n) == 1 else f"{n:,.0f} {noun}s"
 
 
-def _span_text(seconds: float) -> str:
+def span_text(seconds: float) -> str:
+    """A span in the largest unit of which it has two."""
     for size, noun in ((86_400, "day"), (3_600, "hour"), (60, "minute")):
         if seconds >= 2 * size:
-            return _plural(seconds / size, noun)
-    return _plural(seconds, "second")
+            return plural(seconds / size, noun)
+    return plural(seconds, "second")
 
 
 def _surprise(seen: float, expected: float) -> float:
@@ -110,7 +121,11 @@ def _velocity(case: Case) -> Finding | None:
             continue
         strength = _surprise(seen, expected)
         if best is None or strength > best.strength:
-            text = f"{_plural(seen, 'payment')} in {words}; usual: {rate_text(usual)}"
+            past, days = case.before("count", window)
+            told = f"usual: {rate_text(past / days, days)}" if days >= 1 else f"{past:,.0f} before"
+            text = f"{plural(seen, 'payment')} in {words}; {told}"
+            if days >= 1:
+                expected = past / days * WINDOW_DAYS[window]
             best = Finding("VELOCITY", f"window_{window}", strength, text, seen, expected)
     return best
 
@@ -130,10 +145,13 @@ def _amount(case: Case) -> Finding | None:
 
 def _spend(case: Case) -> Finding | None:
     seen, usual = case.get("sum_24h") + case.get("amount"), case.daily("sum")
-    if case.get("count_24h") < 1 or not case.counts or usual <= 0 or seen < 5 * usual:
+    past, days = case.before("sum", "24h")
+    if case.get("count_24h") < 1 or not case.counts or days < 1 or usual <= 0 or seen < 5 * usual:
         return None
+    strength = math.log(seen / usual)
+    usual = past / days
     text = f"{case.money(seen)} in 24 h; usual: {case.money(usual)} a day"
-    return Finding("SPEND_HIGH", "window_24h", math.log(seen / usual), text, seen, usual)
+    return Finding("SPEND_HIGH", "window_24h", strength, text, seen, usual)
 
 
 def _small_then_large(case: Case) -> Finding | None:
@@ -141,11 +159,18 @@ def _small_then_large(case: Case) -> Finding | None:
     if tries < 3 or largest < 0 or amount < 10 * max(largest, 1.0):
         return None
     text = (
-        f"{case.money(float(case.doc['amount']))} after {_plural(tries, 'payment')}"
+        f"{case.money(float(case.doc['amount']))} after {plural(tries, 'payment')}"
         f" of at most {case.money(largest)} in 1 h"
     )
     strength = 2 + math.log(amount / max(largest, 1.0))
     return Finding("SMALL_THEN_LARGE", "window_1h", strength, text, amount, largest)
+
+
+def _of_a_month(seen: float, month: float) -> str:
+    """How many different ones there are in 30 days, in which those just seen are counted too."""
+    if month == seen:
+        return "no other in 30 days"
+    return f"usual: {month:,.0f} in 30 days"
 
 
 def _merchants(case: Case) -> Finding | None:
@@ -154,8 +179,8 @@ def _merchants(case: Case) -> Finding | None:
         seen = case.get(f"places_{window}")
         if seen >= least and seen >= 0.4 * usual:
             text = (
-                f"{_plural(seen, 'different merchant')} in {WINDOW_WORDS[window]};"
-                f" usual: {usual:,.0f} in 30 days"
+                f"{plural(seen, 'different merchant')} in {WINDOW_WORDS[window]};"
+                f" {_of_a_month(seen, usual)}"
             )
             return Finding("MANY_MERCHANTS", f"window_{window}", math.log(seen), text, seen, usual)
     return None
@@ -165,7 +190,7 @@ def _countries(case: Case) -> Finding | None:
     seen, usual = case.get("countries_24h"), max(case.get("countries_30d"), 0.0)
     if seen < 3:
         return None
-    text = f"{seen:,.0f} countries in 24 h; usual: {usual:,.0f} in 30 days"
+    text = f"{seen:,.0f} countries in 24 h; {_of_a_month(seen, usual)}"
     return Finding("MANY_COUNTRIES", "window_24h", 1 + math.log(seen), text, seen, usual)
 
 
@@ -189,7 +214,7 @@ def _new_merchant(case: Case) -> Finding | None:
     if case.get("new_place") != 1 or _young(case):
         return None
     usual = max(case.get("places_30d"), 0.0)
-    text = f"first payment at this merchant; usual: {_plural(usual, 'merchant')} in 30 days"
+    text = f"first payment at this merchant; usual: {plural(usual, 'merchant')} in 30 days"
     return Finding("NEW_MERCHANT", "novelty", 0.7, text, 1.0, 0.0)
 
 
@@ -201,7 +226,8 @@ def _new_account(case: Case) -> Finding | None:
     if not _young(case):
         return None
     seen = max(case.get("lifetime_count"), 0.0)
-    text = f"new account: {_plural(seen, 'payment')} before this one"
+    told = f"{plural(seen, 'payment')} before this one" if seen else "its first payment"
+    text = f"new account: {told}"
     return Finding("NEW_ACCOUNT", "tempo", 0.5, text, seen, None)
 
 
@@ -211,7 +237,7 @@ def _dormant(case: Case) -> Finding | None:
         return None
     active_days = max(case.get("age_days") - gap_s / 86_400, 1.0)
     usual = case.get("lifetime_count") / active_days
-    text = f"first payment for {_span_text(gap_s)}; usual before: {rate_text(usual)}"
+    text = f"first payment for {span_text(gap_s)}; usual before: {rate_text(usual)}"
     return Finding("DORMANT", "tempo", math.log(gap_s / 86_400) / 2, text, gap_s, None)
 
 
@@ -219,37 +245,42 @@ def _travel(case: Case) -> Finding | None:
     speed, distance = case.get("speed_kmh"), case.get("distance_km")
     if speed < FAST_KMH or distance < 50:
         return None
-    text = (
-        f"{distance:,.0f} km from the last place after {_span_text(case.get('since_last_s'))}:"
-        f" {min(speed, 99_999.0):,.0f} km/h"
-    )
+    # The last event may have had no position: the time is that of the last one that had.
+    span = span_text(3_600 * distance / speed)
+    rate = f"{speed:,.0f}" if speed <= FASTEST_KMH else f"over {FASTEST_KMH:,.0f}"
+    text = f"{distance:,.0f} km from the last place after {span}: {rate} km/h"
     return Finding("TRAVEL", "place", 2 + math.log(speed / FAST_KMH), text, speed, FAST_KMH)
 
 
-def _mismatch(case: Case) -> Finding | None:
-    where = [
-        f"{words} {case.doc[name]}"
+def countries_text(doc: Mapping[str, Any]) -> str:
+    """The countries that the payment names; empty when it names none."""
+    return ", ".join(
+        f"{words} {doc[name]}"
         for name, words in (
             ("merchant_country", "merchant in"),
             ("billing_country", "billed in"),
             ("ip_country", "IP address in"),
         )
-        if case.doc.get(name) is not None
-    ]
+        if doc.get(name) is not None
+    )
+
+
+def _mismatch(case: Case) -> Finding | None:
     apart = sum(
         case.get(name) == 1
         for name in ("merchant_not_billing", "merchant_not_ip", "billing_not_ip")
     )
     if not apart:
         return None
-    return Finding("COUNTRY_MISMATCH", "place", 0.6 * apart, ", ".join(where), float(apart), 0.0)
+    text = countries_text(case.doc)
+    return Finding("COUNTRY_MISMATCH", "place", 0.6 * apart, text, float(apart), 0.0)
 
 
 def _declines(case: Case) -> Finding | None:
     for window, least in (("1h", 2), ("24h", 4)):
         seen = case.get(f"declined_{window}")
         if seen >= least:
-            text = f"{_plural(seen, 'declined payment')} in {WINDOW_WORDS[window]}"
+            text = f"{plural(seen, 'declined payment')} in {WINDOW_WORDS[window]}"
             return Finding("DECLINES", "declines", 0.5 + math.log(seen), text, seen, 0.0)
     return None
 
@@ -270,9 +301,9 @@ def _entity_risk(entity: str) -> Callable[[Case], Finding | None]:
             share = case.get(f"{entity}_{days}d_fraud_share")
             if frauds < 2 or share < 0.02:
                 continue
-            span = _plural(days, "day")
+            span = plural(days, "day")
             text = (
-                f"{frauds:,.0f} of {_plural(seen, 'payment')} at this {entity} known as fraud"
+                f"{frauds:,.0f} of {plural(seen, 'payment')} at this {entity} known as fraud"
                 f" ({span}, delayed)"
             )
             strength = 1 + math.log(share / 0.02) + math.log(frauds) / 2
@@ -303,7 +334,6 @@ CHECKS: Final[tuple[Callable[[Case], Finding | None], ...]] = (
 )
 
 
-def findings(features: Sequence[float], doc: Mapping[str, Any], counts: bool) -> list[Finding]:
-    """Everything unusual about the event; `counts`: it enters the account's windows."""
-    case = Case(features, doc, counts)
+def findings(case: Case) -> list[Finding]:
+    """Everything unusual about the event."""
     return [finding for check in CHECKS if (finding := check(case)) is not None]

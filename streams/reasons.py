@@ -15,26 +15,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streams.features import UNKNOWN
-from streams.findings import Finding, findings
+from streams.findings import WINDOW_WORDS, Case, Finding, findings
 from streams.rules import Rule
 from streams.schema import MAX_REASONS, Decision
+from streams.weighed import WINDOW, shown
 
 Contributions = Mapping[str, float]
 """Log-odds that each feature group adds to the score; more is more like fraud."""
 
 GROUP_WORDS: Final = {
-    "tempo": "the rhythm of the account's payments",
-    "amount": "the amount against the account's own past",
-    "declines": "declined payments shortly before",
+    "tempo": "the time since the last payment",
+    "amount": "the amount",
+    "declines": "declined payments before",
     "novelty": "what is new for the account",
-    "place": "where the payment was made",
-    "clock": "the hour and day of the payment",
+    "place": "the place",
+    "clock": "the hour",
     "kind": "the kind of payment",
-    "merchant_risk": "what happened at the merchant before",
-    "terminal_risk": "what happened at the terminal before",
+    "merchant_risk": "this merchant's past",
+    "terminal_risk": "this terminal's past",
     "history": "the order of the account's last payments",
 }
-WINDOW_GROUP: Final = "window_"
 WEIGHTY: Final = 0.25
 """Log-odds from which a group that no check speaks for is named by itself."""
 
@@ -55,9 +55,10 @@ def reasons(
     group that no finding speaks for is named by itself; without, findings weigh by strength.
     There is always at least one reason: when nothing else speaks, the score itself.
     """
-    found = findings(features.tolist(), doc, counts)
+    case = Case(features.tolist(), doc, counts)
+    found = findings(case)
     if contributions is not None:
-        found.extend(_unspoken(found, contributions))
+        found.extend(_unspoken(case, found, contributions))
     known = contributions or {}
 
     def weight(finding: Finding) -> tuple[float, float, str]:
@@ -84,19 +85,21 @@ def reasons(
     return said[:MAX_REASONS]
 
 
-def _unspoken(found: Sequence[Finding], contributions: Contributions) -> list[Finding]:
+def _unspoken(case: Case, found: Sequence[Finding], contributions: Contributions) -> list[Finding]:
     """Weighty groups that no finding speaks for; findings of any window speak for all windows."""
     spoken = {finding.group for finding in found}
-    windows = any(group.startswith(WINDOW_GROUP) for group in spoken)
+    windows = any(group.startswith(WINDOW) for group in spoken)
     extra = []
     for group, added in contributions.items():
-        if added < WEIGHTY or group in spoken or (windows and group.startswith(WINDOW_GROUP)):
+        if added < WEIGHTY or group in spoken or (windows and group.startswith(WINDOW)):
             continue
         words = GROUP_WORDS.get(group)
-        if group.startswith(WINDOW_GROUP):
-            words = f"payments of the last {group.removeprefix(WINDOW_GROUP)}"
-        text = f"the model weighs {words or group}"
-        extra.append(Finding("MODEL", group, 0.0, text, None, None))
+        if group.startswith(WINDOW):
+            window = group.removeprefix(WINDOW)
+            words = f"the payments of the last {WINDOW_WORDS.get(window, '30 days')}"
+        seen = shown(case, group)
+        text = f"the model weighs {words or group}" + (f": {seen.text}" if seen.text else "")
+        extra.append(Finding("MODEL", group, 0.0, text, seen.value, seen.baseline))
     return extra
 
 

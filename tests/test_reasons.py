@@ -102,7 +102,7 @@ def test_nothing_unusual_leaves_the_score_itself() -> None:
         ),
         (
             "SPEND_HIGH",
-            "EUR 120.00 in 24 h; usual: EUR 17.60 a day",
+            "EUR 120.00 in 24 h; usual: EUR 15.10 a day",
             {"amount": 3_000, "sum_24h": 9_000, "count_24h": 1},
         ),
         (
@@ -185,7 +185,7 @@ def test_one_unusual_thing_is_one_reason(code: str, text: str, changes: dict[str
 def test_value_and_baseline_are_numbers_of_the_same_kind() -> None:
     velocity = only(count_1m=3, count_5m=3, count_1h=3, count_24h=3)
     assert velocity["value"] == 4
-    assert velocity["baseline"] == pytest.approx(0.5 / 1440, rel=1e-5)
+    assert velocity["baseline"] == pytest.approx(12 / 30 / 1440, rel=1e-3)  # without those three
     amount = only(amount=48_000, amount_ratio_30d=13.6)
     assert (amount["value"], amount["baseline"]) == (48_000, 3_520)
 
@@ -199,6 +199,69 @@ def test_a_young_account_is_measured_by_its_own_age() -> None:
     # 6 payments in 2 days is 3 a day: 4 in 24 hours are nothing.
     young = {"age_days": 2.0, "count_30d": 6.0, "count_7d": 6.0, "lifetime_count": 6.0}
     assert only(count_24h=3, sum_24h=100, **young)["code"] == "SCORE"
+
+
+def test_what_is_unusual_now_is_not_its_own_baseline() -> None:
+    """An account of half an hour: its burst is all there is, and no rate a day."""
+    burst = {"count_1h": 8.0, "count_24h": 8.0, "count_7d": 9.0, "count_30d": 9.0}
+    young = {"age_days": 0.02, "lifetime_count": 9.0, "sum_24h": 9_000.0, "sum_30d": 9_000.0}
+    found = told(**burst, **young, places_1h=6, places_30d=6, countries_24h=3, countries_30d=3)
+    assert [reason["text"] for reason in found] == [
+        "9 payments in 1 h; 1 before",
+        "3 countries in 24 h; no other in 30 days",
+        "6 different merchants in 1 h; no other in 30 days",
+    ]
+    settled = only(count_1h=8, count_24h=8, count_7d=8, count_30d=8, sum_30d=0, age_days=20)
+    assert settled["text"] == "9 payments in 1 h; usual: none in 20 days"
+
+
+def test_a_speed_is_told_with_the_time_that_it_was_made_of() -> None:
+    """The last place may be older than the last event, and a number may be beyond sense."""
+    slow = only(speed_kmh=7_500, distance_km=1_250, since_last_s=1)
+    assert slow["text"] == "1,250 km from the last place after 10 minutes: 7,500 km/h"
+    wild = only(speed_kmh=157_600, distance_km=7_880, since_last_s=180)
+    assert wild["text"] == "7,880 km from the last place after 3 minutes: over 20,000 km/h"
+
+
+GROUPS_SHOWN = {
+    "amount": "the amount: EUR 30.00; usual: EUR 35.20",
+    "tempo": "the time since the last payment: 24 hours after the one before; usual: 1 in 2 days",
+    "declines": "declined payments before: 0 declined payments in 24 h",
+    "novelty": "what is new for the account: at this merchant 3 times before",
+    "place": "the place: merchant in DE, 10 km from the last place",
+    "clock": "the hour: Tuesday, 3 h UTC",
+    "kind": "the kind of payment: ecommerce, credential on file, category 5732",
+    "merchant_risk": "this merchant's past: 1 of 40 payments known as fraud (30 days, delayed)",
+    "terminal_risk": "this terminal's past: nothing known",
+    "window_1h": "the payments of the last 1 h: none",
+    "window_30d": "the payments of the last 30 days: 15, EUR 528.00 in all",
+    "history": "the order of the account's last payments",
+}
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_a_group_that_only_the_model_speaks_for_shows_its_numbers(group: str) -> None:
+    document = {
+        "merchant_country": "DE", "channel": "ecommerce", "entry_mode": "credential_on_file",
+        "mcc": "5732",
+    }  # fmt: skip
+    (reason,) = told(
+        document, contributions={group: 1.0}, hour=3, weekday=1, seen_place=3,
+        merchant_30d_transactions=40, merchant_30d_frauds=1,
+    )  # fmt: skip
+    assert reason["code"] == "MODEL"
+    assert reason["text"].startswith("the model weighs ")
+    if group in GROUPS_SHOWN:
+        assert reason["text"] == f"the model weighs {GROUPS_SHOWN[group]}"
+
+
+def test_a_group_shows_what_there_is_to_show() -> None:
+    def shown(group: str, **changes: float) -> str:
+        return str(told(contributions={group: 1.0}, **changes)[0]["text"]).partition(": ")[2]
+
+    assert shown("amount", count_30d=0, mean_30d=-1) == "EUR 30.00, the first payment in 30 days"
+    assert shown("tempo", since_last_s=-1) == "the account's first payment"
+    assert shown("place", distance_km=-1) == ""
 
 
 def test_currencies_have_their_decimals() -> None:

@@ -52,6 +52,8 @@ def say(document: object, text: str, as_json: bool) -> None:
     if as_json:
         import orjson
 
-        typer.echo(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode())
+        # Partitions are numbers, and name members of an object.
+        flags = orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS
+        typer.echo(orjson.dumps(document, option=flags).decode())
     else:
         typer.echo(text)

@@ -91,7 +91,9 @@ def read(settings: Settings, start: str, reasons: Iterable[str]) -> Iterator[Dea
 def republish(settings: Settings, letters: Iterable[DeadLetter]) -> tuple[int, int]:
     """Send the original bytes to the original topic: (sent, passed over because blanked).
 
-    The header `republished_from` names the first place. Raises BrokerError as `Publisher` does.
+    They go to the partition they came from: the account's state is there, and its publisher may
+    choose partitions by another rule than ours. The header `republished_from` names the first
+    place. Raises BrokerError as `Publisher` does.
     """
     sent = blanked = 0
     with Publisher(settings=settings) as out:
@@ -101,7 +103,7 @@ def republish(settings: Settings, letters: Iterable[DeadLetter]) -> tuple[int, i
                 continue
             topic, partition, offset = letter.source
             place = f"{topic}/{partition}/{offset}".encode()
-            out.republish(topic, letter.key, letter.value, [("republished_from", place)])
+            out.republish(topic, letter.key, letter.value, [("republished_from", place)], partition)
             sent += 1
     return sent, blanked
 

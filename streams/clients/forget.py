@@ -97,6 +97,8 @@ def _send(
         "partitioner": "murmur2_random",
         "delivery.timeout.ms": int(DELIVERY_S * 1_000),
         "on_delivery": delivered,
+        # What fails is told by `delivered`; a retry is no news.
+        "log_level": 2,
     }
     producer = Producer(confluent_config(settings, config))
     topic = settings.topic("transactions")

@@ -155,10 +155,11 @@ class Publisher:
         key: bytes | None,
         value: bytes | None,
         headers: list[tuple[str, str | bytes | None]],
+        partition: int,
     ) -> None:
-        """Publish one message with headers, as it is."""
+        """Publish one message with headers, as it is, to the partition named."""
         try:
-            self._producer.produce(full_topic, value, key, headers=headers)
+            self._producer.produce(full_topic, value, key, partition, headers=headers)
         except KafkaException as error:
             self._refused(full_topic, error)
         self.sent += 1

@@ -66,7 +66,8 @@ class Once:
 def identity(record: dict[str, Any]) -> bytes:
     """What makes a record the same one when it is sent again."""
     if "alert_id" in record:
-        return str(record["alert_id"]).encode()
+        # With the account: transaction ids are its own, and alert ids are made of them.
+        return orjson.dumps([record.get("account_id"), record["alert_id"]])
     if "label_id" in record:
         return str(record["label_id"]).encode()
     parts = [record.get("account_id"), record.get("transaction_id"), record.get("versions")]

@@ -41,7 +41,7 @@ def reasons_text(record: dict[str, Any]) -> str:
     """The reasons of an alert in words, the rules that matched after them."""
     words = [str(reason["text"]) for reason in record.get("reasons", ())]
     words += [f"rule {rule['rule_id']}" for rule in record.get("rules", ())]
-    return "; ".join(words)
+    return " | ".join(words)
 
 
 class Lines:

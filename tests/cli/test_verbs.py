@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import resource
 import subprocess
 import sys
 from collections.abc import Iterator
 from typing import Any
 
+import pytest
 import typer
 from typer.main import get_command
 
-from streams.cli import build
+from streams.cli import build, options
+from streams.offline.rebuild import Result
 
 HEAVY = ("numpy", "torch", "numba", "pydantic", "faust", "aiokafka", "confluent_kafka", "redis")
 HELP_LIMIT_S = 0.3
@@ -64,6 +67,17 @@ def test_help_imports_nothing_heavy_and_is_quick() -> None:
         assert (done.returncode, done.stderr) == (0, "[]\n")
         assert "services" in done.stdout
     assert min(spent) < HELP_LIMIT_S
+
+
+def test_numbered_partitions_are_members_of_a_json_object(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """`rebuild --json` tells the offset of each partition."""
+    result = Result(
+        generation=1, partitions=2, messages=7, moved=True, offsets={0: 3, 1: 4}, swept_keys=0
+    )
+    options.say(result.document(), "", True)
+    assert json.loads(capsys.readouterr().out)["offsets"] == {"0": 3, "1": 4}
 
 
 def test_version() -> None:

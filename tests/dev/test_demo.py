@@ -115,5 +115,5 @@ def test_the_screen_of_a_terminal() -> None:
     last = out.getvalue().rpartition("published 400")[2]
     assert "of 1,000   alerts: block 10, review 10" in last
     assert last.count("EUR 1,234.56") == 16
-    assert "4 payments in 60 s; usual: 1 in 2 days; rule big" in last
+    assert "4 payments in 60 s; usual: 1 in 2 days | rule big" in last
     assert "first alert after 1.0 s" in out.getvalue()

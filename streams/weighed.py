@@ -1,0 +1,131 @@
+"""What a feature group shows of one event, in words, where no check of `findings.py` speaks for it.
+
+In: the event as the checks see it, and the name of a group. Out: words, the value and what is
+usual, as far as there are any. Does not know what a model made of them (`reasons.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final, NamedTuple
+
+from streams.findings import (
+    Case,
+    countries_text,
+    plural,
+    rate_text,
+    span_text,
+)
+
+WEEKDAYS: Final = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+WINDOW: Final = "window_"
+
+
+class Shown(NamedTuple):
+    """The words (empty when there are none to say), the value, what is usual."""
+
+    text: str
+    value: float | None = None
+    baseline: float | None = None
+
+
+def _amount(case: Case) -> Shown:
+    exact = float(case.doc["amount"])
+    if case.get("count_30d") < 1:
+        return Shown(f"{case.money(exact)}, the first payment in 30 days", exact)
+    usual = case.get("mean_30d")
+    return Shown(f"{case.money(exact)}; usual: {case.money(usual)}", exact, usual)
+
+
+def _tempo(case: Case) -> Shown:
+    gap_s = case.get("since_last_s")
+    if gap_s < 0:
+        return Shown("the account's first payment")
+    text = f"{span_text(gap_s)} after the one before; usual: {rate_text(case.daily('count'))}"
+    return Shown(text, gap_s)
+
+
+def _declines(case: Case) -> Shown:
+    seen = max(case.get("declined_24h"), 0.0)
+    return Shown(f"{plural(seen, 'declined payment')} in 24 h", seen)
+
+
+def _novelty(case: Case) -> Shown:
+    new = [
+        words
+        for name, words in (
+            ("new_place", "merchant"),
+            ("new_country", "country"),
+            ("new_device", "device"),
+        )
+        if case.get(name) == 1
+    ]
+    if new:
+        return Shown(f"new {', '.join(new)}", float(len(new)))
+    seen = case.get("seen_place")
+    return Shown(f"at this merchant {plural(seen, 'time')} before" if seen >= 0 else "")
+
+
+def _place(case: Case) -> Shown:
+    distance = case.get("distance_km")
+    told = [countries_text(case.doc)]
+    if distance >= 0:
+        told.append(f"{distance:,.0f} km from the last place")
+    return Shown(", ".join(filter(None, told)), distance if distance >= 0 else None)
+
+
+def _clock(case: Case) -> Shown:
+    hour = case.get("hour")
+    return Shown(f"{WEEKDAYS[int(case.get('weekday'))]}, {int(hour)} h UTC", hour)
+
+
+def _kind(case: Case) -> Shown:
+    told = [
+        str(case.doc[name]).replace("_", " ")
+        for name in ("event_type", "channel", "entry_mode")
+        if case.doc.get(name) is not None
+    ]
+    if case.doc.get("mcc") is not None:
+        told.append(f"category {case.doc['mcc']}")
+    return Shown(", ".join(dict.fromkeys(told)))
+
+
+def _risk(entity: str) -> Callable[[Case], Shown]:
+    def shown(case: Case) -> Shown:
+        seen = case.get(f"{entity}_30d_transactions")
+        if seen <= 0:
+            return Shown("nothing known")
+        frauds = max(case.get(f"{entity}_30d_frauds"), 0.0)
+        text = f"{frauds:,.0f} of {plural(seen, 'payment')} known as fraud (30 days, delayed)"
+        return Shown(text, frauds / seen)
+
+    return shown
+
+
+def _window(case: Case, window: str) -> Shown:
+    seen = max(case.get(f"count_{window}"), 0.0)
+    if not seen:
+        return Shown("none", seen)
+    total = case.money(max(case.get(f"sum_{window}"), 0.0))
+    return Shown(f"{seen:,.0f}, {total} in all", seen)
+
+
+_GROUPS: Final[Mapping[str, Callable[[Case], Shown]]] = {
+    "amount": _amount,
+    "tempo": _tempo,
+    "declines": _declines,
+    "novelty": _novelty,
+    "place": _place,
+    "clock": _clock,
+    "kind": _kind,
+    "merchant_risk": _risk("merchant"),
+    "terminal_risk": _risk("terminal"),
+}
+
+
+def shown(case: Case, group: str) -> Shown:
+    """What the group shows; nothing for a group that is no single number, like the history."""
+    if group.startswith(WINDOW):
+        return _window(case, group.removeprefix(WINDOW))
+    describe = _GROUPS.get(group)
+    return Shown("") if describe is None else describe(case)
