@@ -1,12 +1,16 @@
 """The whole Handbook stream live, through the public doors: is every transaction accounted for?
 
-In: `--data` (the stream as Parquet, as published), `--kill`, `--verify`, `--events`, `--json`.
+In: `--data` (the stream as Parquet, as published), `--kills`, `--verify`, `--events`, `--json`.
 Out: a table. One run on a real broker and a durable Redis of its own, two workers, a stub score:
 convert, publish labels, publish transactions, drain, audit; then the same file replayed in this
 process. Goal: the balance holds, and every feature digest and alert id is the same.
 
-    --kill     one worker is killed (SIGKILL) in the middle, and another one joins
+    --kills N  so many times (2) a worker is killed with SIGKILL in the middle, and a new one joins
     --verify   also record everything and let `fraudstream verify` compare it
+
+A kill waits for progress, never for time: the share of the stream that its turn asks for is
+applied, and the victim itself has committed TASTE messages since it started. If the stream is
+drained before the last kill the run fails.
 """
 
 from __future__ import annotations
@@ -18,6 +22,9 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +33,24 @@ import pyarrow.parquet as pq
 import redis
 from confluent_kafka import Consumer, TopicPartition
 
+from benchmarks.ground import machine
 from streams.connect import confluent_config, redis_client
+from streams.dev import process
 from streams.offline import results
 from streams.settings import Settings, load
 from streams.store import keys
 
 FLAGS = ("--set", "model.bundle=stub", "--set", "worker.max_future_s=31536000")
 PROGRAM = "import sys; from streams.cli import main; sys.argv[0] = 'fraudstream'; main()"
+PARTITIONS = 6
 DRAIN_S = 3_600.0
+STILL_S = 120.0
+LOOK_EVERY_S = 0.05
+TASTE = 1_000
+READ = "fraudstream_transactions_read_total "
+
+Said = tuple[str, str | None]
+"""Feature digest and alert id of a transaction."""
 
 
 def command(*words: str) -> list[str]:
@@ -49,76 +66,143 @@ def run(place: Path, *words: str) -> str:
     return done.stdout.decode()
 
 
-def worker(place: Path, number: int) -> subprocess.Popen[bytes]:
-    """Start a worker; its log is in the directory."""
-    log = (place / f"worker-{number}.log").open("wb")
-    return subprocess.Popen(command("worker", *FLAGS), cwd=place, stdout=log, stderr=log)
+class Worker:
+    """A worker process; its log is in the directory."""
+
+    def __init__(self, place: Path, number: int) -> None:
+        self.number = number
+        self._port = process.free_port()
+        self._log = place / f"worker-{number}.log"
+        flags = (*FLAGS, "--set", f"metrics.port={self._port}")
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(
+                command("worker", *flags), cwd=place, stdout=log, stderr=log
+            )
+
+    def committed(self) -> int:
+        """Messages that it has read and committed; 0 while it does not answer."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self._port}/metrics", timeout=5) as got:
+                lines = got.read().decode().splitlines()
+        except OSError:
+            return 0
+        return int(float(next(line for line in lines if line.startswith(READ)).split()[1]))
+
+    def said(self) -> str:
+        """The end of its log."""
+        return self._log.read_text("utf-8", "replace")[-2_000:]
+
+    def stop(self) -> None:
+        """Let it leave in order."""
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(30)
 
 
-def applied(settings: Settings, client: redis.Redis, partitions: int) -> int:
-    """Messages that the workers have committed."""
-    done = 0
-    for partition in range(partitions):
-        name = keys.of(settings.redis.namespace, 0, partition).part
-        offset: Any = client.hget(name, "offset")
-        done += int(offset or 0)
-    return done
+@dataclass(frozen=True)
+class Kill:
+    """One kill -9: what the victim and the group had done, and when all partitions moved again."""
+
+    worker: int
+    its_commits: int
+    applied: int
+    total: int
+    resumed_s: float
 
 
-def ends(settings: Settings, partitions: int) -> int:
-    """Messages on the topic."""
+class Group:
+    """The workers and what the store says of their progress."""
+
+    def __init__(self, place: Path, settings: Settings) -> None:
+        self._place = place
+        self._client: redis.Redis = redis_client(settings)
+        self._names = [keys.of(settings.redis.namespace, 0, p).part for p in range(PARTITIONS)]
+        self.ends = ends(settings)
+        self.total = sum(self.ends)
+        self.kills: list[Kill] = []
+        self.workers = [Worker(place, 1), Worker(place, 2)]
+        self._moved = time.monotonic(), -1
+
+    def offsets(self) -> list[int]:
+        """Messages of each partition that are committed. Raises TimeoutError when none moves."""
+        found: list[Any] = [self._client.hget(name, "offset") for name in self._names]
+        made = [int(each or 0) for each in found]
+        if sum(made) != self._moved[1]:
+            self._moved = time.monotonic(), sum(made)
+        elif time.monotonic() - self._moved[0] > STILL_S:
+            said = "\n".join(f"worker {each.number}: {each.said()}" for each in self.workers)
+            raise TimeoutError(f"{sum(made):,} of {self.total:,}, and nothing moves\n{said}")
+        time.sleep(LOOK_EVERY_S)
+        return made
+
+    def kill(self, at: float) -> None:
+        """Kill the first worker once `at` of the stream is applied; a new one takes its place."""
+        victim = self.workers[0]
+        while (applied := sum(self.offsets())) < at * self.total or victim.committed() < TASTE:
+            if applied >= self.total:
+                raise SystemExit(f"drained before worker {victim.number} could be killed")
+        its = victim.committed()
+        victim.process.kill()
+        victim.process.wait()
+        killed, before = time.monotonic(), self.offsets()
+        self.workers = [*self.workers[1:], Worker(self._place, self.workers[-1].number + 1)]
+        while any(
+            now == then < end
+            for now, then, end in zip(self.offsets(), before, self.ends, strict=True)
+        ):
+            pass
+        resumed = time.monotonic() - killed
+        self.kills.append(Kill(victim.number, its, sum(before), self.total, resumed))
+
+    def drain(self, kills: int) -> dict[str, Any]:
+        """Until everything is committed, with the kills spread evenly over the stream."""
+        while not sum(self.offsets()):
+            pass
+        began = time.monotonic()
+        for number in range(kills):
+            self.kill((number + 1) / (kills + 1))
+        while sum(self.offsets()) < self.total:
+            pass
+        spent = time.monotonic() - began
+        for each in self.workers:
+            each.stop()
+        return {"messages": self.total, "drain_s": spent, "events_per_s": self.total / spent}
+
+
+def ends(settings: Settings) -> list[int]:
+    """Messages in each partition of the topic."""
     consumer = Consumer(confluent_config(settings, {"group.id": "benchmark"}))
     topic = settings.topic("transactions")
-    found = sum(
+    found = [
         consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=30)[1]
-        for p in range(partitions)
-    )
+        for p in range(PARTITIONS)
+    ]
     consumer.close()
     return found
 
 
-def drain(place: Path, settings: Settings, partitions: int, kill: bool) -> dict[str, float]:
-    """Two workers until everything is committed."""
-    client = redis_client(settings)
-    total = ends(settings, partitions)
-    workers = [worker(place, 1), worker(place, 2)]
-    began = time.monotonic()
-    first: float | None = None
-    killed = not kill
-    while (done := applied(settings, client, partitions)) < total:
-        first = time.monotonic() if first is None and done else first
-        if not killed and done > total // 3:
-            workers[0].send_signal(signal.SIGKILL)
-            workers.append(worker(place, 3))
-            killed = True
-        if time.monotonic() - began > DRAIN_S:
-            raise TimeoutError(f"{done:,} of {total:,} after {DRAIN_S:.0f} s")
-        time.sleep(0.5)
-    finished = time.monotonic()
-    time.sleep(3)
-    for one in workers:
-        one.send_signal(signal.SIGTERM)
-        one.wait(30)
-    busy = finished - (first or began)
-    return {"messages": total, "drain_s": busy, "events_per_s": total / max(busy, 1e-9)}
+def lines_of(place: Path, *words: str) -> Iterator[dict[str, Any]]:
+    """The JSON lines of a verb as they come: too many to hold as text."""
+    with subprocess.Popen(command(*words), cwd=place, stdout=subprocess.PIPE) as running:
+        assert running.stdout is not None
+        for line in running.stdout:
+            yield orjson.loads(line)
+    if running.returncode:
+        raise SystemExit(f"{' '.join(words)} ended with {running.returncode}")
 
 
-def live_scores(place: Path) -> dict[str, tuple[str, str | None]]:
-    """Transaction to (feature digest, alert id), as published."""
-    found: dict[str, tuple[str, str | None]] = {}
-    for verb, field in (("scores", "feature_digest"), ("alerts", "alert_id")):
-        lines = run(place, verb, "--json").splitlines()
-        for line in lines:
-            document = orjson.loads(line)
-            name = document["transaction_id"]
-            if verb == "scores":
-                found[name] = (document[field], None)
-            else:
-                found[name] = (found[name][0], document[field])
+def live_scores(place: Path) -> dict[str, Said]:
+    """What was published of each transaction."""
+    found: dict[str, Said] = {
+        score["transaction_id"]: (score["feature_digest"], None)
+        for score in lines_of(place, "scores", "--json")
+    }
+    for alert in lines_of(place, "alerts", "--json"):
+        name = alert["transaction_id"]
+        found[name] = (found[name][0], alert["alert_id"])
     return found
 
 
-def replayed_scores(out: Path) -> dict[str, tuple[str, str | None]]:
+def replayed_scores(out: Path) -> dict[str, Said]:
     """The same from a replay of the file."""
     table = results.read(out, ["outcome", "transaction_id", "feature_digest", "alert_id_0"])
     return {
@@ -130,7 +214,7 @@ def replayed_scores(out: Path) -> dict[str, tuple[str, str | None]]:
     }
 
 
-def measure(data: Path, events: int | None, kill: bool, verify: bool) -> dict[str, Any]:
+def measure(data: Path, events: int | None, kills: int, verify: bool) -> dict[str, Any]:
     """The whole run in a directory of its own."""
     with tempfile.TemporaryDirectory(prefix="fraudstream-handbook-") as name:
         place = Path(name)
@@ -142,14 +226,13 @@ def measure(data: Path, events: int | None, kill: bool, verify: bool) -> dict[st
         run(place, "convert", "handbook", str(source), "stream.parquet")
         run(place, "services", "up")
         try:
-            return _measured(place, kill, verify)
+            return _measured(place, kills, verify)
         finally:
             run(place, "services", "down")
 
 
-def _measured(place: Path, kill: bool, verify: bool) -> dict[str, Any]:
-    partitions = 6
-    run(place, "topics", "create", "--partitions", str(partitions))
+def _measured(place: Path, kills: int, verify: bool) -> dict[str, Any]:
+    run(place, "topics", "create", "--partitions", str(PARTITIONS))
     run(place, "publish", "stream-labels.parquet")
     run(place, "publish", "stream.parquet")
     local = json.loads((place / ".fraudstream" / "services.json").read_text())
@@ -159,11 +242,12 @@ def _measured(place: Path, kill: bool, verify: bool) -> dict[str, Any]:
             f"redis.url={local['redis']['url']}",
         ]
     )
-    found: dict[str, Any] = {"killed": kill, **drain(place, settings, partitions, kill)}
+    group = Group(place, settings)
+    found: dict[str, Any] = {"machine": machine(), **group.drain(kills)}
+    found["kills"] = [each.__dict__ for each in group.kills]
     audit = subprocess.run(
         command("audit", "--json"), cwd=place, stdout=subprocess.PIPE, check=False
     )
-    found["balances"] = audit.returncode == 0
     found["audit"] = json.loads(audit.stdout)
     run(place, "replay", "stream.parquet", "--labels", "stream-labels.parquet", "--out", "replayed",
         "--jobs", "2", *FLAGS)  # fmt: skip
@@ -172,22 +256,60 @@ def _measured(place: Path, kill: bool, verify: bool) -> dict[str, Any]:
     found["alerts"] = sum(alert is not None for _, alert in live.values())
     found["different"] = sum(live.get(name) != said for name, said in again.items())
     found["missing"] = len(set(again) ^ set(live))
+    found["goals_met"] = (
+        audit.returncode == 0
+        and found["scores"] == found["messages"]
+        and not found["different"]
+        and not found["missing"]
+    )
     if verify:
-        run(place, "record", "--scores", "recording")
-        verdict = subprocess.run(
-            command("verify", "recording", "--json", *FLAGS),
-            cwd=place,
-            stdout=subprocess.PIPE,
-            check=False,
-        )
-        found["verify"] = json.loads(verdict.stdout)
-        digests = {}
-        for jobs in (1, 2, 4):
-            said = run(place, "replay", "recording", "--out", f"jobs{jobs}", "--jobs", str(jobs),
-                       "--json", *FLAGS)  # fmt: skip
-            digests[jobs] = json.loads(said)["digest"]
-        found["replay_digests"] = digests
+        found |= verified(place)
     return found
+
+
+def verified(place: Path) -> dict[str, Any]:
+    """What `verify` says of a recording of the run, and replays of it by 1, 2 and 4 jobs."""
+    run(place, "record", "--scores", "recording")
+    verdict = subprocess.run(
+        command("verify", "recording", "--json", *FLAGS),
+        cwd=place,
+        stdout=subprocess.PIPE,
+        check=False,
+    )
+    digests = {}
+    for jobs in (1, 2, 4):
+        said = run(place, "replay", "recording", "--out", f"jobs{jobs}", "--jobs", str(jobs),
+                   "--json", *FLAGS)  # fmt: skip
+        digests[jobs] = json.loads(said)["digest"]
+    return {"verify": json.loads(verdict.stdout), "replay_digests": digests}
+
+
+def show(found: dict[str, Any]) -> None:
+    """The table."""
+    print(found["machine"])
+    print(
+        f"{found['messages']:,} messages drained in {found['drain_s']:.0f} s, "
+        f"{found['events_per_s']:,.0f} a second, deaths included"
+    )
+    for kill in found["kills"]:
+        print(
+            f"kill -9 of worker {kill['worker']} after {kill['its_commits']:,} of its own commits, "
+            f"at {kill['applied']:,} of {kill['total']:,}; all partitions moved again after "
+            f"{kill['resumed_s']:.1f} s"
+        )
+    audit = found["audit"]
+    print(f"audit: balanced {audit['balanced']}; published {audit['published']:,} =", end=" ")
+    print(" + ".join(f"{count:,} {name}" for name, count in audit["headings"].items()))
+    print(f"  second copies on the topics {audit['repeats']}, contradictions {audit['faults']}")
+    print(f"scores {found['scores']:,}, alerts {found['alerts']:,}")
+    print(
+        f"beside a replay of the file: {found['different']:,} feature digests or "
+        f"alert ids differ, {found['missing']:,} transactions only here or only there"
+    )
+    if verify := found.get("verify"):
+        print(f"verify: equal {verify['equal']}, {verify['compared']:,} compared")
+        print(f"replay digests by jobs: {found['replay_digests']}")
+    print(f"goals met: {found['goals_met']}")
 
 
 def main() -> None:
@@ -197,20 +319,13 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--events", type=int, help="only the first so many")
-    parser.add_argument("--kill", action="store_true")
+    parser.add_argument("--kills", type=int, default=2)
     parser.add_argument("--verify", action="store_true")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
-    found = measure(given.data, given.events, given.kill, given.verify)
-    if given.json:
-        print(json.dumps(found, indent=2))
-        return
-    for name, value in found.items():
-        if not isinstance(value, dict):
-            print(f"{name:14} {value if not isinstance(value, float) else round(value, 1)}")
-    if verify := found.get("verify"):
-        print(f"verify         equal={verify['equal']}, {verify['compared']:,} compared")
-        print(f"replay digests {found['replay_digests']}")
+    found = measure(given.data, given.events, given.kills, given.verify)
+    print(json.dumps(found, indent=2)) if given.json else show(found)
+    sys.exit(not found["goals_met"])
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ STAGES = ("decode", "load", "risk", "advance", "score", "settle", "commit", "del
 
 
 @contextlib.contextmanager
-def worker(flags: list[str], log: Path) -> Iterator[None]:
+def worker(flags: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A worker process, ready."""
     command = [sys.executable, "-c", "from streams.cli import main; main()", "worker"]
     command += [part for flag in flags for part in ("--set", flag)]
@@ -50,7 +50,7 @@ def worker(flags: list[str], log: Path) -> Iterator[None]:
             if running.poll() is not None or time.monotonic() > deadline:
                 raise SystemExit(f"the worker does not start:\n{log.read_text('utf-8')}")
             time.sleep(0.1)
-        yield
+        yield running
     finally:
         running.terminate()
         running.wait(20)

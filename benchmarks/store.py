@@ -7,8 +7,11 @@ running: it starts a Redis (or Valkey) of its own with the settings of infra/red
    arena sends for a full record: the header, and the new event; "whole" is the record. Client and
    server CPU are told apart. One row packs the pieces in Python, one shows the arena's own packing.
 2. Several partitions' commits in one round trip (one disk sync), against one after the other.
-3. Memory for accounts of realistic size: rates lognormal, a median of 0.7 transactions a day,
-   90 days kept; goal at most 3,072 bytes each, key and all.
+3. Memory for accounts of realistic size: rates lognormal, a median of 0.7 transactions a day, over
+   90 days; goal at most 3,072 bytes each, key and all. The records are real ones: events go through
+   the windows pass, and what the arena writes is committed. Of an account's events those of the
+   last PLAYED_DAYS, or the last PLAYED_LEAST if those are more, are played: of older ones nothing
+   is left in a record but a count and a sum.
 """
 
 from __future__ import annotations
@@ -26,8 +29,11 @@ import numpy as np
 import redis
 from numpy.typing import NDArray
 
+from benchmarks.windows import START, columns
+from streams import windows
 from streams.dev import process
 from streams.dev import redis as redis_server
+from streams.state import Arena
 from streams.store import WHOLE, Claim, Commit, Identity, Writes
 from streams.store.redis import RedisStore
 
@@ -36,11 +42,12 @@ POOL = 40_960
 GOAL_BYTES = 3_072
 GOAL_RATE = 70_000
 TOPIC = Identity("benchmark", 16)
-HEADER, EVENT, RING, ROW = 64, 32, 64, 2_048
-SMALL = 1_024
-KEPT_DAYS = 90
-WINDOWS = ((30.0, 1.0), (7.0, 0.25), (1.0, 1 / 24), (1 / 24, 1 / 720), (1 / 288, 1 / 8_640))
-"""Window and pane in days, in the order in which rows are added to a record."""
+HEADER, EVENT, RING = 64, 32, 64
+SMALL_EVENTS = 30
+"""A record of so many events is still written whole."""
+KEPT_DAYS, PLAYED_DAYS, PLAYED_LEAST = 90, 33, 96
+PLAYED_AT_ONCE = 512
+"""Accounts that go through the pass together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,49 +189,72 @@ def measure_partitions(client: redis.Redis, rounds: int) -> dict[str, float]:
     return {form: float(np.median(spent)) for form, spent in times.items()}
 
 
-def record_sizes(count: int, seed: int = 3) -> NDArray[np.int64]:
-    """Bytes of the records of accounts with a lognormal rate, by the rules of the record layout."""
-    rate = np.random.default_rng(seed).lognormal(np.log(0.7), 1.1, count)
-    events = np.maximum(1, np.random.default_rng(seed + 1).poisson(rate * KEPT_DAYS))
-    reach_days = RING / rate
-    rows = sum((reach_days < window + pane) & (events > RING) for window, pane in WINDOWS)
-    sizes: NDArray[np.int64] = HEADER + EVENT * np.minimum(events, RING) + ROW * rows
-    return sizes
+def events_of(accounts: int, chance: np.random.Generator) -> tuple[NDArray[np.int64], ...]:
+    """(account 0.., its n-th event, time) of all events, in the accounts' order and in time."""
+    rate = chance.lognormal(np.log(0.7), 1.1, accounts)
+    made = np.maximum(1, chance.poisson(rate * KEPT_DAYS))
+    recent = chance.poisson(rate * PLAYED_DAYS)
+    played = np.minimum(made, np.maximum(recent, PLAYED_LEAST))
+    account = np.repeat(np.arange(accounts), played)
+    back_days = chance.exponential(1 / rate[account])
+    ends = np.cumsum(played)
+    total = np.cumsum(back_days)
+    spent = total - np.repeat(total[ends - played] - back_days[ends - played], played)
+    number = np.arange(len(account)) - np.repeat(ends - played, played)
+    return account, number, START + (spent * 86_400_000).astype(np.int64)
 
 
-def grown(accounts: Sequence[tuple[str, int]], noise: bytes) -> list[Writes]:
-    """Records as the arena's writes leave them: whole up to SMALL bytes and when a pane row comes;
-    between, events are put behind the end, where Redis reserves more than it needs."""
-    first, second = [], []
-    for name, size in accounts:
-        small = size <= SMALL or size > HEADER + EVENT * RING
-        first.append((name, [(WHOLE, noise[: size if small else SMALL])]))
-        if not small:
-            pieces = [(SMALL, noise[:EVENT]), (SMALL + EVENT, noise[: size - SMALL - EVENT])]
-            second.append((name, [piece for piece in pieces if piece[1]]))
-    return [Writes.of(first), Writes.of(second)]
+def grown(arena: Arena, first: int, names: list[str], chance: np.random.Generator) -> list[Writes]:
+    """The accounts' writes, as they come when a record grows: whole while it is small, then by
+    pieces put behind its end, where Redis reserves more than it needs."""
+    account, number, time_ms = events_of(len(names), chance)
+    steps = []
+    for least, end in (
+        (0, SMALL_EVENTS),
+        (SMALL_EVENTS, SMALL_EVENTS + 1),
+        (SMALL_EVENTS + 1, None),
+    ):
+        now = (number >= least) & (True if end is None else number < end)
+        some = int(now.sum())
+        if not some:
+            continue
+        rows = {
+            "account": account[now],
+            "time": time_ms[now],
+            "amount": chance.integers(100, 50_000, some),
+            "merchant": chance.integers(1, 300, some),
+        }
+        given = [names[each] for each in rows["account"].tolist()]
+        arena.fill([(name, None) for name in arena.missing(given)])
+        windows.apply(columns(rows, given, first), arena, None, history=False)
+        steps.append(arena.writes())
+        arena.settled()
+        first += some
+    return steps
 
 
 def measure_memory(client: redis.Redis, count: int) -> dict[str, float]:
     client.config_set("appendfsync", "no")  # only filling up; durability is not the question here
-    store, chance = RedisStore(client), random.Random(4)
-    sizes, pool = record_sizes(count).tolist(), names(count)
-    noise = chance.randbytes(max(sizes))
+    store, chance, pool = RedisStore(client), np.random.default_rng(4), names(count)
     before = int(client.info("memory")["used_memory"])
     claims = [store.acquire(number, TOPIC) for number in range(16)]
     at: list[int | None] = [None] * 16
-    for group, start in enumerate(range(0, count, BATCH)):
-        some = range(start, min(start + BATCH, count))
-        part = group % 16
-        for step, writes in enumerate(grown([(pool[n], sizes[n]) for n in some], noise)):
-            store.commit(claims[part], Commit(at[part], 2 * group + step + 1, writes))
-            at[part] = 2 * group + step + 1
+    sizes = []
+    for group, start in enumerate(range(0, count, PLAYED_AT_ONCE)):
+        part, some = group % 16, pool[start : start + PLAYED_AT_ONCE]
+        arena = Arena(part, 16 << 20)
+        for writes in grown(arena, 0, some, chance):
+            after = (at[part] or 0) + 1
+            store.commit(claims[part], Commit(at[part], after, writes))
+            at[part] = after
+        sizes += [len(arena.record(name)) for name in some]
     used = int(client.info("memory")["used_memory"]) - before
+    held = np.array(sizes)
     return {
         "accounts": count,
-        "mean_record_bytes": float(np.mean(sizes)),
-        "full_ring_share": float(np.mean(np.array(sizes) >= HEADER + EVENT * RING)),
-        "pane_rows_share": float(np.mean(np.array(sizes) > HEADER + EVENT * RING)),
+        "mean_record_bytes": float(held.mean()),
+        "full_ring_share": float(np.mean(held >= HEADER + EVENT * RING)),
+        "pane_rows_share": float(np.mean(held > HEADER + EVENT * RING)),
         "bytes_an_account": used / count,
         "goal_bytes": GOAL_BYTES,
     }
