@@ -23,13 +23,13 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Final, cast
+from typing import Final, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streams.errors import RecordCorrupt
-from streams.kernels.cells import DIRTY, FREE, Cells, before
+from streams.kernels.cells import DIRTY, FREE, TRAIL_WORDS, Cells, before
 from streams.kernels.pack import (
     MAX_RUNS,
     load_records,
@@ -42,13 +42,19 @@ from streams.kernels.record import HEADER_WORDS, PANE_ROWS
 from streams.writes import WHOLE, Writes
 
 BLOCK_BYTES: Final = BLOCK_WORDS * 8
-SLOT_BYTES: Final = HEADER_WORDS * 8 + INDEX_WORDS * 4 + 24 + 8 + PANE_ROWS * 4 + 1 + 4 + 8
+SLOT_BYTES: Final = (
+    (HEADER_WORDS + TRAIL_WORDS) * 8 + INDEX_WORDS * 4 + 8 + PANE_ROWS * 4 + 1 + 4 + 8
+)
 NAME_BYTES: Final = 220
 """Measured cost of an account's name: the string, its place in the dictionary and in the list."""
 ACCOUNT_BYTES: Final = SLOT_BYTES + NAME_BYTES + BLOCK_BYTES
 """What an account with up to 16 events costs; each further block is BLOCK_BYTES."""
 EVICT_SHARE: Final = 32
 """At least one slot in so many goes at a time, so that the search for the oldest is paid rarely."""
+
+LINE_BYTES: Final = 64
+
+Number = TypeVar("Number", bound=np.generic)
 
 assert sys.byteorder == "little", "records are little-endian words"
 
@@ -257,15 +263,28 @@ class Arena:
 
 def _cells(slots: int, blocks: int) -> Cells:
     """Empty arrays. Zeros and untouched memory cost nothing until they are used."""
+    chain = _rows(slots, INDEX_WORDS, np.int32)
+    chain[:] = -1
     return Cells(
-        heads=np.zeros((slots, HEADER_WORDS), np.uint64),
-        chain=np.full((slots, INDEX_WORDS), -1, np.int32),
-        blocks=np.empty((blocks, BLOCK_WORDS), np.uint64),
+        heads=_rows(slots, HEADER_WORDS, np.uint64),
+        chain=chain,
+        blocks=_rows(blocks, BLOCK_WORDS, np.uint64),
         free=np.empty(blocks, np.int32),
         tally=np.zeros(2, np.int64),
-        trail=np.zeros((slots, 3), np.uint64),
+        trail=_rows(slots, TRAIL_WORDS, np.uint64),
         ring_marks=np.zeros(slots, np.uint64),
         pane_marks=np.zeros((slots, PANE_ROWS), np.uint32),
         state=np.zeros(slots, np.uint8),
         dirty=np.zeros(slots, np.int32),
     )
+
+
+def _rows(count: int, width: int, kind: type[Number]) -> NDArray[Number]:
+    """Zeros [count, width] that begin at a line of the processor's cache.
+
+    A header or a block then takes no line more than it must: that is worth a fifth of the pass.
+    """
+    size = count * width * np.dtype(kind).itemsize
+    memory = np.zeros(size + LINE_BYTES, np.uint8)
+    first = -memory.ctypes.data % LINE_BYTES
+    return memory[first : first + size].view(kind).reshape(count, width)

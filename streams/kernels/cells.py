@@ -29,8 +29,9 @@ class Cells(NamedTuple):
     blocks:     uint64 [b, 64], each 16 ring events, by columns, or 8 panes
     free:       int32 [b], a stack of free blocks
     tally:      int64 [2], height of `free`, length of `dirty`
-    trail:      uint64 [s, 3], of the ring in time order: its digest, and which of its events are
-                the last at their place and in their country (ring.py)
+    trail:      uint64 [s, 4], of the ring in time order: its digest, and which of its events are
+                the last at their place and in their country (ring.py); the fourth is spare, so
+                that no trail lies across two lines of the cache
     ring_marks: uint64 [s], bit p: ring place p differs from the store
     pane_marks: uint32 [s, 6], bit p: pane p of the row differs from the store
     state:      uint8 [s], 0 as in the store, CHANGED, or WHOLE: the store needs all of it
@@ -58,6 +59,7 @@ CHANGED, WHOLE = 1, 2
 TRAIL, LAST_PLACE, LAST_COUNTRY = 0, 1, 2
 """Columns of `trail`; in `Before.trail` also LATER_SUM."""
 LATER_SUM = 3
+TRAIL_WORDS: Final = 4
 
 
 class Events(NamedTuple):
