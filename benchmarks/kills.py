@@ -56,6 +56,8 @@ def disturbed(run: Run, events: int, kills: int) -> list[dict[str, float]]:
         pair.append(run.start(flag))
         run.until(moved, PATIENCE_S)
         found.append({"applied": applied, "resumed_s": time.monotonic() - since})
+    for each in pair:
+        each.ready()
     return found
 
 

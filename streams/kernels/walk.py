@@ -69,31 +69,35 @@ def walk(
     """
     lasts, last_countries = before.trail[at, LAST_PLACE], before.trail[at, LAST_COUNTRY]
     count, total, big, small, least, most = ZERO, ZERO, ZERO, ZERO, ~ZERO, ZERO
-    place = (head + kept - 1) & (HISTORY - 1)
-    block, left = chain[slot, place >> 4], kept
+    place, left = (head + kept - 1) & (HISTORY - 1), kept
     for w in range(WINDOWS):
         start = np.uint64(t - LENGTHS[w]) << _TIME
-        while left > 0:
-            w0, w1 = blocks[block, place & 15], blocks[block, 16 + (place & 15)]
-            if w0 < start:
-                break
-            left -= 1
-            place = (place - 1) & (HISTORY - 1)
-            if place & 15 == 15:
-                block = chain[slot, place >> 4]
-            if not counts(w0):
-                continue
-            amount = amount_of(w1)
-            low = amount * amount
-            if amount >= _2_TO_32:
-                high, low = multiply(amount, amount)
-                big += high
-            count += ONE
-            total += amount
-            small += low
-            big += ONE if small < low else ZERO
-            least = min(least, amount)
-            most = max(most, amount)
+        inside = True
+        while inside and left > 0:
+            # The events of one block, so that nothing in the inner loop depends on which it is.
+            block, first = chain[slot, place >> 4], place & 15
+            e, end = first, max(first - left, -1)
+            while e > end:
+                w0, w1 = blocks[block, np.uint64(e)], blocks[block, np.uint64(16 + e)]
+                if w0 < start:
+                    inside = False
+                    break
+                e -= 1
+                if not counts(w0):
+                    continue
+                amount = amount_of(w1)
+                low = amount * amount
+                if amount >= _2_TO_32:
+                    high, low = multiply(amount, amount)
+                    big += high
+                count += ONE
+                total += amount
+                small += low
+                big += ONE if small < low else ZERO
+                least = min(least, amount)
+                most = max(most, amount)
+            left -= first - e
+            place = (place - (first - e)) & (HISTORY - 1)
         before.windows[at, w, 0] = count
         before.windows[at, w, 1] = total
         before.windows[at, w, 2] = big
