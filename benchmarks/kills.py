@@ -46,9 +46,9 @@ def disturbed(run: Run, events: int, kills: int) -> list[dict[str, float]]:
         return len(run.watch.moved(since)) == PARTITIONS or run.lag() == 0
 
     for number in range(kills):
-        share = (number + 1) / (kills + 1)
+        enough = events * (number + 1) / (kills + 1)
         run.until(moved, PATIENCE_S)
-        run.until(lambda: sum(run.watch.offsets().values()) >= share * events, PATIENCE_S)  # noqa: B023
+        run.until(lambda: sum(run.watch.offsets().values()) >= enough, PATIENCE_S)  # noqa: B023
         if run.lag() == 0:
             raise SystemExit("drained before the kill: give it more --events")
         applied, since = sum(run.watch.offsets().values()), time.monotonic()
