@@ -170,13 +170,17 @@ def _properties(
     return "\n".join(lines) + "\n"
 
 
-def _format(command: list[str], directory: Path, secured: Secured | None) -> None:
+def cluster_id() -> str:
+    """A name for a new cluster, as Kafka wants it: 22 characters of base64."""
+    # The first bit is cleared: one id in 64 would start with a dash and be read as an option.
+    number = uuid.uuid4().int & ((1 << 127) - 1)
+    return base64.urlsafe_b64encode(number.to_bytes(16, "big")).decode().rstrip("=")
+
+
+def _format(command: list[str], directory: Path, secured: Secured | None, cluster: str) -> None:
     """Give an empty data directory its cluster id and its first users."""
     if (directory / "data" / "meta.properties").exists():
         return
-    # The first bit is cleared: one id in 64 would start with a dash and be read as an option.
-    number = uuid.uuid4().int & ((1 << 127) - 1)
-    cluster = base64.urlsafe_b64encode(number.to_bytes(16, "big")).decode().rstrip("=")
     users = [
         f"--add-scram=SCRAM-SHA-512=[name={name},password={password}]"
         for name, password in (secured.users if secured else {}).items()
@@ -200,9 +204,31 @@ def start(
     *,
     port: int | None = None,
     secured: Secured | None = None,
+    extra: Mapping[str, str] | None = None,
     die_with_parent: bool = False,
 ) -> Broker:
     """Start a broker in `directory` and wait until it answers. Raises ServiceError."""
+    broker = launch(
+        directory, port=port, secured=secured, extra=extra, die_with_parent=die_with_parent
+    )
+    await_broker(broker, "Kafka", START_TIMEOUT_S)
+    return broker
+
+
+def launch(
+    directory: Path,
+    *,
+    port: int | None = None,
+    secured: Secured | None = None,
+    extra: Mapping[str, str] | None = None,
+    cluster: str | None = None,
+    die_with_parent: bool = False,
+) -> Broker:
+    """Start a broker in `directory` and do not wait: a node of several waits for the others.
+
+    `extra` are lines of server.properties; they win over those written here. `cluster` names the
+    cluster that an empty directory joins; without it it is a new one. Raises ServiceError.
+    """
     runtime, library = java(), jars()
     directory = directory.resolve()
     with explained(f"preparing {directory}"):
@@ -212,12 +238,14 @@ def start(
         port = process.claim_port(port, earlier.get("port"), "Kafka")
         secure_port = process.free_port()
         text = _properties(directory, port, process.free_port(), secured, secure_port)
+        # The last of two lines with the same name holds.
+        text += "".join(f"{name}={value}\n" for name, value in (extra or {}).items())
         (directory / "server.properties").write_text(text, "utf-8")
         command = [runtime, f"-Xmx{HEAP}", "-XX:TieredStopAtLevel=1"]
         command += [f"-Dkafka.logs.dir={directory}", "-Djava.awt.headless=true"]
         command += [f"-Dlog4j2.configurationFile={infra() / 'kafka' / 'log4j2.properties'}"]
         command += ["-cp", f"{library}/*"]
-        _format(command, directory, secured)
+        _format(command, directory, secured, cluster or cluster_id())
     logs = (directory / "kafka.log", directory / "kafka.out")
     child = process.start(
         [*command, "kafka.Kafka", str(directory / "server.properties")],
@@ -227,7 +255,6 @@ def start(
     secure = f"127.0.0.1:{secure_port}" if secured else None
     broker = Broker(child, f"127.0.0.1:{port}", secure, logs)
     process.remember(child, directory, {"port": port})
-    await_broker(broker, "Kafka", START_TIMEOUT_S)
     return broker
 
 

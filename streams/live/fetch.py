@@ -13,13 +13,15 @@ from typing import Any
 
 import aiokafka
 from aiokafka.consumer.fetcher import FetchResult
-from aiokafka.errors import ConsumerStoppedError, OffsetOutOfRangeError
+from aiokafka.errors import ConsumerStoppedError
 from faust.transport.consumer import ensure_TP
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
+from streams.errors import BrokerError
 from streams.live.chunks import Chunk, by_chunks, sliced, to_batch
 from streams.live.ranges import Fetched, LogRange, Reach
+from streams.store.checks import REBUILD
 
 
 class FetchThread(driver.AIOKafkaConsumerThread):
@@ -95,7 +97,14 @@ class FetchThread(driver.AIOKafkaConsumerThread):
             end = assignment.state_value(aiotp).position
             if chunks[0].offsets[0] < begin:
                 # aiokafka resets to the earliest offset when its own is beyond the log's end.
-                raise OffsetOutOfRangeError({tp: begin})
+                raise BrokerError(
+                    "the log ends before the state: the topic lost its end (an unclean leader"
+                    " election) or was made again",
+                    topic=tp.topic,
+                    partition=tp.partition,
+                    offset=begin,
+                    remedy=REBUILD,
+                )
             self._cursor[tp] = (epoch, end)
             fetched[tp] = list(sliced(to_batch(tp, chunks, end), begin, epoch, limit))
         return fetched

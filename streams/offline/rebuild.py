@@ -132,11 +132,14 @@ class _Rebuild:
     def _read_markers(self) -> dict[int, dict[bytes, int]]:
         """Erasures noted by offset; those of another topic's offsets mean nothing here."""
         found: dict[int, dict[bytes, int]] = {}
-        for number in range(self._old.partitions or 0):
+        for number in range(min(self._old.partitions or 0, self._identity.partitions)):
             own = keys.of(self._namespace, self._old.current, number)
             if self._client.hget(own.part, "topic") in (None, self._identity.topic_id.encode()):
                 cuts = cast(dict[bytes, bytes], self._client.hgetall(own.gone))
-                found[number] = {digest: int(cut) for digest, cut in cuts.items()}
+                # A log that lost its end, and with it a tombstone, uses the same offsets again: the
+                # erasure covers what the log holds now, not what is still to come.
+                end = self._log.limits(number)[1]
+                found[number] = {digest: min(int(cut), end) for digest, cut in cuts.items()}
         return found
 
     def _ranges(self) -> tuple[dict[int, int], dict[int, int]]:

@@ -59,14 +59,18 @@ def find(oldest: Sequence[Found], newest: Sequence[Found], partitions: int, befo
     `oldest` and `newest` are samples of all partitions' ends, the newest last. Raises StoreUnready
     when accounts may have moved and no rule explains where the last ones lie.
     """
+    everything = [*oldest, *newest]
     for rule in RULES:
-        if newest and _share(rule, [*oldest, *newest], partitions) == 1.0:
+        if newest and _share(rule, everything, partitions) == 1.0:
             return Route(partitions, None)
-    last = newest[-LAST:]
+    # Only a change of the count puts a key in two places. Without such a sign the last messages are
+    # not enough, for those of a burst lie in one partition: then a rule has to explain them all.
+    changed = before != partitions or len(dict(everything)) < len(set(everything))
+    # With it not all have to fit: publishers learn of new partitions one by one.
+    last, enough = (newest[-LAST:], ENOUGH) if changed else (everything, 1.0)
     for count in range(partitions, 0, -1):
         for rule in RULES:
-            # Not all: publishers learn of new partitions one by one.
-            if last and _share(rule, last, count) >= ENOUGH:
+            if newest and _share(rule, last, count) >= enough:
                 return Route(partitions, rule)
     if before == partitions:
         # A rule of the publishers' own, and no sign that the count ever changed.

@@ -22,15 +22,16 @@ from pathlib import Path
 from types import TracebackType
 
 import redis
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaException, Producer
 
+from streams.connect import confluent_config
 from streams.settings import Settings
 from tests.faults.expected import Expected, expect
 from tests.faults.promises import Broken, broken, look
 from tests.faults.source import Source
 from tests.faults.watch import Watch
 from tests.faults.workers import Worker
-from tests.live.reading import contents, publish, settings_for
+from tests.live.reading import contents, settings_for
 from tests.live.reading import ends as read_ends
 
 DRAIN_S = 120.0
@@ -96,6 +97,7 @@ class Run:
         self._redis_url = watched or place.redis_url
         self.watch = Watch(self._redis_url, self.namespace, partitions)
         self.workers: list[Worker] = []
+        self._producer: Producer | None = None
         self._feeding = threading.Event()
         self._feeder: threading.Thread | None = None
         place.seeds.append(seed)
@@ -104,10 +106,16 @@ class Run:
 
     def publish(self, count: int) -> None:
         """The next messages of the seed's log; returns when the broker has them."""
-        publish(
-            self.settings,
-            [(sent.partition, sent.key, sent.value) for sent in self.source.take(count)],
-        )
+        if self._producer is None:
+            self._producer = Producer(
+                confluent_config(self.settings, {"linger.ms": 5, "log_level": 0})
+            )
+        topic = self.settings.topic("transactions")
+        for sent in self.source.take(count):
+            self._producer.produce(topic, sent.value, sent.key, partition=sent.partition)
+            self._producer.poll(0)
+        if left := self._producer.flush(DRAIN_S):
+            raise self.failure([f"the broker did not take {left} messages"])
 
     def feed(self, per_second: int) -> None:
         """Publish all the time from now on, until `starve`."""

@@ -19,6 +19,7 @@ import socket
 import struct
 import threading
 import time
+from collections.abc import Sequence
 from typing import Final
 
 WAYS: Final = ("delay", "slice", "trickle", "cut", "reset", "deaf", "mute")
@@ -34,21 +35,22 @@ class Line:
         self.faults = 0
         self._target = port
         self._chance = random.Random(f"line {seed}")
-        self._bad = False
+        self._ways: Sequence[str] = ()
         self._lock = threading.Lock()
         self._open: list[socket.socket] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
 
-    def misbehave(self) -> None:
-        """Harm every connection from now on; those open are cut, so that new ones come."""
-        self._bad = True
+    def misbehave(self, ways: Sequence[str] = WAYS) -> None:
+        """Harm every connection from now on in one of these ways; those open are cut, so that new
+        ones come."""
+        self._ways = ways
         self._cut()
 
     def behave(self) -> None:
         """Forward as a line should."""
-        self._bad = False
+        self._ways = ()
         self._cut()
 
     def lead_to(self, port: int) -> None:
@@ -76,7 +78,7 @@ class Line:
                     each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 with self._lock:
                     self._open += [client, server]
-                    way = self._chance.choice(WAYS) if self._bad else ""
+                    way = self._chance.choice(self._ways) if self._ways else ""
                     harm = Harm(way, random.Random(self._chance.random()))
                     self.faults += bool(way)
                 for source, sink, up in ((client, server, True), (server, client, False)):

@@ -47,8 +47,9 @@ class Seen:
     said: list[str] = field(default_factory=list)
 
 
-def look(settings: Settings, client: redis.Redis) -> Seen:
-    """Read topics and store. Log lines and the watch's findings are the caller's to add."""
+def look(settings: Settings, client: redis.Redis, generation: int = 0) -> Seen:
+    """Read topics and store (the keys of one generation). Log lines and the watch's findings are
+    the caller's to add."""
     seen = Seen()
     for name, to in (("scores", seen.scores), ("alerts", seen.alerts)):
         for message in contents(settings, name):
@@ -63,7 +64,7 @@ def look(settings: Settings, client: redis.Redis) -> Seen:
         seen.dead[place].add(letter)
         seen.copies += 1
     for partition in range(settings.topics.partitions):
-        names = keys.of(settings.redis.namespace, 0, partition)
+        names = keys.of(settings.redis.namespace, generation, partition)
         offset = client.hget(names.part, "offset")
         seen.ends[partition] = None if offset is None else int(offset)
         found = list(client.scan_iter(match=f"{names.record}*", count=1_000))

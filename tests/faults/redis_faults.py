@@ -1,4 +1,4 @@
-"""Faults of Redis: killed, frozen, put back, emptied, full; and of the line to it.
+"""Faults of Redis: killed, frozen, put back, emptied, full.
 
 In: a place whose Redis is this module's own, and a seed. Out: nothing, or `Broken`.
 """
@@ -81,12 +81,12 @@ def killed(place: Place, seed: int, times: int) -> int:
         run.start(f"worker.batch_events={ROUND}").ready()
         run.feed(200)
         for _ in range(times):
-            _until_moving(run)
+            until_moving(run)
             time.sleep(chance.uniform(0, 1))
             server.kill()
             time.sleep(chance.uniform(0, 1))
             server.start()
-            _resumed(run)
+            resumed(run)
         run.starve()
         run.judge()
     return times
@@ -98,11 +98,11 @@ def frozen(place: Place, seed: int, times: int, seconds: float) -> int:
         run.start(f"worker.batch_events={ROUND}", "redis.timeout_s=1").ready()
         run.feed(200)
         for _ in range(times):
-            _until_moving(run)
+            until_moving(run)
             server.signal(signal.SIGSTOP)
             time.sleep(seconds)
             server.signal(signal.SIGCONT)
-            _resumed(run)
+            resumed(run)
         run.starve()
         run.judge()
     return times
@@ -116,12 +116,12 @@ def put_back(place: Place, seed: int, times: int) -> int:
         run.feed(200)
         older = server.directory / "older"
         for _ in range(times):
-            _until_moving(run)
+            until_moving(run)
             server.kill()
             shutil.rmtree(older, ignore_errors=True)
             shutil.copytree(server.files, older)
             server.start()
-            _resumed(run)
+            resumed(run)
             before = sum(run.watch.offsets().values())
             run.until(lambda: sum(run.watch.offsets().values()) > before + ROUND)  # noqa: B023
             server.kill()
@@ -130,7 +130,7 @@ def put_back(place: Place, seed: int, times: int) -> int:
             shutil.copytree(older, server.files)
             run.watch.rollback()
             server.start()
-            _resumed(run)
+            resumed(run)
         run.starve()
         run.judge()
     return times
@@ -177,7 +177,7 @@ def full(place: Place, seed: int, times: int) -> int:
         worker = run.start(f"worker.batch_events={ROUND}").ready()
         run.feed(100)
         for number in range(1, times + 1):
-            _until_moving(run)
+            until_moving(run)
             client.config_set("maxmemory", "1mb")
             run.until(lambda: worker.said().count(WAITS) >= number)  # noqa: B023
             stood = run.watch.offsets()
@@ -185,7 +185,7 @@ def full(place: Place, seed: int, times: int) -> int:
             if run.watch.offsets() != stood or not worker.alive:
                 raise run.failure(["a full Redis took a commit, or the worker ended"])
             client.config_set("maxmemory", "0")
-            _resumed(run)
+            resumed(run)
         run.starve()
         run.judge()
     return times
@@ -204,7 +204,7 @@ def promoted(place: Place, seed: int) -> int:
         with Run(far, seed) as run:
             worker = run.start(f"worker.batch_events={ROUND}").ready()
             run.feed(200)
-            _until_moving(run)
+            until_moving(run)
             run.until(lambda: client.info("replication")["master_link_status"] == "up")
             client.execute_command("REPLICAOF", "NO", "ONE")
             before = sum(run.watch.offsets().values())
@@ -212,7 +212,7 @@ def promoted(place: Place, seed: int) -> int:
             primary.kill()
             run.watch.rollback()
             line.lead_to(replica.port)
-            _resumed(run)
+            resumed(run)
             if not worker.alive:
                 raise run.failure(["the worker did not outlive the primary", worker.said()])
             run.starve()
@@ -220,28 +220,14 @@ def promoted(place: Place, seed: int) -> int:
     return 1
 
 
-def bad_line(place: Place, seed: int, seconds: float) -> int:
-    """F8: between worker and Redis each connection is cut, delayed, sliced, or loses answers."""
-    with own_server(place) as (here, server), Line(server.port, seed) as line:
-        far = replace(here, redis_url=f"redis://127.0.0.1:{line.port}/0")
-        with Run(far, seed, watched=here.redis_url) as run:
-            run.start(f"worker.batch_events={ROUND}", "redis.timeout_s=1").ready()
-            run.feed(100)
-            line.misbehave()
-            time.sleep(seconds)
-            line.behave()
-            _resumed(run)
-            run.starve()
-            run.judge()
-        return line.faults
-
-
-def _until_moving(run: Run) -> None:
+def until_moving(run: Run) -> None:
+    """Wait until every partition moves."""
     since = time.monotonic()
     run.until(lambda: run.watch.moved(since) >= ALL)
 
 
-def _resumed(run: Run) -> None:
+def resumed(run: Run) -> None:
+    """Wait until every partition has moved again, and note how long that took."""
     since = time.monotonic()
     run.until(lambda: run.watch.moved(since) >= ALL)
     run.place.resumed_s.append(run.watch.resumed_s(since, ALL))

@@ -1,4 +1,4 @@
-"""Redis dies, freezes, goes back, comes back empty or is full; the line to it is bad."""
+"""Redis dies, freezes, goes back, comes back empty or is full."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def test_redis_killed(place: Place, seeds: Iterator[int], tally: Tally) -> None:
 
 
 def test_redis_frozen(place: Place, seeds: Iterator[int], tally: Tally) -> None:
-    with tally("F6", "Redis frozen for 4 s, time-out 1 s") as row:
-        row.count(redis_faults.frozen(place, next(seeds), times=3, seconds=4))
+    with tally("F6", "Redis frozen for 10 s, time-out 1 s") as row:
+        row.count(redis_faults.frozen(place, next(seeds), times=3, seconds=10))
 
 
 def test_redis_put_back(place: Place, seeds: Iterator[int], tally: Tally) -> None:
@@ -39,8 +39,3 @@ def test_a_replica_with_a_missing_tail(place: Place, seeds: Iterator[int], tally
     with tally("F7", "a replica without the last commits promoted") as row:
         for seed in (next(seeds), next(seeds)):
             row.count(redis_faults.promoted(place, seed))
-
-
-def test_a_bad_line_to_redis(place: Place, seeds: Iterator[int], tally: Tally) -> None:
-    with tally("F8", "connections to Redis harmed") as row:
-        row.count(redis_faults.bad_line(place, next(seeds), seconds=20))

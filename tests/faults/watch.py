@@ -25,7 +25,8 @@ class Watch:
     def __init__(self, url: str, namespace: str, partitions: int) -> None:
         self.moves: list[tuple[float, int, int]] = []
         self.went_back: list[str] = []
-        self._names = [keys.of(namespace, 0, each).part for each in range(partitions)]
+        self._namespace, self._partitions = namespace, partitions
+        self._names = self._parts(0)
         self._last: dict[int, tuple[int, int]] = {}
         self._lock = threading.Lock()
         self._done = threading.Event()
@@ -35,13 +36,16 @@ class Watch:
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
         self._thread.start()
 
+    def _parts(self, generation: int) -> list[str]:
+        return [keys.of(self._namespace, generation, n).part for n in range(self._partitions)]
+
     def _run(self) -> None:
         while not self._done.wait(LOOK_EVERY_S):
             try:
-                pipe = self._client.pipeline(transaction=False)
-                for name in self._names:
-                    pipe.hmget(name, ["offset", "token"])
                 with self._lock:
+                    pipe = self._client.pipeline(transaction=False)
+                    for name in self._names:
+                        pipe.hmget(name, ["offset", "token"])
                     self._note(pipe.execute(raise_on_error=False))
             except (redis.exceptions.RedisError, OSError):
                 continue
@@ -66,6 +70,12 @@ class Watch:
     def rollback(self) -> None:
         """Redis was put back by the run itself: what was seen before does not bind."""
         with self._lock:
+            self._last.clear()
+
+    def rebuilt(self, generation: int) -> None:
+        """Look at the keys of another generation from now on."""
+        with self._lock:
+            self._names = self._parts(generation)
             self._last.clear()
 
     def offsets(self) -> dict[int, int]:

@@ -7,12 +7,12 @@ import itertools
 import time
 
 import numpy as np
-from aiokafka.errors import OffsetOutOfRangeError
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from faust.types import TP
 
 from streams.connect import confluent_config
+from streams.errors import BrokerError
 from streams.live.ranges import LogRange
 from tests.live.reading import Reader, Shelf, publish, reading, settings_for
 
@@ -154,7 +154,9 @@ def test_a_log_that_lost_its_end_is_an_error_and_no_silent_restart(
             deadline = time.monotonic() + 20
             while not reader.app.crashed and time.monotonic() < deadline:
                 await asyncio.sleep(0.05)
-            assert isinstance(reader.app.crash_reason, OffsetOutOfRangeError)
+            reason = reader.app.crash_reason
+            assert isinstance(reason, BrokerError) and reason.offset == 50
+            assert "fraudstream rebuild" in str(reason.remedy)
             assert reader.messages == []
 
     asyncio.run(check())

@@ -50,5 +50,11 @@ def test_an_unknown_rule_is_fine_until_the_count_changes() -> None:
         find(odd(6), odd(6), 10, 6)
 
 
+def test_a_burst_into_one_partition_is_no_sign_of_a_change() -> None:
+    """All of the last messages lie where a topic of one partition would have them."""
+    burst = [(key, place) for key, place in odd(6) if place == 0] * 3
+    assert find(odd(6), odd(6) + burst, 6, 6) == Route(6, None)
+
+
 def test_an_empty_topic() -> None:
     assert find([], [], 6, 6) == Route(6, None)
