@@ -46,8 +46,16 @@ class Server:
     def client(self) -> redis.Redis:
         return redis.Redis.from_url(self.url)
 
+    @property
+    def pid(self) -> int:
+        return self._server.child.pid
+
+    @property
+    def alive(self) -> bool:
+        return process.alive(self._server.child)
+
     def signal(self, number: signal.Signals) -> None:
-        os.kill(self._server.child.pid, number)
+        os.kill(self.pid, number)
 
     def kill(self) -> None:
         """`kill -9`."""
