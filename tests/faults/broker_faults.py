@@ -10,6 +10,7 @@ import random
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import cast
 
 import redis
 
@@ -125,7 +126,7 @@ def unclean(place: Place, seed: int) -> int:
 def _erased(run: Run) -> set[str]:
     """The accounts that have a tombstone in the log."""
     found = contents(run.settings, "transactions")
-    return {bytes(m.key() or b"").decode() for m in found if m.value() is None}  # type: ignore[arg-type]
+    return {cast(bytes, m.key()).decode() for m in found if m.value() is None}
 
 
 def _stored(run: Run) -> Mapping[bytes, bytes]:
