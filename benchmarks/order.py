@@ -1,6 +1,6 @@
 """Frauds that differ from ordinary life by the order of events alone: who can tell them?
 
-    python benchmarks/order.py [--steps N] [--seeds N] [--json]
+    python -m benchmarks.order [--steps N] [--seeds N] [--rivals] [--threads N] [--json]
 
 `fraudstream simulate` makes episodes whose final payment is a fraud or a legitimate twin, told
 apart only by the order of the three payments before (streams/dev/simulate/order.py). All models are
@@ -64,8 +64,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--rivals", action="store_true", help="GRU and full attention too")
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
+    torch.set_num_threads(args.threads)
     dataset = stream(PLAN)
     fit, judge, test = split(dataset)
     chosen = finetune.Blocks(fit, judge)

@@ -22,15 +22,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from model import calibrate, metrics, tokens
+from model import calibrate, metrics
 from model.bundle import GOLDEN, Bundle, weights_of
 from model.data import Dataset, gather
 from model.errors import DatasetError
 from model.fold import fold
 from model.inputs import HISTORY, ScoringBatch
 from model.kernel import kernel_of
+from model.knots import knots_for
 from model.loop import Progress, Recipe, Source, Tell, Watch, train
 from model.score import calibrate as to_probability
+from model.tokens import quantile_knots
 from model.transformer import Chunk, Shape, Transformer
 
 DAY_MS = 86_400_000
@@ -137,14 +139,22 @@ class Fit:
 
 
 def start(
-    dataset: Dataset, rows: NDArray[np.int64], shape: Shape, base: Bundle | None, seed: int
+    dataset: Dataset,
+    rows: NDArray[np.int64],
+    shape: Shape,
+    base: Bundle | None,
+    seed: int,
+    splits: bool = False,
 ) -> Transformer:
-    """A new model whose knots are the quantiles of `rows`, or a pretrained one with new knots."""
+    """A new model, or a pretrained one with new knots: quantiles of `rows`, with `splits` also the
+    places where the fraud rate of `rows` jumps."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     sample = np.sort(rng.choice(rows, min(len(rows), 200_000), replace=False))
     x = np.asarray(dataset.features[sample], np.float32)
-    model = Transformer(shape, tokens.quantile_knots(x, shape.knots))
+    y = np.asarray(dataset.label)[sample]
+    knots = knots_for(x, y, shape.knots) if splits else quantile_knots(x, shape.knots)
+    model = Transformer(shape, knots)
     if base is not None:
         if base.shape != shape:
             raise DatasetError(f"the pretrained bundle has shape {base.shape}, wanted {shape}")
@@ -152,7 +162,7 @@ def start(
         old = {k: torch.from_numpy(v.copy()) for k, v in base.weights.items()}
         kept = {k: v for k, v in old.items() if k not in ("knots", "feature_step")}
         model.load_state_dict({**state, **kept})
-    share = float((np.asarray(dataset.label[sample]) == 1).mean())
+    share = float((y == 1).mean())
     with torch.no_grad():
         model.head.bias.fill_(float(np.log(max(share, 1e-5))))
     return model
@@ -172,7 +182,7 @@ def fit(
     """Train one model; the judging block's average precision says when it was best."""
     label = np.asarray(dataset.label)
     fit_rows, judge_rows = np.flatnonzero(chosen.fit), np.flatnonzero(chosen.judge)
-    model = start(dataset, fit_rows, shape, base, recipe.seed).to(device)
+    model = start(dataset, fit_rows, shape, base, recipe.seed, recipe.splits).to(device)
     source = Source(dataset, model.knots.cpu().numpy(), device)
     y = label[judge_rows]
 

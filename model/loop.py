@@ -113,6 +113,8 @@ class Recipe:
     event_dropout: float = 0.1
     feature_dropout: float = 0.05
     clip: float = 1.0
+    splits: bool = False
+    """Fine-tuning: knots also where the fraud rate jumps (`model/knots.py`)."""
     seed: int = 0
     every: int = 0
     """Steps between evaluations; 0 means a tenth of all."""

@@ -1,0 +1,274 @@
+"""Target attention beside its rivals and its own parts: quality and speed, on the same rows.
+
+    python benchmarks/rivals.py [--handbook handbook.parquet] [--seeds 3] [--ablations] [--json]
+
+Sets: `order` (frauds told apart by the order of events alone; rows judged: the final payments),
+`simulated` (all scenarios of `fraudstream simulate`) and, when its file is named, `handbook` (one
+test week that is older than every week of benchmarks/handbook.py, labels known when it begins).
+Every model gets the same rows, steps and recipe, no early stopping, and the average of its last
+weights. Table: average precision of each seed, its mean over seeds beside target attention's with
+a paired bootstrap of the test rows (mean log-odds of the seeds), and scores a second on one core
+(CPU time): the serving kernel for what is served, torch over 64 + 1 events for the others.
+Ablations: one seed each, so a difference of 0.01 says nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from benchmarks import handbook
+from benchmarks.score import rate
+from model import baseline, finetune, metrics, tokens
+from model.data import Dataset, gather
+from model.fold import fold
+from model.inputs import HISTORY
+from model.kernel import kernel_of
+from model.loop import Recipe, Source, train
+from model.rivals import CausalAttention, Gru, logits_by_chunks
+from model.transformer import PRESETS, Chunk, Shape, Transformer
+from streams.dev.shipped import split, stream
+from streams.dev.simulate import Plan
+
+ORDER = Plan(
+    events=150_000, accounts=1_600, days=90, seed=77, scenarios=("order",), fraud_rate=0.025
+)
+SIMULATED = Plan(events=150_000, accounts=1_600, days=90, seed=78)
+FOLD = 5
+"""Its test week is matured before the first test week of benchmarks/handbook.py begins."""
+SHIPPED = "target attention (shipped)"
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Set:
+    """A stream, the rows to fit, the rows of the table, and the recipe for all models."""
+
+    dataset: Dataset
+    fit: NDArray[np.bool_]
+    test: Rows
+    recipe: Recipe
+
+
+class Variant(Transformer):
+    """The model with parts taken out. `reach`: most events seen; `conv`, `time`: without them."""
+
+    def __init__(
+        self,
+        shape: Shape,
+        knots: NDArray[np.float32],
+        reach: int = tokens.REACH,
+        conv: bool = True,
+        recency: bool = True,
+        since: bool = True,
+    ) -> None:
+        super().__init__(shape, knots)
+        self.reach_limit, self.since = reach, since
+        if not conv:
+            with torch.no_grad():
+                self.conv[1:] = 0
+            self.conv.register_hook(lambda g: torch.cat([g[:1], torch.zeros_like(g[1:])]))
+        if not recency:
+            for layer in self.layers:
+                layer.recency.requires_grad_(False).zero_()
+
+    def forward(
+        self, chunk: Chunk, masked: Tensor | None = None, use_features: bool = True
+    ) -> Tensor:
+        chunk = chunk._replace(reach=chunk.reach.clamp(max=self.reach_limit))
+        if not self.since:
+            relation, context = chunk.relation.clone(), chunk.context.clone()
+            relation[..., 1] = tokens.RELATION_OFFSETS[1]
+            context[..., tokens.FIELDS.index("gap")] = 0
+            context[..., tokens.FIELDS.index("hour")] = 0
+            chunk = chunk._replace(relation=relation, context=context)
+        found: Tensor = super().forward(chunk, masked, use_features)
+        return found
+
+
+class OwnKeys(Variant):
+    """Keys and values of each layer by its own convolution, not shared."""
+
+    def __init__(self, shape: Shape, knots: NDArray[np.float32]) -> None:
+        super().__init__(shape, knots)
+        first = self.conv
+        self.convs = torch.nn.ParameterList(
+            [torch.nn.Parameter(torch.randn_like(first) * first.std()) for _ in self.layers]
+        )
+
+    def forward(
+        self, chunk: Chunk, masked: Tensor | None = None, use_features: bool = True
+    ) -> Tensor:
+        t = chunk.reach.shape[1]
+        h = self.embed_current(chunk.context[:, -t:], masked)
+        h = h + self.embed_features(chunk.row, chunk.weight)
+        for layer, conv in zip(self.layers, self.convs, strict=True):
+            self.conv = conv
+            keys, values = self.keys_values(chunk)
+            h = layer(h, keys[:, :-1], values[:, :-1], chunk)
+        found: Tensor = self.norm(h)
+        return found
+
+
+Maker = Callable[[NDArray[np.float32]], Any]
+SMALL = PRESETS["small"]
+RIVALS: dict[str, Maker] = {
+    SHIPPED: lambda k: Transformer(SMALL, k),
+    "target attention, plain": lambda k: Variant(SMALL, k, conv=False, recency=False),
+    "GRU 128": lambda k: Gru(SMALL, k),
+    "full causal attention": lambda k: CausalAttention(SMALL, k),
+    "no history": lambda k: Transformer(replace(SMALL, history=False), k),
+}
+ABLATIONS: dict[str, Maker] = {
+    SHIPPED: RIVALS[SHIPPED],
+    "without windows": lambda k: Transformer(replace(SMALL, windows=False), k),
+    "L = 16": lambda k: Variant(SMALL, k, reach=16),
+    "1 layer": lambda k: Transformer(replace(SMALL, layers=1), k),
+    "3 layers": lambda k: Transformer(replace(SMALL, layers=3), k),
+    "width 32": lambda k: Transformer(replace(SMALL, width=32), k),
+    "width 128": lambda k: Transformer(replace(SMALL, width=128), k),
+    "without recency start": lambda k: Variant(SMALL, k, recency=False),
+    "without convolution": lambda k: Variant(SMALL, k, conv=False),
+    "without time terms": lambda k: Variant(SMALL, k, since=False),
+    "own keys a layer": lambda k: OwnKeys(SMALL, k),
+}
+
+
+def order_set() -> Set:
+    """Final payments of the last weeks."""
+    d = stream(ORDER)
+    fit, judge, test = split(d)
+    rows = np.flatnonzero(test & (np.asarray(d.kind) > 0))
+    return Set(d, fit | judge, rows, Recipe(steps=240, chunk=64, batch=48, average=0.98))
+
+
+def simulated_set() -> Set:
+    """All events of the last weeks."""
+    d = stream(SIMULATED)
+    fit, judge, test = split(d)
+    recipe = Recipe(steps=160, chunk=64, batch=48, average=0.98)
+    return Set(d, fit | judge, np.flatnonzero(test), recipe)
+
+
+def handbook_set(path: Path) -> Set:
+    """A week before those of the protocol's table, fitted on every label known then."""
+    d = handbook.opened(path)
+    fold_ = handbook.fold_of(d, FOLD)
+    recipe = replace(handbook.RECIPES["full"], steps=240)
+    return Set(d, handbook.chosen_rows(d, fold_, "full"), fold_.test, recipe)
+
+
+def fitted(make: Maker, one: Set, seed: int) -> Any:
+    """A model of the set's recipe."""
+    label = np.asarray(one.dataset.label)
+    rows, splits = np.flatnonzero(one.fit), one.recipe.splits
+    start = finetune.start(one.dataset, rows, SMALL, None, seed, splits)
+    torch.manual_seed(seed)
+    model = make(start.knots.numpy())
+    with torch.no_grad():
+        model.head.bias.copy_(start.head.bias)
+    source = Source(one.dataset, start.knots.numpy())
+    loss = finetune.fraud_loss(label, one.fit)
+    recipe = replace(one.recipe, seed=seed)
+    train(model, source, one.fit, loss, recipe)
+    return model.eval(), source
+
+
+def speed(model: Any, source: Source, dataset: Dataset) -> float:
+    """Scores a second on one core."""
+    rows = np.flatnonzero(source.place >= HISTORY)[:1_024]
+    if type(model) is Transformer and model.shape.history:
+        folded = fold(model)
+        kernel, b = kernel_of(folded), gather(dataset, source.place, rows)
+        out, none = np.empty(len(rows), np.float32), np.zeros((0, HISTORY), np.float32)
+        parts = (b.current, b.history, b.length, b.features, folded, out, none)
+        return rate(lambda: kernel(*parts), len(rows), 3)
+    chunk, _ = source.chunk(rows[:128], 1)
+    with torch.no_grad():
+        return rate(lambda: model.logit(model(chunk)), 128, 3)
+
+
+def compared(one: Set, makers: dict[str, Maker], seeds: int) -> dict[str, dict[str, Any]]:
+    """By model: AP of each seed, scores a second, and the mean log-odds' AP less the shipped's."""
+    d, y = one.dataset, one.dataset.answer()[one.test]
+    found: dict[str, dict[str, Any]] = {}
+    means: dict[str, NDArray[np.float64]] = {}
+    for name, make in makers.items():
+        logits, per_s, began = [], 0.0, time.process_time()
+        for seed in range(seeds):
+            model, source = fitted(make, one, seed)
+            logits.append(logits_by_chunks(model, source, one.test))
+            per_s = speed(model, source, d) if seed == 0 else per_s
+        means[name] = np.mean(logits, axis=0)
+        ap = [metrics.average_precision(y, s) for s in logits]
+        spent = (time.process_time() - began) / seeds
+        found[name] = {"ap": ap, "scores_per_s": per_s, "cpu_s": spent}
+        _tell(f"{name}: {found[name]}")
+    x, label = np.asarray(d.features), np.asarray(d.label)
+    trees = baseline.lightgbm(x[one.fit], label[one.fit], rounds=300, learning_rate=0.03)
+    means["LightGBM"] = trees.predict(x[one.test])
+    found["LightGBM"] = {
+        "ap": [metrics.average_precision(y, means["LightGBM"])],
+        "scores_per_s": rate(lambda: trees.predict(x[:2_048], num_threads=1), 2_048, 3),
+    }
+    for name, score in means.items():
+        if name != SHIPPED:
+            pair = (score, means[SHIPPED])
+            found[name]["less_shipped"] = metrics.bootstrap(y, *pair, metrics.average_precision)
+    return found
+
+
+def _tell(line: str) -> None:
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
+
+
+def shown(name: str, found: dict[str, dict[str, Any]]) -> None:
+    """One table."""
+    print(f"{name:<28}{'AP of each seed':<26}{'less the shipped (95 %)':<30}{'scores/s':>9}")
+    for model, got in found.items():
+        ap = " ".join(f"{v:.4f}" for v in got["ap"])
+        less = got.get("less_shipped")
+        told = f"{less[0]:+.4f} ({less[1]:+.4f} to {less[2]:+.4f})" if less else ""
+        print(f"{model:<28}{ap:<26}{told:<30}{got['scores_per_s']:>9,.0f}")
+
+
+def main() -> None:
+    """Run and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--handbook", type=Path)
+    parser.add_argument("--sets", default="order,simulated,handbook")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--ablations", action="store_true")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    makers: dict[str, Callable[[], Set]] = {"order": order_set, "simulated": simulated_set}
+    if args.handbook is not None:
+        makers["handbook"] = lambda: handbook_set(args.handbook)
+    models = ABLATIONS if args.ablations else RIVALS
+    every = {}
+    for name in args.sets.split(","):
+        if name in makers:
+            _tell(name)
+            every[name] = compared(makers[name](), models, args.seeds)
+            if not args.json:
+                shown(name, every[name])
+    if args.json:
+        print(json.dumps(every))
+
+
+if __name__ == "__main__":
+    main()
