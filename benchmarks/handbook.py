@@ -184,13 +184,14 @@ def chosen_rows(d: data.Dataset, fold: Fold, row: str) -> NDArray[np.bool_]:
     return known & (d.time >= _ms(WARM))
 
 
+_COMMON = Recipe(steps=500, rate=3e-3, table_rate=6.0, decay=1.0, average=0.98, splits=True)
 RECIPES = {
-    "strict": Recipe(steps=160, chunk=16, batch=96, rate=2e-3, every=20, feature_dropout=0.1),
-    "full": Recipe(steps=500, chunk=64, batch=48, rate=2.5e-3, every=50),
+    "strict": replace(_COMMON, chunk=16, batch=64),
+    "full": replace(_COMMON, chunk=64, batch=48),
 }
 TREES: dict[str, dict[str, Any]] = {
     "strict": {"rounds": 500, "learning_rate": 0.03, "min_data_in_leaf": 20, "lambda_l2": 1.0},
-    "full": {"rounds": 500, "learning_rate": 0.03, "min_data_in_leaf": 20, "lambda_l2": 1.0},
+    "full": {"rounds": 200, "learning_rate": 0.05, "min_data_in_leaf": 20, "lambda_l2": 1.0},
 }
 """Chosen on the weeks of `--validate`; nothing is stopped early, so that every label is fitted."""
 VALIDATE = (5, 6)

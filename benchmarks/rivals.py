@@ -47,6 +47,7 @@ ORDER = Plan(
 SIMULATED = Plan(events=150_000, accounts=1_600, days=90, seed=78)
 FOLD = 5
 """Its test week is matured before the first test week of benchmarks/handbook.py begins."""
+RECIPE = Recipe(chunk=64, batch=48, rate=3e-3, table_rate=3.0, average=0.98)
 SHIPPED = "target attention (shipped)"
 Rows = NDArray[np.int64]
 
@@ -150,20 +151,19 @@ def order_set() -> Set:
     d = stream(ORDER)
     fit, judge, test = split(d)
     rows = np.flatnonzero(test & (np.asarray(d.kind) > 0))
-    return Set(d, fit | judge, rows, Recipe(steps=240, chunk=64, batch=48, average=0.98))
+    return Set(d, fit | judge, rows, replace(RECIPE, steps=240))
 
 
 def simulated_set() -> Set:
     """All events of the last weeks."""
     d = stream(SIMULATED)
     fit, judge, test = split(d)
-    recipe = Recipe(steps=160, chunk=64, batch=48, average=0.98)
-    return Set(d, fit | judge, np.flatnonzero(test), recipe)
+    return Set(d, fit | judge, np.flatnonzero(test), replace(RECIPE, steps=160))
 
 
-def handbook_set(path: Path) -> Set:
+def handbook_set(path: Path, work: Path | None) -> Set:
     """A week before those of the protocol's table, fitted on every label known then."""
-    d = handbook.opened(path)
+    d = handbook.opened(path, work)
     fold_ = handbook.fold_of(d, FOLD)
     recipe = replace(handbook.RECIPES["full"], steps=240)
     return Set(d, handbook.chosen_rows(d, fold_, "full"), fold_.test, recipe)
@@ -248,6 +248,7 @@ def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--handbook", type=Path)
+    parser.add_argument("--work", type=Path, help="keeps the Handbook's training set between runs")
     parser.add_argument("--sets", default="order,simulated,handbook")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--ablations", action="store_true")
@@ -257,7 +258,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     makers: dict[str, Callable[[], Set]] = {"order": order_set, "simulated": simulated_set}
     if args.handbook is not None:
-        makers["handbook"] = lambda: handbook_set(args.handbook)
+        makers["handbook"] = lambda: handbook_set(args.handbook, args.work)
     models = ABLATIONS if args.ablations else RIVALS
     every = {}
     for name in args.sets.split(","):
