@@ -18,22 +18,38 @@ IDENTITY: Knots = ((-1.0, -1.0), (1.0, 1.0))
 def platt(
     logit: NDArray[np.float32], y: NDArray[np.int8], rounds: int = 100
 ) -> tuple[float, float]:
-    """Slope and offset by Newton's method, with one pseudo-count of each class against extremes."""
+    """Slope and offset by Newton's method, with one pseudo-count of each class against extremes.
+
+    A step is halved until the likelihood rises: on log-odds that lie close together the full one
+    may leap away. Source: Lin, Lin, Weng, A note on Platt's probabilistic outputs (2007).
+    """
     x = np.asarray(logit, np.float64)
     positives = float((y == 1).sum())
     target = np.where(y == 1, (positives + 1) / (positives + 2), 1 / (len(y) - positives + 2))
-    a, b = 1.0, 0.0
+
+    def nats(line: NDArray[np.float64]) -> float:
+        z = line[0] * x + line[1]
+        return float((np.logaddexp(0, z) - target * z).sum())
+
+    line = np.array([1.0, 0.0])
+    held = nats(line)
     for _ in range(rounds):
-        p = 1 / (1 + np.exp(-np.clip(a * x + b, -40, 40)))
+        p = 1 / (1 + np.exp(-np.clip(line[0] * x + line[1], -40, 40)))
         w = p * (1 - p)
         g = np.array([((p - target) * x).sum(), (p - target).sum()])
         off = (w * x).sum()
         h = np.array([[(w * x * x).sum() + 1e-6, off], [off, w.sum() + 1e-6]])
         step = np.linalg.solve(h, g)
-        a, b = a - step[0], b - step[1]
-        if np.abs(step).max() < 1e-9:
+        size = 1.0
+        while size > 1e-6 and nats(line - size * step) > held:
+            size /= 2
+        if size <= 1e-6:
             break
-    return max(float(a), 1e-3), float(b)
+        line = line - size * step
+        held = nats(line)
+        if np.abs(size * step).max() < 1e-9:
+            break
+    return max(float(line[0]), 1e-3), float(line[1])
 
 
 def knots(logit: NDArray[np.float32], y: NDArray[np.int8], bins: int = 12) -> Knots:

@@ -53,15 +53,25 @@ class Plan:
     cut_ms: int
 
     @classmethod
-    def newest(cls, dataset: Dataset, cut_ms: int | None = None, judge_days: float = 14) -> Plan:
-        """Train on all that is matured but its newest `judge_days`, which judge."""
+    def newest(
+        cls,
+        dataset: Dataset,
+        cut_ms: int | None = None,
+        judge_days: float = 14,
+        maturity_ms: int = 0,
+    ) -> Plan:
+        """Train on all that is matured but its newest `judge_days`, which judge.
+
+        Matured is what happened `maturity_ms` before the fit: of later events only those are known
+        that somebody reported, and frauds would be far too many among them.
+        """
         time = dataset.time
         known = np.asarray(dataset.label) >= 0
         if not known.any():
             raise DatasetError("no row of the training set has a label")
         cut = int(np.asarray(dataset.label_time).max()) + 1 if cut_ms is None else cut_ms
         gate = dataset.known_at(cut)
-        matured = gate & (np.asarray(dataset.label) == 0)
+        matured = gate & (np.asarray(dataset.label) == 0) & (time < cut - maturity_ms)
         if not matured.any():
             raise DatasetError("no label was known at the moment of the fit")
         end = int(time[matured].max()) + 1

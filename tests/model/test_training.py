@@ -218,3 +218,33 @@ def test_a_foreign_or_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:500])
     with pytest.raises(DatasetError, match="does not fit"):
         pretrain.pretrain(whole, chosen, SMALL, recipe, checkpoint=path)
+
+
+def test_log_odds_that_lie_close_together_are_calibrated() -> None:
+    """A full Newton step leaps away here, and every probability became 0 or 1."""
+    rng = np.random.default_rng(4)
+    logit = (-4.5 + 0.1 * rng.normal(size=2_000)).astype(np.float32)
+    y = (rng.random(2_000) < 1 / (1 + np.exp(-(20 * (logit + 4.5) - 3)))).astype(np.int8)
+    slope, offset = calibrate.platt(logit, y)
+    assert 10 < slope < 30
+    p = 1 / (1 + np.exp(-(slope * logit + offset)))
+    assert abs(p.mean() - y.mean()) < 0.01
+
+
+def test_the_judging_block_ends_where_silence_is_no_verdict_yet() -> None:
+    """A few events are said to be legitimate at once; the others only by silence after 14 days."""
+    whole = made.dataset(12, 150)
+    rng = np.random.default_rng(2)
+    wait = 14 * made.DAY_MS
+    label = np.where(whole.label == 1, 1, -1).astype(np.int8)
+    early = (label < 0) & (rng.random(len(whole)) < 0.02)
+    label[early] = 0
+    when = np.where(label >= 0, whole.time + made.DAY_MS, -1)
+    label, when = data.mature(label, when, whole.time, wait)
+    late = replace(whole, label=label, label_time=when)
+    cut = int(whole.time.max()) - 5 * made.DAY_MS
+    plan = finetune.Plan.newest(late, cut, 10, wait)
+    assert plan.judge_to <= cut - wait
+    chosen = finetune.blocks(late, plan)
+    share = (label[chosen.judge] == 1).mean()
+    assert share == pytest.approx((whole.label == 1).mean(), abs=0.03)
