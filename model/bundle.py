@@ -3,11 +3,11 @@
 In: a trained model and what is known about it. Out: the folder; read back as `Bundle`, checked.
 Does not know how scores are computed: golden scores are checked by `model/score.py` after load.
 
-The manifest holds the shape, feature names and digest, normalisation (knots are in the weights),
-calibration, thresholds, versions, metrics, a model card, the sha256 of the weights and its
-own digest. A bundle is written beside its place and renamed into it, so a reader sees all
-or none, and a bad bundle never replaces a good one. A signature, if wanted, is Ed25519 over the
-manifest.
+The manifest holds the schema of the events, the shape, feature names and digest, normalisation
+(knots are in the weights), calibration, thresholds, versions, data digest, metrics, a model card
+(`about`), the sha256 of the weights and its own digest. A bundle is written beside its place and
+renamed into it, so a reader sees all or none, and a bad bundle never replaces a good one. A
+signature, if wanted, is Ed25519 over the manifest.
 """
 
 from __future__ import annotations
@@ -30,10 +30,17 @@ from safetensors.numpy import load, save
 
 from model import tokens
 from model.errors import BundleError
-from model.inputs import HISTORY, ScoringBatch
+from model.inputs import EVENT_WORDS, HISTORY, ScoringBatch
 from model.transformer import Shape, Transformer
 
 FORMAT: Final = 1
+SCHEMA: Final = {"version": 1, "event_words": EVENT_WORDS}
+"""Of the events that a bundle scores: schema v1, packed as `model/inputs.py` says."""
+NORMALISATION: Final = {
+    "features": "linear between the knots of each feature, weight.knots; outside, the last knot",
+    "unknown": float(tokens.UNKNOWN),
+    "events": "integer codes, model/tokens.py",
+}
 WEIGHTS, MANIFEST = "weights.safetensors", "manifest.json"
 MAX_BYTES: Final = 1 << 30
 GOLDEN: Final = 32
@@ -123,6 +130,9 @@ def write(bundle: Bundle, folder: Path, key: bytes | None = None) -> Bundle:
     manifest: dict[str, Any] = {
         "format": FORMAT,
         "name": bundle.name,
+        "schema": SCHEMA,
+        "normalisation": NORMALISATION,
+        "made_with": {"numpy": np.__version__, "torch": torch.__version__},
         "tokens": {"history": HISTORY, "rows": tokens.ROWS, "relations": tokens.RELATION_ROWS},
         "shape": bundle.shape.as_dict(),
         "features": list(bundle.names),
@@ -212,6 +222,8 @@ def read(folder: Path, public_key: bytes | None = None) -> Bundle:
 
 
 def _assemble(manifest: Mapping[str, Any], arrays: Arrays) -> Bundle:
+    if manifest.get("schema", SCHEMA) != SCHEMA:
+        raise BundleError(f"{manifest['name']} scores events of schema {manifest['schema']}")
     names = tuple(manifest["features"])
     about = {"history": HISTORY, "rows": tokens.ROWS, "relations": tokens.RELATION_ROWS}
     if manifest["tokens"] != about:

@@ -1,7 +1,8 @@
-"""Evaluation of a bundle on rows it never saw: measures, segments, comparisons, one HTML page.
+"""Evaluation of a bundle on rows it never saw: measures, segments, weeks, comparisons.
 
 In: a scorer, a `Dataset`, the rows that test and (for the comparisons) those that train. Out: a
-report as a dictionary, and the same as HTML with plots. Does not know where the rows come from.
+report as a dictionary. Does not know where the rows come from, nor how a page shows them
+(`model/page.py`).
 
 Two guards against leaks: a model fitted on shuffled labels must rank at random, and a result above
 what can be known at all (`ceiling`, where the stream's makers told it) is called a leak.
@@ -9,9 +10,6 @@ what can be known at all (`ceiling`, where the stream's makers told it) is calle
 
 from __future__ import annotations
 
-import base64
-import html
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,10 +19,17 @@ from numpy.typing import NDArray
 
 from model import baseline, metrics
 from model.data import Dataset, gather
-from model.inputs import AMOUNT_SHIFT
+from model.inputs import AMOUNT_SHIFT, CHANNEL_MASK, CHANNEL_SHIFT, CHANNELS
 from model.score import Scorer
 
 DAY_MS = 86_400_000
+BUDGET = 0.005
+"""Share of events that become alerts, where nobody says otherwise."""
+MAX_WEEKS = 12
+MAX_FIT = 100_000
+"""Rows that a comparison model of the weekly table and of the shuffled labels is fitted on."""
+EMBEDDING_EVENTS = 150_000
+"""Events whose embedding is computed to fit the trees that read it: accounts are left out above."""
 Rows = NDArray[np.int64]
 Scores = NDArray[np.float64]
 
@@ -57,47 +62,123 @@ def _context(dataset: Dataset, rows: Rows) -> dict[str, NDArray[Any]]:
     }
 
 
-def measure(dataset: Dataset, rows: Rows, scores: Scores) -> dict[str, float]:
+def measure(
+    dataset: Dataset, rows: Rows, scores: Scores, budget: float = BUDGET
+) -> dict[str, float]:
     """All measures of scores on rows, against the truth where known."""
-    c = _context(dataset, rows)
-    return metrics.summary(dataset.answer()[rows], scores, c["cards"], c["days"], c["amounts"])
+    c, y = _context(dataset, rows), dataset.answer()[rows]
+    return metrics.summary(y, scores, c["cards"], c["days"], c["amounts"], budget)
 
 
-def segments(dataset: Dataset, rows: Rows, scores: Scores) -> dict[str, dict[str, float]]:
-    """By kind of case (each kind against all ordinary rows), and by length of history."""
-    y, kind, place = dataset.answer()[rows], np.asarray(dataset.kind)[rows], dataset.place()[rows]
-    found = {}
-    chosen: dict[str, NDArray[np.bool_]] = {
+def _segment_masks(dataset: Dataset, rows: Rows) -> dict[str, NDArray[np.bool_]]:
+    """Parts of the rows by what an analyst would ask for; each kind beside all ordinary rows."""
+    words = np.asarray(dataset.words)[rows]
+    kind, place = np.asarray(dataset.kind)[rows], dataset.place()[rows]
+    found: dict[str, NDArray[np.bool_]] = {
         f"kind {name}": (kind == 0) | (kind == code)
         for code, name in enumerate(dataset.kinds)
         if code > 0
     }
-    chosen["history 0-9"] = place < 10
-    chosen["history 10-63"] = (place >= 10) & (place < 64)
-    chosen["history 64+"] = place >= 64
-    for name, inside in chosen.items():
+    channel = (words[:, 0] >> np.uint64(CHANNEL_SHIFT)).astype(np.int64) & CHANNEL_MASK
+    for code, name in enumerate(CHANNELS, 1):
+        found[f"channel {name}"] = channel == code
+    amount = _context(dataset, rows)["amounts"]
+    low, high = np.quantile(amount, [0.5, 0.9])
+    found[f"amount below {low / 100:,.0f}"] = amount < low
+    found[f"amount from {low / 100:,.0f}"] = (amount >= low) & (amount < high)
+    found[f"amount from {high / 100:,.0f}"] = amount >= high
+    found["history 0-9"] = place < 10
+    found["history 10-63"] = (place >= 10) & (place < 64)
+    found["history 64+"] = place >= 64
+    return found
+
+
+def segments(
+    dataset: Dataset, rows: Rows, scores: Scores, budget: float = BUDGET
+) -> dict[str, dict[str, float]]:
+    """By kind of case, channel, amount and length of history; one alert threshold for all.
+
+    Recall by segment is equal opportunity, the false positive rate predictive equality.
+    """
+    y = dataset.answer()[rows]
+    alert = scores >= np.quantile(scores, 1 - budget) if len(scores) else scores > 0
+    found = {}
+    for name, inside in _segment_masks(dataset, rows).items():
         if y[inside].any():
+            bad, good = inside & (y == 1), inside & (y == 0)
             found[name] = {
                 "events": float(inside.sum()),
-                "frauds": float(y[inside].sum()),
+                "frauds": float(bad.sum()),
                 "ap": metrics.average_precision(y[inside], scores[inside]),
                 "auc": metrics.roc_auc(y[inside], scores[inside]),
+                "recall_budget": float(alert[bad].mean()),
+                "fpr_budget": float(alert[good].mean()) if good.any() else float("nan"),
             }
     return found
 
 
-def weekly(dataset: Dataset, rows: Rows, scores: Scores) -> list[dict[str, float]]:
-    """Prequential: the measures of each week, in order."""
-    y = dataset.answer()[rows]
-    week = dataset.time[rows] // (7 * DAY_MS)
+def prequential(
+    dataset: Dataset, split: Split, scores: Scores, *, compare: bool = False, threads: int = 1
+) -> list[dict[str, float]]:
+    """Week after week of the test rows: the bundle as it is, growing older, and trees fitted anew.
+
+    The trees of a week know what a fit at its first moment could know: labels with an earlier
+    label_time, the newest matured fifth of them to stop by. So the delay of labels counts for both.
+    """
+    y, time = dataset.answer()[split.test], dataset.time
+    moment = time[split.test]
+    first = int(moment.min()) if len(moment) else 0
+    week = (moment - first) // (7 * DAY_MS)
     found = []
-    for one in np.unique(week):
+    for one in np.unique(week)[:MAX_WEEKS].tolist():
         inside = week == one
-        if y[inside].any():
-            ap = metrics.average_precision(y[inside], scores[inside])
-            row = {"week": float(one - week.min()), "events": float(inside.sum()), "ap": ap}
-            found.append({**row, "auc": metrics.roc_auc(y[inside], scores[inside])})
+        if not y[inside].any():
+            continue
+        row = {
+            "week": float(one),
+            "events": float(inside.sum()),
+            "frauds": float(y[inside].sum()),
+            "ap": metrics.average_precision(y[inside], scores[inside]),
+            "auc": metrics.roc_auc(y[inside], scores[inside]),
+        }
+        if compare:
+            again = _refitted(dataset, first + one * 7 * DAY_MS, split.test[inside], threads)
+            if again is not None:
+                row["lightgbm_refitted_ap"] = metrics.average_precision(y[inside], again)
+        found.append(row)
     return found
+
+
+def _refitted(dataset: Dataset, cut_ms: int, rows: Rows, threads: int) -> Scores | None:
+    """Scores of trees fitted on what was known at `cut_ms`; None where that was too little."""
+    known = np.flatnonzero(dataset.known_at(cut_ms) & (dataset.time < cut_ms))
+    known = known[np.argsort(dataset.time[known], kind="stable")][-MAX_FIT:]
+    x, y = dataset.features, np.asarray(dataset.label)
+    fit, judge = known[: len(known) * 4 // 5], known[len(known) * 4 // 5 :]
+    if y[fit].sum() < 20 or y[judge].sum() < 5:
+        return None
+    trees = baseline.lightgbm(x[fit], y[fit], x[judge], y[judge], threads=threads)
+    return np.asarray(trees.predict(x[rows]))
+
+
+def embedding_trees(scorer: Scorer, dataset: Dataset, split: Split, threads: int = 1) -> Scores:
+    """LightGBM on the window features and the model's vector of each event, on the test rows."""
+    from model.explain import vectors
+
+    model = scorer.bundle.model()
+    account = np.asarray(dataset.account)
+    both = len(split.fit) + len(split.judge)
+    step = max(-(-both // EMBEDDING_EVENTS), 1)
+    fit, judge = (rows[account[rows] % step == 0] for rows in (split.fit, split.judge))
+    label = np.asarray(dataset.label)
+    if label[fit].sum() == 0 or label[judge].sum() == 0:
+        fit, judge = split.fit, split.judge
+
+    def x(rows: Rows) -> NDArray[np.float32]:
+        return np.concatenate([dataset.features[rows], vectors(model, dataset, rows)], 1)
+
+    trees = baseline.lightgbm(x(fit), label[fit], x(judge), label[judge], threads=threads)
+    return np.asarray(trees.predict(x(split.test)))
 
 
 def comparisons(dataset: Dataset, split: Split, threads: int = 1) -> dict[str, Scores]:
@@ -114,7 +195,9 @@ def comparisons(dataset: Dataset, split: Split, threads: int = 1) -> dict[str, S
     }
 
 
-def shuffled_check(dataset: Dataset, split: Split, rounds: int = 5, cap: int = 50_000) -> float:
+def shuffled_check(
+    dataset: Dataset, split: Split, rounds: int = 5, cap: int = MAX_FIT // 2
+) -> float:
     """Mean AUC on the test rows of trees fitted on shuffled labels: near 0.5, or something leaks.
 
     Several rounds, because frauds lie together: one random tree ranks them all high or all low.
@@ -140,6 +223,7 @@ def report(
     ceiling: Mapping[str, float] | None = None,
     compare: bool = True,
     threads: int = 1,
+    budget: float = BUDGET,
 ) -> dict[str, Any]:
     """Everything about a bundle on these test rows."""
     scores = score_rows(scorer, dataset, split.test)
@@ -147,32 +231,61 @@ def report(
     models = {"this bundle": scores}
     if compare:
         models |= comparisons(dataset, split, threads)
-    measured = {name: measure(dataset, split.test, s) for name, s in models.items()}
+        models["LightGBM with the embedding"] = embedding_trees(scorer, dataset, split, threads)
+    measured = {name: measure(dataset, split.test, s, budget) for name, s in models.items()}
+    moment = dataset.time[split.test]
     found: dict[str, Any] = {
         "model_id": scorer.model_id,
         "data_digest": dataset.digest,
+        "tested": {"from_ms": int(moment.min()), "to_ms": int(moment.max())},
+        "budget": budget,
         "models": measured,
-        "segments": segments(dataset, split.test, scores),
-        "weeks": weekly(dataset, split.test, scores),
+        "segments": segments(dataset, split.test, scores, budget),
+        "weeks": prequential(dataset, split, scores, compare=compare, threads=threads),
+        "thresholds": at_thresholds(scorer, y, scores, len(np.unique(moment // DAY_MS))),
         "reliability": metrics.reliability(y, scores).tolist(),
     }
     if compare:
-        x = np.asarray(dataset.features)
-        fit, test = split.fit[:: max(len(split.fit) // 100_000, 1)], split.test
-        label = np.asarray(dataset.label)
-        name, ap = baseline.best_single_feature(x[fit], label[fit], x[test], y, dataset.names)
-        found["best_single_feature"] = {"name": name, "ap": ap}
-        found["shuffled_label_auc"] = shuffled_check(dataset, split)
-        trees = models["LightGBM on windows"]
-        rows = metrics.bootstrap(y, scores, trees, metrics.average_precision)
-        found["ap_minus_lightgbm"] = dict(zip(("difference", "low", "high"), rows, strict=True))
+        found |= _checks(dataset, split, y, scores, models["LightGBM on windows"])
     if ceiling:
         ours = measured["this bundle"]
         over = {k: ours[k] for k, v in ceiling.items() if ours[k] > v}
         found["ceiling"] = {"limits": dict(ceiling), "leak_suspected": over}
-    curves = {name: _curve(y, s) for name, s in models.items()}
-    found["curves"] = curves
+    found["curves"] = {name: _curve(y, s) for name, s in models.items()}
     return found
+
+
+def at_thresholds(
+    scorer: Scorer, y: NDArray[Any], scores: Scores, days: int
+) -> dict[str, dict[str, float]]:
+    """What the bundle's own thresholds, set on the judging block, do on the test rows."""
+    found = {}
+    for name, threshold in scorer.bundle.thresholds.items():
+        alert = scores >= threshold
+        found[name] = {
+            "threshold": float(threshold),
+            "alerts_a_day": float(alert.sum() / max(days, 1)),
+            "precision": float((y[alert] > 0).mean()) if alert.any() else float("nan"),
+            "recall": float(alert[y > 0].mean()) if (y > 0).any() else float("nan"),
+        }
+    return found
+
+
+def _checks(
+    dataset: Dataset, split: Split, y: NDArray[Any], scores: Scores, trees: Scores
+) -> dict[str, Any]:
+    """Guards against leaks, and whether the difference to the trees is more than chance."""
+    x, label = dataset.features, np.asarray(dataset.label)
+    fit = split.fit[:: max(len(split.fit) // MAX_FIT, 1)]
+    name, ap = baseline.best_single_feature(
+        np.asarray(x[fit]), label[fit], np.asarray(x[split.test]), y, dataset.names
+    )
+    rows = metrics.bootstrap(y, scores, trees, metrics.average_precision)
+    return {
+        "best_single_feature": {"name": name, "ap": ap},
+        "shuffled_label_auc": shuffled_check(dataset, split),
+        "ap_minus_lightgbm": dict(zip(("difference", "low", "high"), rows, strict=True)),
+    }
 
 
 def _curve(y: NDArray[Any], scores: Scores, points: int = 200) -> list[tuple[float, float]]:
@@ -184,61 +297,10 @@ def _curve(y: NDArray[Any], scores: Scores, points: int = 200) -> list[tuple[flo
     return [(float(found[i] / hit.sum()), float(found[i] / (i + 1))) for i in at]
 
 
-def _plot(found: Mapping[str, Any]) -> str:
-    """Precision-recall and reliability as a PNG in base64."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4.2))
-    for name, points in found["curves"].items():
-        left.plot(*zip(*points, strict=True), label=f"{name}: {found['models'][name]['ap']:.3f}")
-    left.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
-    left.legend(title="average precision", fontsize=8)
-    table = np.array(found["reliability"])
-    right.plot([1e-5, 1], [1e-5, 1], color="grey", linewidth=0.8)
-    right.plot(np.maximum(table[:, 0], 1e-5), np.maximum(table[:, 1], 1e-5), "o-")
-    right.set(xscale="log", yscale="log", xlabel="mean score", ylabel="share of fraud")
-    figure.tight_layout()
-    page = io.BytesIO()
-    figure.savefig(page, format="png", dpi=110)
-    pyplot.close(figure)
-    return base64.b64encode(page.getvalue()).decode()
-
-
-def _table(title: str, rows: Mapping[str, Mapping[str, float]]) -> str:
-    names = list(dict.fromkeys(k for row in rows.values() for k in row))
-    head = "".join(f"<th>{html.escape(n)}</th>" for n in names)
-    body = "".join(
-        f"<tr><th>{html.escape(name)}</th>"
-        + "".join(f"<td>{row[k]:.4g}</td>" if k in row else "<td></td>" for k in names)
-        + "</tr>"
-        for name, row in rows.items()
-    )
-    return f"<h2>{html.escape(title)}</h2><table><tr><th></th>{head}</tr>{body}</table>"
-
-
-def to_html(found: Mapping[str, Any]) -> str:
-    """One page, without references to anything outside it."""
-    style = (
-        "body{font:14px sans-serif;margin:2em;max-width:75em}table{border-collapse:collapse}"
-        "td,th{padding:3px 8px;border-bottom:1px solid #ddd;text-align:right}"
-    )
-    weeks = {f"week {row['week']:.0f}": row for row in found["weeks"]}
-    notes = {
-        key: found[key]
-        for key in ("best_single_feature", "shuffled_label_auc", "ap_minus_lightgbm", "ceiling")
-        if key in found
-    }
-    return (
-        f"<!doctype html><meta charset=utf-8><title>{html.escape(found['model_id'])}</title>"
-        f"<style>{style}</style><h1>{html.escape(found['model_id'])}</h1>"
-        f"<img alt='precision and recall; reliability' src='data:image/png;base64,{_plot(found)}'>"
-        + _table("Models", found["models"])
-        + _table("Segments", found["segments"])
-        + _table("Weeks", weeks)
-        + "<h2>Checks</h2><pre>"
-        + html.escape("\n".join(f"{k}: {v}" for k, v in notes.items()))
-        + "</pre>"
+def to_text(found: Mapping[str, Any]) -> str:
+    """A line a model, for a terminal."""
+    shown = ("ap", "auc", "cp100", "recall_budget", "ece", "brier")
+    return "\n".join(
+        f"{name}: " + ", ".join(f"{k} {row[k]:.4f}" for k in shown)
+        for name, row in found["models"].items()
     )

@@ -120,27 +120,38 @@ def _unit(h: Tensor) -> Tensor:
     return h * torch.rsqrt(h.square().mean(-1, keepdim=True) + 1e-6)
 
 
-def forward(w: Folded, codes: Codes) -> Tensor:
-    """Log-odds [n] from folded weights held as tensors: the GPU's way, fixed shapes."""
-    n = len(codes.before)
-    heads = w.recency.shape[1]
-    key, value = w.relation_key.shape[1], w.relation_value.shape[2]
+def begin(w: Folded, codes: Codes) -> Tensor:
+    """Start vectors [n, width]: the event's own fields and its features."""
     device = codes.event.device
-    offsets = torch.tensor(tokens.OFFSETS, device=device)
-    index = codes.event.long() + offsets
-    h = functional.embedding_bag(index[:, -1], w.current, mode="sum")
+    index = codes.event[:, -1].long() + torch.tensor(tokens.OFFSETS, device=device)
+    h = functional.embedding_bag(index, w.current, mode="sum")
     f = codes.row.shape[1]
     row = codes.row.long() + torch.arange(f, device=device) * w.feature.shape[1]
     pair = torch.cat([row, row + (codes.weight > 0).long()], 1)
     shares = torch.cat([1 - codes.weight, codes.weight], 1).to(w.feature.dtype)
     table = w.feature.flatten(0, 1)
-    h = h + functional.embedding_bag(pair, table, per_sample_weights=shares, mode="sum")
-    parts = functional.embedding_bag(index[:, :-1].flatten(0, 1), w.event, mode="sum")
-    parts = parts.view(n, -1, TAPS, key + value)
+    return h + functional.embedding_bag(pair, table, per_sample_weights=shares, mode="sum")
+
+
+def remember(w: Folded, codes: Codes) -> Tensor:
+    """Keys and values [n, HISTORY, key + value] of the past events."""
+    n = len(codes.before)
+    offsets = torch.tensor(tokens.OFFSETS, device=codes.event.device)
+    index = codes.event[:, :-1].long() + offsets
+    parts = functional.embedding_bag(index.flatten(0, 1), w.event, mode="sum")
+    parts = parts.view(n, index.shape[1], TAPS, -1)
     both = parts[:, :, 0]
     for tap in range(1, TAPS):
         moved = functional.pad(parts[:, :-tap, tap], (0, 0, tap, 0))
         both = both + moved * (codes.before[:, :-1] >= tap).to(moved.dtype)[..., None]
+    return both
+
+
+def decide(w: Folded, codes: Codes, h: Tensor, both: Tensor) -> Tensor:
+    """Log-odds [n] from start vectors, and keys and values."""
+    n = len(h)
+    heads = w.recency.shape[1]
+    key, value = w.relation_key.shape[1], w.relation_value.shape[2]
     keys, values = both[..., :key], both[..., key:]
     relation = codes.relation.long().permute(0, 2, 1)[:, None].expand(n, heads, -1, -1)
     hidden = ~codes.seen[:, None]
@@ -153,7 +164,7 @@ def forward(w: Folded, codes: Codes) -> Tensor:
         nothing = w.nothing[i][None, :, None].expand(n, heads, 1)
         logits = torch.cat([logits.masked_fill(hidden, -torch.inf), nothing], 2)
         weights = torch.softmax(logits, 2)[..., :-1]
-        told = torch.zeros(n, heads, tokens.RELATION_ROWS, device=device, dtype=h.dtype)
+        told = torch.zeros(n, heads, tokens.RELATION_ROWS, device=h.device, dtype=h.dtype)
         for c in range(len(tokens.RELATIONS)):
             told = told.scatter_add(2, relation[:, :, c], weights)
         mixed = weights @ values + told @ w.relation_value[i]
@@ -161,3 +172,8 @@ def forward(w: Folded, codes: Codes) -> Tensor:
         h = h + torch.relu(_unit(h) @ w.up[i] + w.up_bias[i]) @ w.down[i] + w.down_bias[i]
     found: Tensor = _unit(h) @ w.head + w.head_bias[0]
     return found
+
+
+def forward(w: Folded, codes: Codes) -> Tensor:
+    """Log-odds [n] from folded weights held as tensors: the GPU's way, fixed shapes."""
+    return decide(w, codes, begin(w, codes), remember(w, codes))

@@ -95,6 +95,14 @@ def cover(chosen: NDArray[np.bool_], count: int, shift: int = 0) -> Rows:
     return np.array(starts, np.int64)
 
 
+def wanted(chosen: NDArray[np.bool_], rows: Rows) -> NDArray[np.bool_]:
+    """Which targets [B, T] of a chunk are chosen rows. The end of the stream, repeated to fill the
+    last chunk, counts once: a repetition has itself as its past."""
+    found: NDArray[np.bool_] = chosen[rows]
+    found[:, 1:] &= rows[:, 1:] != rows[:, :-1]
+    return found
+
+
 @dataclass
 class Recipe:
     """How to train. Budgets are in steps, so that a run's length does not hang on its data."""

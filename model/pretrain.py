@@ -152,17 +152,3 @@ def surprise_of_chunks(
     hidden = torch.ones(*chunk.reach.shape, len(tokens.FIELDS), dtype=torch.bool)
     found = field_nats(model, heads, chunk, hidden.to(chunk.reach.device))
     return {name: float(nats.mean()) for name, (nats, _) in found.items()}
-
-
-@torch.no_grad()
-def surprise(
-    model: Transformer, heads: Heads, source: Source, rows: Rows, block: int = 512
-) -> dict[str, NDArray[np.float32]]:
-    """-log p of every field of every row, the whole event hidden: the anomaly score by field."""
-    parts: dict[str, list[NDArray[np.float32]]] = {name: [] for name in TARGETS}
-    for at in range(0, len(rows), block):
-        chunk, _ = source.chunk(rows[at : at + block], 1)
-        hidden = torch.ones(*chunk.reach.shape, len(tokens.FIELDS), dtype=torch.bool)
-        for name, (nats, _) in field_nats(model, heads, chunk, hidden).items():
-            parts[name].append(nats[:, 0].numpy())
-    return {name: np.concatenate(found) for name, found in parts.items()}

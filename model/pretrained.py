@@ -1,24 +1,20 @@
-"""A pretrained backbone as a bundle, and what it says of an account by itself.
+"""A pretrained backbone as a bundle.
 
-In: a `Pretrained`. Out: a bundle whose fraud head is untrained, with the field heads beside; what
-an account will likely do next (propensity); surprise by field (anomaly). Does not know labels.
+In: a `Pretrained`. Out: a bundle whose fraud head is untrained, with the field heads beside. Does
+not know labels, nor what the heads are good for (`model/unlabelled.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
 from model.bundle import Bundle, weights_of
 from model.calibrate import IDENTITY
 from model.data import Dataset
 from model.finetune import golden_rows, logits_of
-from model.loop import Source
-from model.pretrain import TARGETS, Heads, Pretrained, hide
+from model.pretrain import Pretrained
 from model.score import calibrate
 
 
@@ -57,49 +53,3 @@ def with_golden_scores(bundle: Bundle) -> Bundle:
     none = np.zeros((0, HISTORY), np.float32)
     kernel_of(folded)(g.current, g.history, g.length, g.features, folded, out, none)
     return replace(bundle, golden_scores=calibrate(out, bundle.calibration))
-
-
-def heads_of(bundle: Bundle) -> Heads:
-    """The field heads of a pretrained bundle. Raises KeyError where it has none."""
-    heads = Heads(bundle.shape.width)
-    state = {
-        k.removeprefix("heads."): torch.from_numpy(v.copy())
-        for k, v in bundle.extra.items()
-        if k.startswith("heads.")
-    }
-    heads.load_state_dict(state)
-    return heads.eval()
-
-
-@torch.no_grad()
-def propensity(
-    bundle: Bundle, dataset: Dataset, rows: NDArray[np.int64], field: str
-) -> NDArray[np.float32]:
-    """Distribution over the classes of a field of the event at each row, from its past alone."""
-    assert field in TARGETS, field
-    model, heads = bundle.model(), heads_of(bundle)
-    source = Source(dataset, model.knots.numpy())
-    parts: list[Any] = []
-    for at in range(0, len(rows), 512):
-        chunk, _ = source.chunk(rows[at : at + 512], 1)
-        hidden = torch.ones(*chunk.reach.shape, chunk.context.shape[-1], dtype=torch.bool)
-        h = model(hide(chunk, hidden), masked=hidden, use_features=False)
-        parts.append(torch.softmax(heads.maps[field](h[:, 0]), -1).numpy())
-    return np.concatenate(parts)
-
-
-def hit_at_k(chances: NDArray[np.float32], truth: NDArray[np.int64], k: int) -> float:
-    """Share of rows whose true class is among the k likeliest."""
-    top = np.argsort(-chances, axis=1, kind="stable")[:, :k]
-    return float((top == truth[:, None]).any(1).mean())
-
-
-def own_frequencies(
-    codes: NDArray[np.int64], place: NDArray[np.int32], rows: NDArray[np.int64], classes: int
-) -> NDArray[np.float32]:
-    """The simple rival of `propensity`: how often the account's last 64 events had each class."""
-    out = np.zeros((len(rows), classes), np.float32)
-    for i, row in enumerate(rows.tolist()):
-        past = codes[row - min(int(place[row]), 64) : row]
-        np.add.at(out[i], past, 1.0)
-    return out

@@ -28,6 +28,7 @@ from model.kernel import kernel_of
 
 Probabilities = NDArray[np.float64]
 GOLDEN_TOLERANCE: Final = 1e-6
+GPU_TOLERANCE: Final = {"fp32": 1e-3, "bf16": 5e-2}
 MAX_THREADS: Final = 64
 _NO_WEIGHTS: Final = np.zeros((0, HISTORY), np.float32)
 
@@ -73,7 +74,14 @@ class Scorer:
 
     needs_history: Final = True
 
-    def __init__(self, bundle: Bundle, device: str = "cpu", threads: int = 1, batch: int = 64):
+    def __init__(
+        self,
+        bundle: Bundle,
+        device: str = "cpu",
+        threads: int = 1,
+        batch: int = 64,
+        precision: str = "fp32",
+    ) -> None:
         if not 1 <= threads <= MAX_THREADS:
             raise ValueError(f"threads is {threads}, give 1 to {MAX_THREADS}")
         self.bundle = bundle
@@ -81,6 +89,7 @@ class Scorer:
         self._folded: Folded = fold(bundle.model())
         self._threads = threads
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
+        self._tolerance = GOLDEN_TOLERANCE
         self._kernel: Any = None
         self._gpu: Any = None
         if self.device == "cpu":
@@ -88,15 +97,24 @@ class Scorer:
         else:
             from model.device import DeviceScorer
 
-            self._gpu = DeviceScorer(self._folded, self.device, batch)
+            self._gpu = DeviceScorer(self._folded, self.device, batch, precision)
+            self._tolerance = GPU_TOLERANCE[precision]
         self._check_golden()
 
     @classmethod
     def load(
-        cls, path: str | Path, device: str = "cpu", threads: int = 1, batch: int = 64
+        cls,
+        path: str | Path,
+        device: str = "cpu",
+        threads: int = 1,
+        batch: int = 64,
+        precision: str = "fp32",
     ) -> Scorer:
-        """Read a bundle, compile and warm up, score its golden rows. Raises BundleError."""
-        return cls(bundles.read(Path(path)), device, threads, batch)
+        """Read a bundle, compile and warm up, score its golden rows. Raises BundleError.
+
+        `precision`: fp32 or bf16, for a GPU; the CPU kernel is always fp32.
+        """
+        return cls(bundles.read(Path(path)), device, threads, batch, precision)
 
     @property
     def model_id(self) -> str:
@@ -112,8 +130,7 @@ class Scorer:
         if golden is None or want is None:
             raise BundleError(f"bundle {self.model_id} has no golden rows")
         far = float(np.abs(self.score(golden) - want).max())
-        limit = GOLDEN_TOLERANCE if self.device == "cpu" else 1e-3
-        if not far <= limit:
+        if not far <= self._tolerance:
             raise BundleError(
                 f"bundle {self.model_id} scores its golden rows {far:.2g} off",
                 remedy="the file or this machine's arithmetic is wrong; do not serve it",

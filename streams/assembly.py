@@ -76,6 +76,7 @@ def scorer(settings: Settings) -> AnyScorer:
         device=settings.model.device,
         threads=settings.worker.threads,
         batch=settings.worker.score_batch,
+        precision=settings.model.precision,
     )
     if loaded.feature_digest != features.DIGEST:
         raise BundleError(

@@ -120,6 +120,8 @@ class ModelSettings(Section):
     """A path, a name in the registry, `default` (the one shipped), `stub`, or `none`."""
     registry: Path = Path(".fraudstream/models")
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Of the matrix products on a GPU; the CPU kernel is always fp32."""
 
 
 class DecideSettings(Section):

@@ -1,6 +1,6 @@
-"""Verbs of the model half: `pretrain`, `finetune`, `evaluate`, `explain`, `models ...`.
+"""Verbs of the model half: `pretrain`, `finetune`, `evaluate`, `explain`.
 
-In: flags. Out: bundles, reports, the registry. Does not know how any of them is made.
+In: flags. Out: bundles and reports. Does not know how any of them is made.
 """
 
 from __future__ import annotations
@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from streams.cli import options
+from streams.cli import models, options
 
 if TYPE_CHECKING:
+    from model.bundle import Bundle
     from model.data import Dataset
-    from model.registry import Registry
+    from model.evaluate import Split
+    from model.finetune import Blocks, Plan
+    from model.transformer import Shape
 
 Data = Annotated[Path, typer.Argument(help="Training set, as `fraudstream dataset` writes it.")]
 Out = Annotated[Path, typer.Argument(help="Folder of the bundle to write.")]
@@ -26,6 +29,10 @@ Maturity = Annotated[
     float, typer.Option(min=0, help="Days after which an event without a label is legitimate.")
 ]
 Resume = Annotated[Path | None, typer.Option("--checkpoint", help="File to save to and resume.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Board = Annotated[Path | None, typer.Option("--tensorboard", help="Folder of TensorBoard events.")]
+DAYS = 14.0
+"""Newest days that test, and matured days that judge, unless the stream is short."""
 
 
 def _say(line: str) -> None:
@@ -52,17 +59,19 @@ def _groups(dataset: Dataset) -> list[str]:
     return [known.get(name, name) for name in dataset.names]
 
 
-def _plan_told(preset: str, events: int, steps: int, batch: int, chunk: int) -> None:
-    from model.transformer import PRESETS, cost
+def _shape(preset: str) -> Shape:
+    from model.transformer import PRESETS
 
     if preset not in PRESETS:
         raise typer.BadParameter("small, base or large", param_hint="--preset")
-    told = cost(PRESETS[preset])
-    _say(
-        f"plan: {preset}, {told['parameters']:,} parameters, {told['multiplications']:,} "
-        f"multiplications a score, {told['training_mb']:,} MB to train; {events:,} events, "
-        f"{steps:,} updates of {batch * chunk:,} events"
-    )
+    return PRESETS[preset]
+
+
+def _short(dataset: Dataset) -> float:
+    """A fifth of the stream's days."""
+    from streams.schema import DAY_MS
+
+    return float((int(dataset.time.max()) - int(dataset.time.min())) / DAY_MS / 5)
 
 
 def pretrain(
@@ -74,31 +83,68 @@ def pretrain(
     threads: Threads = 1,
     seed: Seed = 0,
     checkpoint: Resume = None,
+    tensorboard: Board = None,
+    device: Device = "auto",
     name: Annotated[str, typer.Option(help="Name of the bundle.")] = "pretrained",
     as_json: options.Json = False,
 ) -> None:
     """Learn the stream without labels: next event and masked fields.
 
+    On several processes: torchrun --nproc-per-node 2 .venv/bin/fraudstream pretrain ...
+
     Example: fraudstream pretrain data/ bundles/base --steps 1000
     """
     import numpy as np
-    import torch
 
     from model import bundle as bundles
     from model.loop import Recipe
     from model.pretrain import pretrain as run
     from model.pretrained import to_bundle
-    from model.transformer import PRESETS
+    from streams.cli.training import Training
 
-    torch.set_num_threads(threads)
+    shape = _shape(preset)
     dataset = _data(data, 0)
     recipe = Recipe(steps=steps, seed=seed)
-    _plan_told(preset, len(dataset), steps, recipe.batch, recipe.chunk)
     chosen = np.ones(len(dataset), bool) if until is None else dataset.time < until
-    found = run(dataset, chosen, PRESETS[preset], recipe, _say, checkpoint)
-    made = bundles.write(to_bundle(dataset, found, name, _groups(dataset)), out)
+    with Training(steps, threads, device, tensorboard) as training:
+        training.plan(dataset, preset, shape, recipe, 1)
+        found = run(
+            dataset, chosen, shape, recipe, training.say, checkpoint, training.device,
+            training.watch,
+        )  # fmt: skip
+        if not training.first:
+            return
+        made = bundles.write(to_bundle(dataset, found, name, _groups(dataset)), out)
     _say("held-out nats by field: " + ", ".join(f"{k} {v:.3f}" for k, v in found.nats.items()))
     options.say({"model_id": made.model_id, "nats": dict(found.nats)}, made.model_id, as_json)
+
+
+def _fit_plan(
+    dataset: Dataset,
+    cut: int | None,
+    test_days: float | None,
+    judge_days: float | None,
+    maturity_days: float,
+) -> tuple[Plan, Blocks]:
+    """The newest days are left for the test where the stream is long enough for that."""
+    from model import finetune as tuning
+    from streams.errors import DatasetError
+    from streams.schema import DAY_MS
+
+    judge = min(DAYS, _short(dataset)) if judge_days is None else judge_days
+    test = min(DAYS, _short(dataset)) if test_days is None else test_days
+    wait = int(maturity_days * DAY_MS)
+    if cut is None and test > 0:
+        moment = int(dataset.time.max()) - int(test * DAY_MS)
+        try:
+            plan = tuning.Plan.newest(dataset, moment, judge, wait)
+            return plan, tuning.blocks(dataset, plan)
+        except DatasetError as error:
+            if test_days is not None:
+                raise
+            _say(f"no days are left for a test, all labels are used: {error}")
+    plan = tuning.Plan.newest(dataset, cut, judge, wait)
+    return plan, tuning.blocks(dataset, plan)
 
 
 def finetune(
@@ -108,11 +154,19 @@ def finetune(
     preset: Preset = "small",
     steps: Steps = 500,
     cut: Annotated[int | None, typer.Option(help="Moment of the fit, ms: what is known.")] = None,
-    judge_days: Annotated[float, typer.Option(help="Newest matured days that judge.")] = 14,
+    test_days: Annotated[
+        float | None, typer.Option(help="Else: newest days left for `evaluate`. Default: 14.")
+    ] = None,
+    judge_days: Annotated[
+        float | None, typer.Option(help="Newest matured days that judge. Default: 14.")
+    ] = None,
     maturity_days: Maturity = 14,
     threads: Threads = 1,
     seed: Seed = 0,
     seeds: Annotated[int, typer.Option(min=1, max=32, help="Fits; the best one is kept.")] = 1,
+    checkpoint: Resume = None,
+    tensorboard: Board = None,
+    device: Device = "auto",
     name: Annotated[str, typer.Option(help="Name of the bundle.")] = "fraud",
     key: Annotated[Path | None, typer.Option(help="Ed25519 seed (32 bytes) to sign with.")] = None,
     as_json: options.Json = False,
@@ -121,30 +175,84 @@ def finetune(
 
     Example: fraudstream finetune data/ bundles/fraud --base bundles/base --steps 500
     """
-    import torch
-
     from model import bundle as bundles
     from model import finetune as tuning
+    from model.card import card
     from model.loop import Recipe
-    from model.transformer import PRESETS
+    from streams.cli.training import Training
 
-    torch.set_num_threads(threads)
+    start = None if base is None else bundles.read(base)
+    shape = _shape(preset) if start is None else start.shape
     dataset = _data(data, maturity_days)
     recipe = Recipe(steps=steps, seed=seed)
-    _plan_told(preset, len(dataset), steps * seeds, recipe.batch, recipe.chunk)
-    plan = tuning.Plan.newest(dataset, cut, judge_days)
-    chosen = tuning.blocks(dataset, plan)
-    start = None if base is None else bundles.read(base)
-    shape = PRESETS[preset] if start is None else start.shape
-    best = tuning.seeds(dataset, chosen, shape, recipe, seeds, start, _say)[0]
-    about = {"plan": vars(plan) if hasattr(plan, "__dict__") else {}, "steps": steps, "seed": seed}
-    made = tuning.to_bundle(dataset, chosen, best, name, _groups(dataset), about)
-    made = bundles.write(made, out, None if key is None else key.read_bytes())
-    if as_json:
-        options.print_json({"model_id": made.model_id, **made.about["judged"]})
-    else:
-        judged = made.about["judged"]
-        typer.echo(f"{made.model_id}: AP {judged['ap']:.4f}, AUC {judged['auc']:.4f} when judged")
+    plan, chosen = _fit_plan(dataset, cut, test_days, judge_days, maturity_days)
+    with Training(steps, threads, device, tensorboard) as training:
+        training.plan(dataset, preset if start is None else start.model_id, shape, recipe, seeds)
+        best = tuning.seeds(
+            dataset, chosen, shape, recipe, seeds, start, training.say, checkpoint,
+            training.device, training.watch,
+        )[0]  # fmt: skip
+        if not training.first:
+            return
+        about = {
+            "plan": vars(plan),
+            "maturity_days": maturity_days,
+            "steps": steps,
+            "seed": seed,
+            "card": card(dataset, plan, chosen, None if start is None else start.model_id),
+        }
+        made = tuning.to_bundle(dataset, chosen, best, name, _groups(dataset), about)
+        made = bundles.write(made, out, None if key is None else key.read_bytes())
+    judged = made.about["judged"]
+    text = f"{made.model_id}: AP {judged['ap']:.4f}, AUC {judged['auc']:.4f} when judged"
+    options.say({"model_id": made.model_id, **judged}, text, as_json)
+
+
+def _test_split(
+    bundle: Bundle,
+    dataset: Dataset,
+    start: int | None,
+    days: float | None,
+    wait_days: float | None,
+) -> tuple[Split, bool]:
+    """Rows to test on, those the comparison models are fitted on, and whether the fit knew them.
+
+    `wait_days` is the maturity of labels; None for no comparison models.
+    """
+    import numpy as np
+
+    from model import finetune as tuning
+    from model.evaluate import Split
+    from streams.errors import ConfigError, DatasetError
+    from streams.schema import DAY_MS
+
+    time, plan = dataset.time, bundle.about.get("plan") or {}
+    newest = int(time.max())
+    if start is None:
+        start = newest - int((min(DAYS, _short(dataset)) if days is None else days) * DAY_MS)
+    same = bool(plan) and bundle.about.get("data_digest") == dataset.digest
+    cut = int(plan["cut_ms"]) if same else start
+    test = np.flatnonzero((time >= start) & (dataset.answer() >= 0))
+    if not (dataset.answer()[test] == 1).any():
+        raise ConfigError("no known fraud among the test events", remedy="give an earlier --from")
+    fit = judge = np.zeros(0, np.int64)
+    if wait_days is not None:
+        try:
+            wait = int(wait_days * DAY_MS)
+            judge_days = min(DAYS, _short(dataset))
+            one = tuning.Plan.newest(dataset, start, judge_days, wait)
+            chosen = tuning.blocks(dataset, tuning.Plan(**plan) if same else one)
+            fit, judge = np.flatnonzero(chosen.fit), np.flatnonzero(chosen.judge)
+        except DatasetError as error:
+            _say(f"no comparison models: {error}")
+    return Split(fit, judge, test), cut > start
+
+
+def _limits(ceiling: list[str] | None) -> dict[str, float]:
+    try:
+        return {name: float(value) for name, value in (one.split("=") for one in ceiling or ())}
+    except ValueError:
+        raise typer.BadParameter("write ap=0.785", param_hint="--ceiling") from None
 
 
 def evaluate(
@@ -152,200 +260,93 @@ def evaluate(
     data: Data,
     out: Annotated[Path | None, typer.Option(help="HTML page to write.")] = None,
     test_from: Annotated[int | None, typer.Option("--from", help="Test from here, ms.")] = None,
-    test_days: Annotated[float, typer.Option(help="Else: the newest days test.")] = 14,
-    judge_days: Annotated[float, typer.Option(help="Days that stop the comparison models.")] = 14,
+    test_days: Annotated[
+        float | None, typer.Option(help="Else: the newest days test. Default: 14.")
+    ] = None,
     maturity_days: Maturity = 14,
     compare: Annotated[bool, typer.Option(help="LightGBM and logistic regression beside.")] = True,
+    budget: Annotated[
+        float, typer.Option(min=1e-6, max=1, help="Share of events that become alerts.")
+    ] = 0.005,
+    ceiling: Annotated[
+        list[str] | None, typer.Option(help="What can be known at all, as ap=0.785; repeatable.")
+    ] = None,
     threads: Threads = 1,
     as_json: options.Json = False,
 ) -> None:
     """Measure a bundle on the newest days, beside LightGBM and logistic regression.
 
+    A pretrained bundle is measured without labels: surprise against the frauds, and hit@k.
+
     Example: fraudstream evaluate bundles/fraud data/ --out report.html
     """
-    import numpy as np
-
     from model import evaluate as evaluation
-    from model import finetune as tuning
+    from model import page, unlabelled
     from model.bundle import require_features
     from model.score import Scorer
-    from streams.schema import DAY_MS
 
+    limits = _limits(ceiling)
     dataset = _data(data, maturity_days)
     scorer = Scorer.load(bundle, threads=threads)
     require_features(scorer.bundle, dataset.names, dataset.feature_digest)
-    time = dataset.time
-    start = int(time.max()) - int(test_days * DAY_MS) if test_from is None else test_from
-    test = np.flatnonzero((time >= start) & (dataset.answer() >= 0))
-    fit = judge = np.zeros(0, np.int64)
-    if compare:
-        chosen = tuning.blocks(dataset, tuning.Plan.newest(dataset, start, judge_days))
-        fit, judge = np.flatnonzero(chosen.fit), np.flatnonzero(chosen.judge)
-    split = evaluation.Split(fit, judge, test)
-    found = evaluation.report(scorer, dataset, split, compare=compare, threads=threads)
+    bare = unlabelled.has_heads(scorer.bundle)
+    wait = maturity_days if compare and not bare else None
+    split, seen = _test_split(scorer.bundle, dataset, test_from, test_days, wait)
+    if bare:
+        found = unlabelled.report(scorer.bundle, dataset, split.test)
+        text, html = unlabelled.to_text(found), page.unlabelled_html(found)
+    else:
+        compare = compare and len(split.fit) > 0
+        found = evaluation.report(
+            scorer, dataset, split, ceiling=limits, compare=compare, threads=threads, budget=budget
+        )
+        text, html = evaluation.to_text(found), page.to_html(found)
+    found["known_to_the_fit"] = seen
+    if seen:
+        _say("warning: the fit knew labels of these test days, so the figures flatter the bundle")
     if out is not None:
-        out.write_text(evaluation.to_html(found), "utf-8")
+        out.write_text(html, "utf-8")
         _say(f"wrote {out}")
-    if as_json:
-        options.print_json({k: v for k, v in found.items() if k != "curves"})
-        return
-    for name, row in found["models"].items():
-        shown = ", ".join(f"{k} {row[k]:.4f}" for k in ("ap", "auc", "cp100", "ece", "brier"))
-        typer.echo(f"{name}: {shown}")
+    options.say({k: v for k, v in found.items() if k != "curves"}, text, as_json)
 
 
 def explain(
     transaction: Annotated[str, typer.Argument(help="transaction_id.")],
-    data: Annotated[Path, typer.Option(help="Training set that holds it.")],
-    bundle: Annotated[Path | None, typer.Option(help="Bundle; default: the shipped one.")] = None,
+    data: Annotated[Path, typer.Option(help="Training set that holds it.")] = Path("data"),
+    bundle: Annotated[
+        Path | None, typer.Option(help="Bundle; default: the one that the settings serve.")
+    ] = None,
+    config: options.Config = None,
+    sets: options.Set = None,
     as_json: options.Json = False,
 ) -> None:
-    """Why a transaction scores as it does: groups, past events looked at, similar cases.
+    """Why a transaction scores as it does: reasons, past events looked at, similar cases.
 
     Example: fraudstream explain tx-123 --data data/
     """
-    import numpy as np
-
     from model import data as datasets
-    from model.bundle import shipped
+    from model.bundle import require_features
     from model.case import explain_row, row_of
     from model.score import Scorer
+    from streams.assembly import bundle_path
+    from streams.offline.case_text import reasons_of, to_text
 
+    settings = options.settings(config, sets)
     dataset = datasets.read(data)
-    scorer = Scorer.load(shipped() if bundle is None else bundle)
+    scorer = Scorer.load(bundle_path(settings) if bundle is None else bundle)
+    require_features(scorer.bundle, dataset.names, dataset.feature_digest)
     row = row_of(dataset, transaction)
     if row is None:
         _say(f"no transaction {transaction} in {data}")
         raise typer.Exit(1)
-    found = explain_row(scorer, dataset, row)
-    if as_json:
-        options.print_json(found)
-        return
-    typer.echo(f"{transaction}: score {found['score']:.4f}")
-    for group, added in sorted(found["groups"].items(), key=lambda item: -abs(item[1]))[:8]:
-        typer.echo(f"  {group:<20} {added:+.3f}")
-    attention = np.array(found["attention"])
-    for back in np.argsort(-attention)[:3].tolist():
-        typer.echo(f"  looked at the event {back + 1} back: {attention[back]:.2f}")
-    for case in found["similar"]:
-        label = {1: "fraud", 0: "legitimate"}.get(case["label"], "unknown")
-        typer.echo(f"  similar ({case['cosine']:.2f}): row {case['row']}, {label}")
-
-
-models = typer.Typer(help="Bundles on disk: list, show, add, promote, roll back.")
-
-
-def _registry(config: Path | None, sets: list[str] | None) -> Registry:
-    from model.registry import Registry
-
-    return Registry(options.settings(config, sets).model.registry)
-
-
-def _name(model_id: str, as_json: bool) -> None:
-    """Which bundle the verb was about."""
-    options.say({"model_id": model_id}, model_id, as_json)
-
-
-def _now() -> int:
-    import time
-
-    return int(time.time() * 1000)
-
-
-@models.command("list")
-def models_list(
-    config: options.Config = None, sets: options.Set = None, as_json: options.Json = False
-) -> None:
-    """All bundles; the promoted one is marked.
-
-    Example: fraudstream models list
-    """
-    registry = _registry(config, sets)
-    history = registry.history()
-    current = history[-1].model_id if history else None
-    if as_json:
-        past = [vars(entry) for entry in history]
-        options.print_json({"models": registry.ids(), "current": current, "history": past})
-        return
-    for model_id in registry.ids():
-        typer.echo(f"{'*' if model_id == current else ' '} {model_id}")
-
-
-@models.command("show")
-def models_show(
-    model: Annotated[str, typer.Argument(help="Name, digest, name@digest, or a folder.")],
-    config: options.Config = None,
-    sets: options.Set = None,
-    as_json: options.Json = False,
-) -> None:
-    """What a bundle is, as JSON with or without --json.
-
-    Example: fraudstream models show fraud
-    """
-    from model import bundle as bundles
-
-    folder = Path(model) if Path(model).is_dir() else _registry(config, sets).path(model)
-    found = bundles.read(folder)
-    shown: dict[str, Any] = {
-        "model_id": found.model_id,
-        "shape": found.shape.as_dict(),
-        "features": len(found.names),
-        "feature_digest": found.feature_digest,
-        "thresholds": dict(found.thresholds),
-        "calibration": found.calibration,
-        "about": dict(found.about),
-    }
-    options.print_json(shown)
-
-
-@models.command("add")
-def models_add(
-    bundle: Annotated[Path, typer.Argument(help="Folder of the bundle.")],
-    public_key: Annotated[Path | None, typer.Option(help="Ed25519 key it must be signed by.")] = (
-        None
-    ),
-    config: options.Config = None,
-    sets: options.Set = None,
-    as_json: options.Json = False,
-) -> None:
-    """Take a copy of a bundle into the registry, after checking it.
-
-    Example: fraudstream models add bundles/fraud
-    """
-    key = None if public_key is None else public_key.read_bytes()
-    _name(_registry(config, sets).add(bundle, key).model_id, as_json)
-
-
-@models.command("promote")
-def models_promote(
-    model: Annotated[str, typer.Argument(help="Name, digest or name@digest; or a folder to add.")],
-    note: Annotated[str, typer.Option(help="Why.")] = "",
-    config: options.Config = None,
-    sets: options.Set = None,
-    as_json: options.Json = False,
-) -> None:
-    """Make a bundle the one that new workers serve.
-
-    Example: fraudstream models promote fraud --note "weekly retraining"
-    """
-    registry = _registry(config, sets)
-    name = registry.add(Path(model)).model_id if Path(model).is_dir() else model
-    _name(registry.promote(name, _now(), note).model_id, as_json)
-
-
-@models.command("rollback")
-def models_rollback(
-    config: options.Config = None, sets: options.Set = None, as_json: options.Json = False
-) -> None:
-    """Promote what served before.
-
-    Example: fraudstream models rollback
-    """
-    _name(_registry(config, sets).roll_back(_now()).model_id, as_json)
+    found: dict[str, Any] = {"transaction_id": transaction, "model_id": scorer.model_id}
+    found |= explain_row(scorer, dataset, row)
+    found["reasons"] = reasons_of(dataset, row, found, settings.decide.review)
+    options.say(found, to_text(found), as_json)
 
 
 def register(app: typer.Typer) -> None:
     """Add the verbs."""
     for verb in (pretrain, finetune, evaluate, explain):
         app.command()(verb)
-    app.add_typer(models, name="models")
+    app.add_typer(models.models, name="models")

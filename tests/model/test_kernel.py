@@ -12,7 +12,7 @@ from model.data import Dataset, gather
 from model.device import DeviceScorer
 from model.inputs import HISTORY, ScoringBatch
 from model.loop import Source
-from model.transformer import Transformer
+from model.transformer import PRESETS, Transformer, cost
 from tests.model import streams_of_words as made
 
 NO_WEIGHTS = np.zeros((0, HISTORY), np.float32)
@@ -111,6 +111,22 @@ def test_gpu_form_equals_kernel(data: Dataset, model: Transformer) -> None:
     out = np.empty(len(b), np.float32)
     DeviceScorer(folded, "cpu", batch=64).score(b, out)
     assert np.abs(probability(out) - probability(run(folded, b))).max() < 1e-5
+
+
+def test_bf16_on_a_device_is_close_and_not_the_same(data: Dataset, model: Transformer) -> None:
+    folded = fold.fold(model)
+    b = gather(data, data.place(), np.arange(100, 164))
+    out = np.empty(len(b), np.float32)
+    DeviceScorer(folded, "cpu", batch=64, precision="bf16").score(b, out)
+    far = np.abs(probability(out) - probability(run(folded, b)))
+    assert 1e-6 < far.max() < 5e-2
+
+
+def test_presets_have_the_sizes_they_are_named_for() -> None:
+    sizes = {name: cost(shape, 127)["parameters"] for name, shape in PRESETS.items()}
+    assert sizes["small"] < 1_000_000
+    assert sizes["base"] == pytest.approx(5e6, rel=0.1)
+    assert sizes["large"] == pytest.approx(30e6, rel=0.1)
 
 
 def test_attention_is_a_share_of_what_is_there(data: Dataset, model: Transformer) -> None:

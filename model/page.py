@@ -1,0 +1,219 @@
+"""The evaluation report as one HTML page that needs nothing else: plots, tables, what to look at.
+
+In: the dictionary of `model/evaluate.py` or `model/unlabelled.py`. Out: text. Does not know how any
+number came about.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import math
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import numpy as np
+
+STYLE: Final = """
+body{font:15px/1.45 system-ui,sans-serif;margin:0 auto;max-width:66em;padding:1.5em;color:#1c2733}
+h1{font-size:1.5em;margin:0}h2{font-size:1.1em;margin:2em 0 .4em;border-top:1px solid #d8dee4;
+padding-top:.8em}p{margin:.3em 0;color:#4a5763}img{width:100%}.wide{overflow-x:auto}
+table{border-collapse:collapse;font-size:13px;font-variant-numeric:tabular-nums}
+td,th{padding:4px 9px;border-bottom:1px solid #e6eaee;text-align:right;white-space:nowrap}
+tbody th,thead th:first-child{text-align:left;font-weight:500}thead th{color:#4a5763}
+tbody tr:first-child.ours th,tbody tr:first-child.ours td{background:#eef4fb;font-weight:600}
+.bad{color:#a8261f;font-weight:600}
+"""
+COLOURS: Final = ("#1f5fa8", "#d1662b", "#8a8f98", "#3d8b4f", "#7d4fa3")
+WORDS: Final = {
+    "events": "events",
+    "frauds": "frauds",
+    "auc": "AUC ROC",
+    "ap": "average precision",
+    "cp100": "card precision@100 a day",
+    "recall_fpr_0.1%": "recall at 0.1 % FPR",
+    "recall_fpr_0.01%": "recall at 0.01 % FPR",
+    "recall_budget": "recall at the budget",
+    "precision_budget": "precision at the budget",
+    "value_budget": "value caught at the budget",
+    "fpr_budget": "FPR at the budget",
+    "brier": "Brier",
+    "log_loss": "log loss",
+    "ece": "ECE",
+    "lightgbm_refitted_ap": "AP of LightGBM fitted anew",
+    "alerts_a_day": "alerts a day",
+}
+WHOLE: Final = ("events", "frauds", "week", "rows")
+SMALL: Final = ("brier", "ece", "log_loss")
+
+
+def _cell(name: str, value: Any) -> str:
+    if isinstance(value, str):
+        return html.escape(value)
+    if value is None or math.isnan(value):
+        return "–"
+    if name in WHOLE:
+        return f"{value:,.0f}"
+    if name == "alerts_a_day":
+        return f"{value:,.1f}"
+    return f"{value:.5f}" if name in SMALL else f"{value:.3f}"
+
+
+def table(
+    title: str, rows: Mapping[str, Mapping[str, Any]], note: str = "", *, ours: bool = False
+) -> str:
+    """A heading, a note and a table; empty without rows. `ours` marks the first row."""
+    if not rows:
+        return ""
+    names = list(dict.fromkeys(k for row in rows.values() for k in row))
+    head = "".join(f"<th>{html.escape(WORDS.get(n, n.replace('_', ' ')))}</th>" for n in names)
+    body = "".join(
+        f"<tr{' class=ours' if ours else ''}><th>{html.escape(name)}</th>"
+        + "".join(f"<td>{_cell(k, row[k])}</td>" if k in row else "<td></td>" for k in names)
+        + "</tr>"
+        for name, row in rows.items()
+    )
+    said = f"<p>{html.escape(note)}</p>" if note else ""
+    return (
+        f"<h2>{html.escape(title)}</h2>{said}<div class=wide><table><thead><tr><th></th>{head}"
+        f"</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def _turned(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Measures as rows and models as columns: many measures fit a narrow page."""
+    names = list(dict.fromkeys(k for row in rows.values() for k in row))
+    return {
+        WORDS.get(name, name): {model: _cell(name, row.get(name)) for model, row in rows.items()}
+        for name in names
+    }
+
+
+def _plots(found: Mapping[str, Any]) -> str:
+    """Precision and recall, reliability, and the weeks, as one PNG in base64."""
+    from matplotlib.figure import Figure
+
+    weeks = found["weeks"]
+    figure = Figure(figsize=(13, 4.1), layout="constrained")
+    left, middle, right = figure.subplots(1, 3)
+    for colour, (name, points) in zip(COLOURS, found["curves"].items(), strict=False):
+        ap = found["models"][name]["ap"]
+        left.plot(*zip(*points, strict=True), color=colour, lw=1.6, label=f"{name}: {ap:.3f}")
+    left.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.03))
+    left.set_title("Precision and recall (average precision)", loc="left")
+    left.legend(fontsize=8, frameon=False)
+    bins = np.maximum(np.array(found["reliability"])[:, :2], 1e-6)
+    low = 10 ** np.floor(np.log10(bins.min()))
+    middle.plot([low, 1], [low, 1], color="#8a8f98", lw=0.9)
+    middle.plot(bins[:, 0], bins[:, 1], "o-", color=COLOURS[0], lw=1.2, ms=4)
+    middle.set(xscale="log", yscale="log", xlabel="mean score", ylabel="share of fraud")
+    middle.set_title("Reliability (15 bins of equal count)", loc="left")
+    for colour, key, name in (
+        (COLOURS[0], "ap", "this bundle, growing older"),
+        (COLOURS[1], "lightgbm_refitted_ap", "LightGBM fitted anew each week"),
+    ):
+        shown = [(row["week"] + 1, row[key]) for row in weeks if key in row]
+        if shown:
+            right.plot(*zip(*shown, strict=True), "o-", color=colour, ms=4, label=name)
+    right.set(xlabel="week of the test", ylim=(0, 1.03), xticks=[r["week"] + 1 for r in weeks])
+    right.set_title("Average precision by week", loc="left")
+    right.legend(fontsize=8, frameon=False, loc="lower left")
+    for one in (left, middle, right):
+        one.spines[["top", "right"]].set_visible(False)
+        one.grid(alpha=0.25)
+    page = io.BytesIO()
+    figure.savefig(page, format="png", dpi=140, metadata={"Software": None})
+    return base64.b64encode(page.getvalue()).decode()
+
+
+def _checks(found: Mapping[str, Any]) -> str:
+    """The guards in sentences."""
+    said = []
+    if "ap_minus_lightgbm" in found:
+        d = found["ap_minus_lightgbm"]
+        said.append(
+            f"Average precision minus LightGBM's: {d['difference']:+.3f}, 95 % interval "
+            f"{d['low']:+.3f} to {d['high']:+.3f} (paired bootstrap over events)."
+        )
+    if "shuffled_label_auc" in found:
+        said.append(
+            f"Trees fitted on shuffled labels: mean AUC {found['shuffled_label_auc']:.3f}; far "
+            "from 0.5 something else than the label tells of fraud."
+        )
+    if "best_single_feature" in found:
+        one = found["best_single_feature"]
+        said.append(f"Best single feature: {one['name']}, average precision {one['ap']:.3f}.")
+    shown = "".join(f"<li>{html.escape(line)}</li>" for line in said)
+    if "ceiling" in found:
+        limits = ", ".join(f"{k} {v:g}" for k, v in found["ceiling"]["limits"].items())
+        over = found["ceiling"]["leak_suspected"]
+        verdict = "not exceeded" if not over else f"exceeded ({', '.join(over)}): find the leak"
+        mark = " class=bad" if over else ""
+        shown += f"<li{mark}>What can be known at all ({html.escape(limits)}): {verdict}.</li>"
+    return f"<h2>Checks</h2><ul>{shown}</ul>" if shown else ""
+
+
+def whole(title: str, lines: Sequence[str], body: str) -> str:
+    """The page around the body."""
+    said = "".join(f"<p>{html.escape(line)}</p>" for line in lines)
+    return (
+        "<!doctype html><html lang=en><meta charset=utf-8>"
+        "<meta name=viewport content='width=device-width'>"
+        f"<title>{html.escape(title)}</title><style>{STYLE}</style>"
+        f"<h1>{html.escape(title)}</h1>{said}{body}</html>\n"
+    )
+
+
+def day(ms: int) -> str:
+    """The UTC day of a moment."""
+    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d")
+
+
+def to_html(found: Mapping[str, Any]) -> str:
+    """The page of a bundle's evaluation."""
+    ours, tested = found["models"]["this bundle"], found["tested"]
+    lines = [
+        f"Tested on {ours['events']:,.0f} events, {day(tested['from_ms'])} to "
+        f"{day(tested['to_ms'])}, {ours['frauds']:,.0f} of them fraud. "
+        f"Alert budget: {100 * found['budget']:g} % of the events.",
+    ]
+    weeks = {f"week {row['week'] + 1:.0f}": dict(row) for row in found["weeks"]}
+    for row in weeks.values():
+        row.pop("week")
+    body = (
+        f"<p><img alt='precision and recall; reliability; weeks' "
+        f"src='data:image/png;base64,{_plots(found)}'></p>"
+        + table("Models", _turned(found["models"]), "All on the same test events.")
+        + _checks(found)
+        + table("The bundle's thresholds", found["thresholds"], "Set before the test, kept here.")
+        + table(
+            "Segments",
+            found["segments"],
+            "One threshold for all: recall is equal opportunity, FPR predictive equality. A kind "
+            "of fraud stands beside all ordinary events.",
+        )
+        + table("Weeks", weeks, "The bundle as it is, and trees fitted on what was known by then.")
+    )
+    return whole(found["model_id"], lines, body)
+
+
+def unlabelled_html(found: Mapping[str, Any]) -> str:
+    """The page of a pretrained bundle."""
+    tested = found["tested"]
+    lines = [
+        f"{found['events']:,} events, {day(tested['from_ms'])} to {day(tested['to_ms'])}, "
+        f"{found['frauds']:,} of them known as fraud. No label was used to train."
+    ]
+    body = table(
+        "Surprise as an anomaly score",
+        found["anomaly"],
+        "-log p of each field given the account's past, ranked against the frauds.",
+        ours=True,
+    ) + table(
+        "What the account does next",
+        found["propensity"],
+        "hit@k: the true class is among the k likeliest. Beside it, the account's own frequencies.",
+    )
+    return whole(found["model_id"], lines, body)

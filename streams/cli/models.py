@@ -1,0 +1,127 @@
+"""Verbs of the registry: `models list`, `show`, `add`, `promote`, `rollback`.
+
+In: flags. Out: the registry on disk. Does not know what a bundle scores.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from streams.cli import options
+
+if TYPE_CHECKING:
+    from model.registry import Registry
+
+models = typer.Typer(help="Bundles on disk: list, show, add, promote, roll back.")
+
+
+def _registry(config: Path | None, sets: list[str] | None) -> Registry:
+    from model.registry import Registry
+
+    return Registry(options.settings(config, sets).model.registry)
+
+
+def _name(model_id: str, as_json: bool) -> None:
+    """Which bundle the verb was about."""
+    options.say({"model_id": model_id}, model_id, as_json)
+
+
+def _now() -> int:
+    import time
+
+    return int(time.time() * 1000)
+
+
+@models.command("list")
+def models_list(
+    config: options.Config = None, sets: options.Set = None, as_json: options.Json = False
+) -> None:
+    """All bundles; the promoted one is marked.
+
+    Example: fraudstream models list
+    """
+    registry = _registry(config, sets)
+    history = registry.history()
+    current = history[-1].model_id if history else None
+    if as_json:
+        past = [vars(entry) for entry in history]
+        options.print_json({"models": registry.ids(), "current": current, "history": past})
+        return
+    for model_id in registry.ids():
+        typer.echo(f"{'*' if model_id == current else ' '} {model_id}")
+
+
+@models.command("show")
+def models_show(
+    model: Annotated[str, typer.Argument(help="Name, digest, name@digest, or a folder.")],
+    config: options.Config = None,
+    sets: options.Set = None,
+    as_json: options.Json = False,
+) -> None:
+    """What a bundle is, as JSON with or without --json.
+
+    Example: fraudstream models show fraud
+    """
+    from model import bundle as bundles
+
+    folder = Path(model) if Path(model).is_dir() else _registry(config, sets).path(model)
+    found = bundles.read(folder)
+    shown: dict[str, Any] = {
+        "model_id": found.model_id,
+        "shape": found.shape.as_dict(),
+        "features": len(found.names),
+        "feature_digest": found.feature_digest,
+        "thresholds": dict(found.thresholds),
+        "calibration": found.calibration,
+        "about": dict(found.about),
+    }
+    options.print_json(shown)
+
+
+@models.command("add")
+def models_add(
+    bundle: Annotated[Path, typer.Argument(help="Folder of the bundle.")],
+    public_key: Annotated[Path | None, typer.Option(help="Ed25519 key it must be signed by.")] = (
+        None
+    ),
+    config: options.Config = None,
+    sets: options.Set = None,
+    as_json: options.Json = False,
+) -> None:
+    """Take a copy of a bundle into the registry, after checking it.
+
+    Example: fraudstream models add bundles/fraud
+    """
+    key = None if public_key is None else public_key.read_bytes()
+    _name(_registry(config, sets).add(bundle, key).model_id, as_json)
+
+
+@models.command("promote")
+def models_promote(
+    model: Annotated[str, typer.Argument(help="Name, digest or name@digest; or a folder to add.")],
+    note: Annotated[str, typer.Option(help="Why.")] = "",
+    config: options.Config = None,
+    sets: options.Set = None,
+    as_json: options.Json = False,
+) -> None:
+    """Make a bundle the one that new workers serve.
+
+    Example: fraudstream models promote fraud --note "weekly retraining"
+    """
+    registry = _registry(config, sets)
+    name = registry.add(Path(model)).model_id if Path(model).is_dir() else model
+    _name(registry.promote(name, _now(), note).model_id, as_json)
+
+
+@models.command("rollback")
+def models_rollback(
+    config: options.Config = None, sets: options.Set = None, as_json: options.Json = False
+) -> None:
+    """Promote what served before.
+
+    Example: fraudstream models rollback
+    """
+    _name(_registry(config, sets).roll_back(_now()).model_id, as_json)

@@ -1,0 +1,103 @@
+"""What `pretrain` and `finetune` share: plan told first, progress bar, TensorBoard, processes.
+
+In: flags. Out: callbacks for the training loop. Does not know what is trained.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from model.data import Dataset
+    from model.loop import Recipe
+    from model.transformer import Shape
+
+
+class Training:
+    """A context manager around one run; joins the other processes where `torchrun` started it."""
+
+    def __init__(self, steps: int, threads: int, device: str, tensorboard: Path | None) -> None:
+        self._steps, self._threads, self._wanted = steps, threads, device
+        self._folder = tensorboard
+        self._bar: Any = None
+        self._task: Any = None
+        self._writer: Any = None
+        self._runs = 0
+        self.device = "cpu"
+        self.first = True
+        """Whether this process is the one that speaks and writes."""
+
+    def __enter__(self) -> Training:
+        import torch
+
+        from model import processes
+
+        torch.set_num_threads(self._threads)
+        self.device = processes.join(self._wanted)
+        self.first = processes.number() == 0
+        return self
+
+    def __exit__(self, *problem: object) -> None:
+        from model import processes
+
+        if self._bar is not None:
+            self._bar.stop()
+        if self._writer is not None:
+            self._writer.close()
+        if problem[0] is None:
+            processes.leave()
+
+    def say(self, line: str) -> None:
+        """A line on stderr, from the first process only."""
+        if self.first:
+            typer.echo(line, err=True)
+
+    def plan(self, dataset: Dataset, name: str, shape: Shape, recipe: Recipe, fits: int) -> None:
+        """Tell what will be done, what it takes and what serving will cost, before it starts."""
+        from model import processes
+        from model.forecast import forecast
+
+        told = forecast(dataset, shape, recipe, self.device)
+        if not self.first:
+            return
+        updates = recipe.steps * fits
+        self.say(
+            f"plan: {name}, {told.parameters:,} parameters, on {processes.count()} x {self.device};"
+            f" {len(dataset):,} events, {updates:,} updates of {recipe.batch * recipe.chunk:,}"
+        )
+        self.say(
+            f"plan: about {told.seconds * fits:,.0f} s and {told.training_mb:,} MB to train; to"
+            f" serve, {told.multiplications:,} multiplications a score, about"
+            f" {told.scores_per_s:,.0f} scores/s on one core"
+        )
+        if self._folder is not None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(str(self._folder))
+        if sys.stderr.isatty():
+            from rich import progress as rp
+            from rich.console import Console
+
+            self._bar = rp.Progress(
+                rp.TextColumn("{task.description}"), rp.BarColumn(), rp.MofNCompleteColumn(),
+                rp.TextColumn("{task.fields[told]}"), rp.TimeRemainingColumn(),
+                console=Console(stderr=True),
+            )  # fmt: skip
+            self._bar.start()
+            self._task = self._bar.add_task("updates", total=updates, told="")
+
+    def watch(self, step: int, told: dict[str, float]) -> None:
+        """After each update: the bar, and TensorBoard. Several fits follow one another."""
+        at = self._runs * self._steps + step
+        if step == self._steps:
+            self._runs += 1
+        if self._bar is not None:
+            shown = " ".join(f"{k} {v:.4f}" for k, v in told.items() if k != "left_s")
+            self._bar.update(self._task, completed=at, told=shown)
+        if self._writer is not None:
+            for name, value in told.items():
+                self._writer.add_scalar(name, value, at)

@@ -1,0 +1,75 @@
+"""One explained transaction of a training set, in an analyst's words.
+
+In: what `model/case.py` found, and the row's features. Out: reasons and text. Does not know how a
+score or a contribution is made. A training set keeps no currency, so amounts stand without one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from model.inputs import COUNTS_SHIFT
+from streams.money import amount_text
+from streams.reasons import reasons
+
+if TYPE_CHECKING:
+    from model.data import Dataset
+
+VERDICTS: Final = {1: "fraud", 0: "legitimate"}
+NO_CURRENCY: Final = "XXX"
+"""ISO 4217 for: no currency."""
+SHOWN: Final = ("event_type", "channel", "entry_mode", "mcc", "merchant_country")
+
+
+def reasons_of(
+    dataset: Dataset, row: int, found: Mapping[str, Any], threshold: float
+) -> list[dict[str, Any]]:
+    """The reasons an alert on this row would have, as docs/reasons.md lists them."""
+    counts = bool((int(dataset.words[row, 0]) >> COUNTS_SHIFT) & 1)
+    doc = {**found["event"], "currency": NO_CURRENCY}
+    told = reasons(
+        np.asarray(dataset.features[row], np.float32), doc, counts,
+        score=found["score"], threshold=threshold, contributions=found["groups"],
+    )  # fmt: skip
+    return [{**one, "text": one["text"].replace(f"{NO_CURRENCY} ", "")} for one in told]
+
+
+def _event(event: Mapping[str, Any]) -> str:
+    amount = amount_text(event["amount"], NO_CURRENCY).removeprefix(f"{NO_CURRENCY} ")
+    fields = [str(event[name]) for name in SHOWN if name in event]
+    return ", ".join([event["time"], amount, *fields])
+
+
+def to_text(found: Mapping[str, Any]) -> str:
+    """Score, reasons, what the model looked at, similar cases; a line each."""
+    lines = [
+        f"{found['transaction_id']}: score {found['score']:.4f} by {found['model_id']}",
+        f"  {_event(found['event'])}",
+        "because",
+    ]
+    for one in found["reasons"]:
+        added = one["contribution"]
+        lines.append(f"  {one['text']}" + ("" if added is None else f" ({added:+.2f})"))
+    lines.append("what each part adds, log-odds")
+    groups = sorted(found["groups"].items(), key=lambda item: -abs(item[1]))
+    lines.append("  " + ", ".join(f"{name} {added:+.2f}" for name, added in groups[:8]))
+    lines.append("past events the model looked at")
+    lines += [
+        f"  {one['back']} back ({100 * one['share']:.0f} %): {_event(one)}"
+        for one in found["looked_at"]
+    ]
+    lines.append("most similar past cases")
+    lines += [
+        f"  {VERDICTS[one['label']]} ({one['cosine']:.2f}): {_event(one)}"
+        for one in found["similar"]
+    ]
+    for name, chances in found.get("likely", {}).items():
+        told = ", ".join(f"{one['what']} {100 * one['chance']:.0f} %" for one in chances)
+        lines.append(f"likely {name}: {told}")
+    if "surprise" in found:
+        told = ", ".join(f"{name} {nats:.2f}" for name, nats in found["surprise"].items())
+        lines.append(f"surprise, nats: {told}")
+    return "\n".join(lines)

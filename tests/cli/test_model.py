@@ -1,0 +1,150 @@
+"""The model's verbs from a training set to a promoted bundle, as a data scientist types them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from typer.testing import CliRunner
+
+from model import data
+from streams.assembly import bundle_path
+from streams.cli import build
+from streams.dev.simulate import Plan, simulate
+from streams.dev.training_set import build as build_set
+from streams.settings import load
+
+RUN = CliRunner()
+
+
+def verb(*words: str | Path) -> str:
+    """Run it; its stdout."""
+    done = RUN.invoke(build(), [str(word) for word in words], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pa.Table]:
+    """A training set of a simulated stream, and the frauds of it."""
+    plan = Plan(events=6_000, accounts=150, days=75, seed=31, fraud_rate=0.04, unreported=0.0)
+    stream = simulate(plan)
+    folder = tmp_path_factory.mktemp("model") / "data"
+    data.write(build_set(stream.transactions, stream.labels), folder)
+    return folder, stream.truth
+
+
+@pytest.fixture(scope="module")
+def bundles(made: tuple[Path, pa.Table], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pretrained and a fine-tuned bundle, after two updates each."""
+    folder = tmp_path_factory.mktemp("bundles")
+    few = ("--steps", "2", "--checkpoint")
+    verb("pretrain", made[0], folder / "base", *few, folder / "pre.pt", "--tensorboard",
+         folder / "board")  # fmt: skip
+    verb("finetune", made[0], folder / "fraud", "--base", folder / "base", *few, folder / "f.pt")
+    return folder
+
+
+def test_training_leaves_what_it_was_asked_for(bundles: Path) -> None:
+    assert list((bundles / "board").glob("events.out.tfevents.*"))
+    assert (bundles / "pre.pt").exists()
+    assert (bundles / "f.pt.0").exists()
+    manifest = json.loads((bundles / "fraud" / "manifest.json").read_text())
+    assert {"schema", "normalisation", "feature_digest", "calibration", "thresholds"} <= set(
+        manifest
+    )
+    about = manifest["about"]
+    assert {"judged", "data_digest", "plan", "card"} <= set(about)
+    assert about["card"]["pretrained_from"].startswith("pretrained@")
+    assert about["card"]["fitted_on"]["to"] <= about["card"]["labels_known_before"]
+
+
+def test_the_plan_is_told_first(made: tuple[Path, pa.Table], tmp_path: Path) -> None:
+    words = ["pretrain", str(made[0]), str(tmp_path / "b"), "--steps", "1"]
+    lines = RUN.invoke(build(), words).stderr.splitlines()
+    assert lines[0].startswith("plan: small, 6")
+    assert "MB to train" in lines[1]
+    assert "scores/s" in lines[1]
+    assert lines[2].startswith("step 1/1")
+
+
+def test_the_same_seed_gives_the_same_bytes(
+    made: tuple[Path, pa.Table], bundles: Path, tmp_path: Path
+) -> None:
+    verb("finetune", made[0], tmp_path / "again", "--base", bundles / "base", "--steps", "2")
+    for name in ("weights.safetensors", "manifest.json"):
+        assert (tmp_path / "again" / name).read_bytes() == (bundles / "fraud" / name).read_bytes()
+
+
+def test_evaluation_leaves_the_days_that_the_fit_knew(
+    made: tuple[Path, pa.Table], bundles: Path, tmp_path: Path
+) -> None:
+    page = tmp_path / "page.html"
+    command = ("evaluate", bundles / "fraud", made[0], "--no-compare", "--out", page)
+    found = json.loads(verb(*command, "--ceiling", "ap=0.0001", "--json"))
+    about = json.loads((bundles / "fraud" / "manifest.json").read_text())["about"]
+    assert found["tested"]["from_ms"] >= about["plan"]["cut_ms"]
+    assert not found["known_to_the_fit"]
+    assert "ap" in found["ceiling"]["leak_suspected"]
+    assert page.read_text().startswith("<!doctype html>")
+    early = json.loads(verb(*command, "--from", "0", "--json"))
+    assert early["known_to_the_fit"]
+
+
+def test_a_pretrained_bundle_is_measured_without_labels(
+    made: tuple[Path, pa.Table], bundles: Path
+) -> None:
+    found = json.loads(verb("evaluate", bundles / "base", made[0], "--json"))
+    assert {"anomaly score", "amount", "gap"} <= set(found["anomaly"])
+    assert set(found["propensity"]) == {"merchant group", "channel", "amount band"}
+
+
+def test_an_explanation_names_events_cases_and_reasons(
+    made: tuple[Path, pa.Table], bundles: Path
+) -> None:
+    truth = made[1].to_pylist()
+    transaction = truth[len(truth) * 3 // 4]["transaction_id"]
+    words = ("explain", transaction, "--data", made[0], "--bundle", bundles / "fraud")
+    found = json.loads(verb(*words, "--json"))
+    assert found["transaction_id"] == transaction
+    assert found["reasons"]
+    assert len(found["similar"]) == 3
+    times = [case["event_time"] for case in found["similar"]]
+    assert max(times) < found["event"]["event_time"]
+    assert {case["label"] for case in found["similar"]} <= {0, 1}
+    backs = [one["back"] for one in found["looked_at"]]
+    assert sorted(set(backs)) == sorted(backs)
+    assert "XXX" not in verb(*words)
+    anomalous = json.loads(
+        verb("explain", transaction, "--data", made[0], "--bundle", bundles / "base", "--json")
+    )
+    assert set(anomalous["likely"]) == {"merchant group", "channel", "amount band"}
+    assert np.isfinite(list(anomalous["surprise"].values())).all()
+
+
+def test_workers_serve_what_was_promoted_and_a_bad_bundle_changes_nothing(
+    bundles: Path, tmp_path: Path
+) -> None:
+    place = ("--set", f"model.registry={tmp_path / 'registry'}")
+    settings = load(flags=[place[1]])
+    first = verb("models", "promote", bundles / "fraud", *place).strip()
+    second = verb("models", "promote", bundles / "base", *place, "--note", "try").strip()
+    assert bundle_path(settings).name == second
+    assert verb("models", "rollback", *place).strip() == first
+    assert bundle_path(settings).name == first
+    listed = json.loads(verb("models", "list", *place, "--json"))
+    assert listed["current"] == first
+    assert [entry["model_id"] for entry in listed["history"]] == [first, second, first]
+    shown = json.loads(verb("models", "show", first, *place))
+    assert shown["about"]["card"]["limits"]
+    bad = tmp_path / "bad"
+    bad.mkdir()
+    for name in ("weights.safetensors", "manifest.json"):
+        raw = bytearray((bundles / "base" / name).read_bytes())
+        (bad / name).write_bytes(raw[:-200] if name.startswith("weights") else raw)
+    done = RUN.invoke(build(), ["models", "promote", str(bad), *place])
+    assert done.exit_code != 0
+    assert bundle_path(settings).name == first

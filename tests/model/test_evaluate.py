@@ -1,0 +1,146 @@
+"""Evaluation: blocks by time, guards that notice a leak, a page that needs nothing else."""
+
+from __future__ import annotations
+
+import html.parser
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from model import bundle as bundles
+from model import evaluate, metrics, page
+from model.bundle import Bundle
+from model.calibrate import IDENTITY
+from model.data import Dataset
+from model.finetune import golden_rows, logits_of
+from model.pretrained import with_golden_scores
+from model.score import Scorer
+from tests.model import streams_of_words as made
+
+
+@pytest.fixture(scope="module")
+def data() -> Dataset:
+    return made.dataset(accounts=24, each=150, plain=True)
+
+
+@pytest.fixture(scope="module")
+def scorer(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Scorer:
+    model = made.model(data)
+    bundle = Bundle(
+        name="test",
+        shape=model.shape,
+        weights=bundles.weights_of(model),
+        names=data.names,
+        feature_digest=data.feature_digest,
+        groups=("one",) * 6 + ("two",) * 6,
+        usual=np.zeros(made.FEATURES, np.float32),
+        calibration=IDENTITY,
+        golden=golden_rows(
+            data, np.arange(len(data)), logits_of(model, data, np.arange(len(data)))
+        ),
+        thresholds={"budget_1%": 0.9},
+    )
+    folder = tmp_path_factory.mktemp("bundle") / "b"
+    bundles.write(with_golden_scores(bundle), folder)
+    return Scorer.load(folder)
+
+
+def split(data: Dataset) -> evaluate.Split:
+    first, second = np.quantile(data.time, [0.4, 0.6]).astype(np.int64)
+    parts = (data.time < first, (data.time >= first) & (data.time < second), data.time >= second)
+    return evaluate.Split(*(np.flatnonzero(part) for part in parts))
+
+
+@pytest.fixture(scope="module")
+def report(scorer: Scorer, data: Dataset) -> dict:
+    return evaluate.report(scorer, data, split(data), ceiling={"ap": 0.01, "auc": 1.0})
+
+
+def test_every_measure_and_every_rival_is_there(report: dict) -> None:
+    assert list(report["models"]) == [
+        "this bundle",
+        "LightGBM on windows",
+        "logistic regression",
+        "LightGBM with the embedding",
+    ]
+    wanted = {"auc", "ap", "cp100", "recall_fpr_0.1%", "recall_fpr_0.01%", "recall_budget"}
+    wanted |= {"value_budget", "brier", "ece"}
+    assert all(wanted <= set(row) for row in report["models"].values())
+    # The planted rule reads one feature and the event before: trees see half of it.
+    assert report["models"]["LightGBM on windows"]["ap"] > 0.2
+
+
+def test_the_ceiling_names_what_is_above_it(report: dict) -> None:
+    assert set(report["ceiling"]["leak_suspected"]) == {"ap"}
+    assert "find the leak" in page.to_html(report)
+
+
+def test_shuffled_labels_rank_at_random_and_a_leak_does_not(data: Dataset) -> None:
+    """A feature that is the label itself shows on shuffled labels as nothing, in the check of the
+    best single feature as everything."""
+    told = evaluate.shuffled_check(data, split(data), rounds=3)
+    assert abs(told - 0.5) < 0.2
+    leaky = np.array(data.features)
+    leaky[:, 3] = data.label
+    again = replace(data, features=leaky)
+    scores = np.zeros(len(split(data).test))
+    found = evaluate._checks(again, split(data), again.answer()[split(data).test], scores, scores)
+    assert found["best_single_feature"] == {"name": "f3", "ap": pytest.approx(1.0)}
+
+
+def test_segments_hold_every_row_once_and_count_alerts(scorer: Scorer, data: Dataset) -> None:
+    rows = split(data).test
+    found = evaluate.segments(data, rows, evaluate.score_rows(scorer, data, rows), 0.1)
+    parts = [row for name, row in found.items() if name.startswith("history")]
+    assert sum(row["events"] for row in parts) == len(rows)
+    frauds = sum(row["frauds"] for row in parts)
+    caught = sum(row["recall_budget"] * row["frauds"] for row in parts)
+    false = sum(row["fpr_budget"] * (row["events"] - row["frauds"]) for row in parts)
+    assert frauds == (data.answer()[rows] == 1).sum()
+    assert caught + false == pytest.approx(0.1 * len(rows), abs=2)
+
+
+def test_a_week_is_judged_by_trees_that_knew_only_what_was_known(data: Dataset) -> None:
+    """Labels that came later may be anything: the trees of the first week are the same."""
+    start = int(np.quantile(data.time, 0.7))
+    rows = np.flatnonzero((data.time >= start) & (data.time < start + 7 * made.DAY_MS))
+    later = data.label_time >= start
+    assert later.any()
+    other = replace(data, label=np.where(later, 1 - data.label, data.label).astype(np.int8))
+    one, two = (evaluate._refitted(d, start, rows, 1) for d in (data, other))
+    assert one is not None
+    assert two is not None
+    assert (one == two).all()
+
+
+class _Tags(html.parser.HTMLParser):
+    """Counts of tags, and what they refer to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: dict[str, int] = {}
+        self.sources: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen[tag] = self.seen.get(tag, 0) + 1
+        self.sources += [value or "" for name, value in attrs if name in ("src", "href")]
+
+
+def test_the_page_stands_alone(report: dict, tmp_path: Path) -> None:
+    text = page.to_html(report)
+    tags = _Tags()
+    tags.feed(text)
+    assert tags.seen["table"] == 4
+    assert tags.seen["img"] == 1
+    assert all(source.startswith("data:image/png;base64,") for source in tags.sources)
+    assert f"{report['models']['this bundle']['ap']:.3f}" in text
+
+
+def test_average_precision_of_a_constant_is_the_prevalence(data: Dataset) -> None:
+    rows = split(data).test
+    y = data.answer()[rows]
+    found = evaluate.measure(data, rows, np.full(len(rows), 0.5))
+    assert found["ap"] == pytest.approx(y.mean())
+    assert metrics.roc_auc(y, np.full(len(rows), 0.5)) == pytest.approx(0.5)

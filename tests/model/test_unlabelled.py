@@ -1,0 +1,128 @@
+"""The heads of the pretraining: surprise notices what is unusual, chances beat the simple rival."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from model import data as datasets
+from model import tokens, unlabelled
+from model.bundle import Bundle
+from model.data import Dataset
+from model.errors import BundleError
+from model.loop import Recipe
+from model.pretrain import pretrain
+from model.pretrained import to_bundle
+from model.transformer import Shape
+from tests.model import streams_of_words as made
+
+SMALL = Shape(event=16, knots=16)
+ACCOUNTS, EACH = 30, 80
+
+
+def habits() -> Dataset:
+    """Accounts that pay by card at 3000 and online at 4000 in turn; a twentieth of all amounts is
+    a thousand times the usual, and these are the frauds."""
+    rng = np.random.default_rng(5)
+    n = ACCOUNTS * EACH
+    words = made.words(rng, n)
+    turn = np.arange(n) % 2
+    time = made.START_MS + (np.arange(n) % EACH) * 3_600_000 * 7
+    channel = np.where(turn == 0, 1, 2).astype(np.uint64)
+    low = (np.uint64(1) << np.uint64(17)) | (channel << np.uint64(12)) | np.uint64(1 << 5)
+    words[:, 0] = (time.astype(np.uint64) << np.uint64(20)) | low
+    odd = rng.random(n) < 0.05
+    amount = np.where(odd, 2_000_000, 2_000).astype(np.uint64)
+    words[:, 1] = (amount << np.uint64(14)) | np.where(turn == 0, 3000, 4000).astype(np.uint64)
+    names = np.repeat([f"a{i:02d}" for i in range(ACCOUNTS)], EACH)
+    when = np.where(odd, time + made.DAY_MS, -1)
+    return datasets.build(
+        words, np.zeros((n, made.FEATURES), np.float32), names, np.where(odd, 1, 0).astype(np.int8),
+        when, names=[f"f{i}" for i in range(made.FEATURES)], feature_digest="test",
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data() -> Dataset:
+    return habits()
+
+
+@pytest.fixture(scope="module")
+def bundle(data: Dataset) -> Bundle:
+    recipe = Recipe(steps=40, chunk=32, batch=12, rate=1e-2)
+    found = pretrain(data, np.ones(len(data), bool), SMALL, recipe)
+    return to_bundle(data, found, "t", data.names)
+
+
+@pytest.fixture(scope="module")
+def rows(data: Dataset) -> np.ndarray:
+    return np.flatnonzero(data.place() >= 10)
+
+
+def test_surprise_finds_the_odd_amounts_without_labels(
+    bundle: Bundle, data: Dataset, rows: np.ndarray
+) -> None:
+    found = unlabelled.report(bundle, data, rows)
+    assert found["anomaly"]["amount"]["ap"] > 0.9
+    assert found["anomaly"]["anomaly score"]["auc"] > 0.9
+    # A field that frauds do not touch says nothing of them.
+    assert abs(found["anomaly"]["mcc"]["auc"] - 0.5) < 0.2
+
+
+def test_the_next_event_is_told_better_than_by_own_frequencies(
+    bundle: Bundle, data: Dataset, rows: np.ndarray
+) -> None:
+    """Habits alternate: frequencies are even, the order says all."""
+    found = unlabelled.report(bundle, data, rows)["propensity"]
+    for name in ("merchant group", "channel"):
+        assert found[name]["model alone hit@1"] > 0.9, name
+        assert found[name]["hit@1"] > 0.9, name
+        assert found[name]["own frequencies hit@1"] < 0.8, name
+    assert 0.9 < found["amount band"]["hit@1"] < 1.0
+
+
+def test_the_event_itself_is_not_read(bundle: Bundle, data: Dataset, rows: np.ndarray) -> None:
+    """Chances of the next event are the same whatever it turns out to be."""
+    row = rows[-1:]
+    before = unlabelled.read(bundle, data, row)
+    words = np.array(data.words)
+    words[row, 1] ^= np.uint64((1 << 24) - 1)
+    words[row, 3] ^= np.uint64(0xFFFF << 30)
+    after = unlabelled.read(bundle, replace(data, words=words), row)
+    for name in before.chances:
+        assert (before.chances[name] == after.chances[name]).all(), name
+    assert before.nats["amount"] != after.nats["amount"]
+
+
+def test_rows_come_back_in_the_order_asked_for(
+    bundle: Bundle, data: Dataset, rows: np.ndarray
+) -> None:
+    some = np.random.default_rng(0).permutation(rows)[:90]
+    whole, part = unlabelled.read(bundle, data, rows), unlabelled.read(bundle, data, some)
+    place = np.searchsorted(rows, some)
+    for name, nats in part.nats.items():
+        assert np.allclose(nats, whole.nats[name][place], atol=1e-5), name
+    assert part.chances["channel"].sum(1) == pytest.approx(1.0, abs=1e-4)
+
+
+def test_own_frequencies_count_the_past_only() -> None:
+    truth = np.array([1, 1, 2, 0, 0, 3])
+    place = np.array([0, 1, 2, 0, 1, 2], np.int32)
+    found = unlabelled.own_frequencies(truth, place, np.array([2, 5]), 4)
+    assert found.round().tolist() == [[0, 2, 0, 0], [2, 0, 0, 0]]
+
+
+def test_a_bundle_without_heads_is_refused(bundle: Bundle, data: Dataset) -> None:
+    with pytest.raises(BundleError, match="pretrain"):
+        unlabelled.read(replace(bundle, extra={}), data, np.array([3]))
+
+
+def test_words_for_what_is_likely(bundle: Bundle, data: Dataset, rows: np.ndarray) -> None:
+    row = rows[-1:]
+    told = unlabelled.likely(data, unlabelled.read(bundle, data, row))
+    codes = tokens.encode_stream(np.ascontiguousarray(data.words), data.place())
+    ecommerce = unlabelled.answer_of(codes, "channel")[row[0]] == 2
+    assert told["channel"][0]["what"] == ("ecommerce" if ecommerce else "card_present")
+    assert told["merchant group"][0]["what"] == ("mcc 4000" if ecommerce else "mcc 3000")
