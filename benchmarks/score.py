@@ -1,11 +1,12 @@
 """Scores a second on one core: the shipped bundle's kernel beside other ways to compute scores.
 
-    python benchmarks/score.py [--json] [--bundle DIR]
+    python benchmarks/score.py [--json] [--bundle DIR] [--presets]
 
 Rows: the serving kernel at several batch sizes; the same folded weights in torch; the same in
 onnxruntime; the unfolded training form over 64 + 1 events a score; full causal self-attention
-(d = 128, 4 layers). One thread each, fp32, L = 64. With a GPU: the same bundle on it. CPU time of
-this process is used, so that other work on the machine does not count.
+(d = 128, 4 layers). One thread each, fp32, L = 64. With a GPU: the same bundle on it, in fp32 and
+bf16. `--presets`: also untrained models of the sizes base and large. CPU time of this process is
+used, so that other work on the machine does not count.
 """
 
 from __future__ import annotations
@@ -15,21 +16,24 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from benchmarks.ground import machine
 from model import bundle as bundles
 from model import data
+from model.device import PRECISIONS
 from model.fold import Codes, Folded, fold, forward
 from model.inputs import HISTORY, ScoringBatch
-from model.kernel import encode_batch, torch_codes
+from model.kernel import encode_batch, kernel_of, torch_codes
 from model.loop import Source
 from model.rivals import CausalAttention
 from model.score import Scorer
-from model.transformer import Shape
+from model.transformer import PRESETS, Shape, Transformer
 from streams.dev.shipped import PLANS, stream
 
 ROWS = 2_048
@@ -101,11 +105,37 @@ def onnx_rate(weights: Folded, codes: Codes, rows: int) -> float:
     return rate(lambda: session.run(None, feed), rows)
 
 
+def gpu_rates(bundle: Path, batch: ScoringBatch) -> dict[str, float]:
+    """The same bundle on the GPU, wall-clock time, the codes made on one CPU core included."""
+    found = {}
+    for precision in PRECISIONS:
+        gpu = Scorer.load(bundle, device="cuda", batch=1_024, precision=precision)
+        began = time.monotonic()
+        gpu.score(batch)
+        name = f"{torch.cuda.get_device_name()}, {precision}"
+        found[name] = len(batch) / (time.monotonic() - began)
+    return found
+
+
+def preset_rates(knots: Any, batch: ScoringBatch) -> dict[str, float]:
+    """The kernel on untrained models of the larger sizes."""
+    found = {}
+    none = np.zeros((0, HISTORY), np.float32)
+    for name in ("base", "large"):
+        folded = fold(Transformer(PRESETS[name], knots))
+        kernel = kernel_of(folded)
+        some = (a[:200] for a in (batch.current, batch.history, batch.length, batch.features))
+        parts = (*some, folded, np.empty(200, np.float32), none)
+        found[f"kernel, preset {name}"] = rate(partial(kernel, *parts), 200, 3)
+    return found
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--bundle", type=Path, default=bundles.shipped())
+    parser.add_argument("--presets", action="store_true")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     scorer = Scorer.load(chosen.bundle)
@@ -146,10 +176,9 @@ def main() -> None:
         full = CausalAttention(Shape(), model.knots.numpy(), width=128, layers=4).eval()
         table["full attention d=128, 4 layers"] = rate(lambda: full.logit(full(chunk)), 128, 3)
     if torch.cuda.is_available():
-        gpu = Scorer.load(chosen.bundle, device="cuda", batch=1_024)
-        began = time.monotonic()
-        gpu.score(batch)
-        table[torch.cuda.get_device_name()] = n / (time.monotonic() - began)
+        table |= gpu_rates(chosen.bundle, batch)
+    if chosen.presets:
+        table |= preset_rates(model.knots.numpy(), batch)
     alert = ScoringBatch(*(a[:1] for a in arrays))
     scorer.explain(alert)
     began = time.process_time()
@@ -157,8 +186,10 @@ def main() -> None:
         scorer.explain(alert)
     explain_ms = (time.process_time() - began) / 20 * 1_000
     if chosen.json:
-        print(json.dumps({"scores_per_s": table, "explain_ms": explain_ms, "L": HISTORY}))
+        found = {"scores_per_s": table, "explain_ms": explain_ms, "L": HISTORY}
+        print(json.dumps({**found, "model_id": scorer.model_id, "machine": machine()}))
         return
+    print(machine())
     print(f"{scorer.model_id}, L = {HISTORY}, fp32, one thread, CPU time")
     for name, value in table.items():
         print(f"{name:<34}{value:>12,.0f} scores/s")
