@@ -199,14 +199,33 @@ def redis_client(settings: Settings) -> redis.Redis:
             remedy="Write redis.url with rediss://",
         )
     try:
-        return redis.Redis.from_url(url, **given, **{name: str(p) for name, p in files.items()})
-    except ValueError as error:
-        raise ConfigError(f"redis.url cannot be used: {error}") from None
+        client = redis.Redis.from_url(url, **given, **{name: str(p) for name, p in files.items()})
+        # Does not connect; an option after the `?` that redis-py does not know shows only here.
+        client.connection_pool.make_connection()
+        return client
+    except (ValueError, TypeError):
+        # What it says may quote a part of a password.
+        raise ConfigError(
+            "redis.url cannot be used",
+            remedy="Write redis://host:port/0 or rediss://host:port/0, with redis.username and"
+            " redis.password beside it; inside a URL a / of a password is %2F, a # is %23",
+        ) from None
 
 
 def redis_address(settings: Settings) -> str:
-    """The address without user and password, for messages."""
-    parts = urlsplit(settings.redis.url.get_secret_value())
+    """The address without user and password, for messages.
+
+    A password with a slash, say, moves the border between the parts of a URL. So an address that
+    has an `@` behind the host, or no host and port that can be told, is not shown at all.
+    """
+    url = settings.redis.url.get_secret_value()
+    try:
+        parts = urlsplit(url)
+        told = parts.port is None or parts.port >= 0
+    except ValueError:
+        told = False
+    if not told or "://" not in url or "@" in url.partition("://")[2].removeprefix(parts.netloc):
+        return "the address in redis.url"
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 

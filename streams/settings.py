@@ -22,6 +22,7 @@ from pydantic_settings import (
     InitSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
 )
 
 from streams.errors import ConfigError
@@ -292,7 +293,7 @@ def _read(file: Path | None) -> tuple[dict[str, Any], list[str]]:
         return {}, [f"no configuration file at {path}"]
     except OSError as error:
         return {}, [f"cannot read {path}: {error.strerror or error}"]
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         return {}, [f"{path} is not TOML: {error}"]
 
 
@@ -310,6 +311,8 @@ def load(file: Path | None = None, flags: Sequence[str] = ()) -> Settings:
     try:
         sources: dict[str, Any] = {"_file": document, "_local": local, **given}
         settings = Settings(**sources)
+    except SettingsError:
+        pass  # a variable that names a section: it is among the problems
     except ValidationError as error:
         for fault in error.errors():
             place = tuple(str(part) for part in fault["loc"])

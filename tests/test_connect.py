@@ -179,3 +179,31 @@ def test_tls_files_need_a_tls_address(tls_files: Certificates) -> None:
         connect.redis_client(settings)
     with pytest.raises(ConfigError, match=r"redis\.url"):
         connect.redis_client(load(flags=["redis.url=nonsense"]))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://u:hun/ter2@localhost:6379/0",
+        "redis://u:hun#ter2@localhost:6379/0",
+        "redis://u:hun?ter2@localhost:6379/0",
+        "redis://u:hunter2@localhost:hunter2/0",
+        "redis://localhost:6379/0?password=hun@ter2&wrong=hunter2",
+        "rediss://u:hunter2@[::1/0",
+        "u:hunter2@localhost:6379",
+    ],
+)
+def test_no_part_of_a_password_is_shown_when_a_url_comes_apart(url: str) -> None:
+    settings = load(flags=[f"redis.url={url}"])
+    with pytest.raises(ConfigError) as refusal:
+        connect.redis_client(settings)
+    shown = f"{refusal.value} {connect.redis_address(settings)}"
+    assert "hun" not in shown and "123" not in shown and "%2F" in shown
+
+
+def test_an_address_without_a_secret_is_shown_whole() -> None:
+    # A valid URL of the host `u` to everybody, but not what was meant.
+    meant = load(flags=["redis.url=redis://u:123?hunter2@localhost:6379/0"])
+    assert connect.redis_address(meant) == "the address in redis.url"
+    for url in ("redis://r-1.example:6379/2", "rediss://[::1]:6380/0"):
+        assert connect.redis_address(load(flags=[f"redis.url={url}"])) == url

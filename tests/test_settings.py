@@ -105,6 +105,23 @@ def test_a_secret_in_a_bad_value_is_not_echoed() -> None:
     assert "hunter2" not in str(caught.value)
 
 
+@pytest.mark.parametrize("value", ['{"password": "hunter2"', "hunter2", '{"password": "hunter2"}'])
+def test_a_variable_that_names_a_section_is_one_problem(
+    monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    monkeypatch.setenv("FRAUDSTREAM_REDIS", value)
+    with pytest.raises(ConfigError, match="FRAUDSTREAM_REDIS: no such setting") as caught:
+        load()
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("password", ["12345", "0123", "1e5", "007.50"])
+def test_a_password_of_digits_stays_as_it_is_written(password: str) -> None:
+    found = load(flags=[f"redis.password={password}", "worker.batch_events=64"])
+    assert found.redis.password == SecretStr(password)
+    assert found.worker.batch_events == 64
+
+
 def test_a_missing_or_broken_file_says_so(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no configuration file"):
         load(tmp_path / "absent.toml")
