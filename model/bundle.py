@@ -14,11 +14,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
+import re
 import shutil
+import stat
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -43,6 +47,9 @@ NORMALISATION: Final = {
 }
 WEIGHTS, MANIFEST = "weights.safetensors", "manifest.json"
 MAX_BYTES: Final = 1 << 30
+MAX_MANIFEST_BYTES: Final = 1 << 22
+NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+"""A name becomes part of a path in the registry."""
 GOLDEN: Final = 32
 """Rows scored after every load, against the scores written at export."""
 
@@ -88,6 +95,15 @@ class Bundle:
         return found.eval()
 
 
+def check_name(name: str) -> None:
+    """Raise BundleError for a name that could lead out of a folder."""
+    if not NAME.fullmatch(name):
+        raise BundleError(
+            f"{name!r} is no name of a bundle",
+            remedy="use letters, digits, dots, dashes and underscores, at most 64",
+        )
+
+
 def shipped() -> Path:
     """The folder of the bundle that comes with the package."""
     return Path(__file__).parent / "bundles" / "default"
@@ -120,12 +136,13 @@ def _golden_arrays(bundle: Bundle) -> Arrays:
 def write(bundle: Bundle, folder: Path, key: bytes | None = None) -> Bundle:
     """Write a bundle to `folder`, replacing what is there at once. `key`: Ed25519 seed, 32 bytes.
 
-    Returns the bundle with its digest.
+    Returns the bundle with its digest. Raises BundleError for a name that is no file's name.
     """
     arrays = {f"weight.{name}": np.ascontiguousarray(a) for name, a in bundle.weights.items()}
     arrays["usual"] = bundle.usual
     arrays |= {f"extra.{name}": np.ascontiguousarray(a) for name, a in bundle.extra.items()}
     arrays |= _golden_arrays(bundle)
+    check_name(bundle.name)
     raw = save(arrays)
     manifest: dict[str, Any] = {
         "format": FORMAT,
@@ -168,13 +185,31 @@ def write(bundle: Bundle, folder: Path, key: bytes | None = None) -> Bundle:
     return read(folder)
 
 
+def _whole(path: Path, limit: int) -> bytes:
+    """The bytes of a regular file. Raises OSError; BundleError for another kind, or a larger one.
+
+    Links are followed (a mounted volume is made of them), but never to a device or a pipe, which
+    would have no end or never begin.
+    """
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+        about = os.fstat(file.fileno())
+        if not stat.S_ISREG(about.st_mode):
+            raise BundleError(f"{path} is not a regular file")
+        raw = file.read(limit + 1) if about.st_size <= limit else b""
+    if about.st_size > limit or len(raw) > limit:
+        raise BundleError(f"{path} is larger than {limit} bytes")
+    return raw
+
+
 def _manifest(folder: Path) -> dict[str, Any]:
     try:
-        manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
+        manifest = json.loads(_whole(folder / MANIFEST, MAX_MANIFEST_BYTES).decode())
     except FileNotFoundError:
         raise BundleError(
             f"no model bundle in {folder}", remedy="give a folder with a manifest.json"
         ) from None
+    except RecursionError:
+        raise BundleError(f"the manifest of {folder} nests too deep") from None
     except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
         raise BundleError(f"the manifest of {folder} cannot be read: {error}") from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
@@ -207,9 +242,7 @@ def read(folder: Path, public_key: bytes | None = None) -> Bundle:
     if public_key is not None:
         _check_signature(manifest, public_key)
     try:
-        if (folder / WEIGHTS).stat().st_size > MAX_BYTES:
-            raise BundleError(f"the weights of {folder} are larger than {MAX_BYTES} bytes")
-        raw = (folder / WEIGHTS).read_bytes()
+        raw = _whole(folder / WEIGHTS, MAX_BYTES)
     except OSError as error:
         raise BundleError(f"the weights of {folder} cannot be read: {error}") from None
     try:
@@ -217,11 +250,39 @@ def read(folder: Path, public_key: bytes | None = None) -> Bundle:
             raise BundleError(f"the weights of {folder} do not match their checksum")
         arrays = load(raw)
         return _assemble(manifest, arrays)
-    except (KeyError, TypeError, ValueError, SafetensorError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, SafetensorError) as error:
         raise BundleError(f"the bundle in {folder} is damaged: {error!r}") from None
 
 
+def _shape(told: Mapping[str, Any], weights: Arrays, features: int) -> Shape:
+    """The shape, if the weights are enough for it: nothing of another size is ever allocated.
+
+    Raises ValueError, TypeError.
+    """
+    shape = Shape(**told)
+    for name, value in shape.as_dict().items():
+        if type(value) is not type(getattr(Shape(), name)) or value < (value is not False):
+            raise ValueError(f"shape: {name}")
+    layer = shape.width * (shape.heads * (shape.key + shape.value) + 2 * shape.hidden)
+    tables = tokens.ROWS * (shape.event + shape.width)
+    steps = features * (shape.knots + 1) * shape.width
+    if tables + steps + shape.layers * layer > sum(array.size for array in weights.values()):
+        raise ValueError("shape: larger than the weights")
+    return shape
+
+
+def _knots(told: Sequence[Sequence[float]]) -> tuple[tuple[float, float], ...]:
+    """The calibration: at least two knots, finite, rising. Raises ValueError, TypeError."""
+    knots = tuple((float(x), float(y)) for x, y in told)
+    xs, ys = zip(*knots, strict=True) if len(knots) > 1 else ((), ())
+    rising = all(a < b for a, b in pairwise(xs)) and all(a <= b for a, b in pairwise(ys))
+    if not (xs and rising and all(map(math.isfinite, (*xs, *ys)))):
+        raise ValueError("calibration")
+    return knots
+
+
 def _assemble(manifest: Mapping[str, Any], arrays: Arrays) -> Bundle:
+    check_name(manifest["name"])
     if manifest.get("schema", SCHEMA) != SCHEMA:
         raise BundleError(f"{manifest['name']} scores events of schema {manifest['schema']}")
     names = tuple(manifest["features"])
@@ -237,14 +298,14 @@ def _assemble(manifest: Mapping[str, Any], arrays: Arrays) -> Bundle:
             features=arrays["golden.features"],
         )
     weights = {k.removeprefix("weight."): v for k, v in arrays.items() if k.startswith("weight.")}
-    calibration = tuple((float(x), float(y)) for x, y in manifest["calibration"])
+    calibration = _knots(manifest["calibration"])
     if not all(np.isfinite(a).all() for k, a in weights.items() if k != "knots"):
         raise BundleError(f"{manifest['name']} has weights that are not finite")
-    if len(weights["knots"]) != len(names) or len(calibration) < 2:
-        raise BundleError(f"{manifest['name']}: features, knots and calibration do not fit")
+    if len(weights["knots"]) != len(names) or len(manifest["groups"]) != len(names):
+        raise BundleError(f"{manifest['name']}: features, knots and groups do not fit")
     return Bundle(
         name=str(manifest["name"]),
-        shape=Shape(**manifest["shape"]),
+        shape=_shape(manifest["shape"], weights, len(names)),
         weights=weights,
         names=names,
         feature_digest=str(manifest["feature_digest"]),

@@ -235,7 +235,7 @@ def read(folder: Path, *, check: bool = False) -> Dataset:
             f"no training set in {folder}: {error.filename} is missing",
             remedy="write one with `fraudstream dataset`",
         ) from None
-    except (KeyError, ValueError, TypeError) as error:
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise DatasetError(f"the training set in {folder} is damaged: {error}") from None
     for name, array in arrays.items():
         if len(array) != rows:

@@ -51,9 +51,15 @@ class Registry:
         if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
             part = target.with_name(f".{target.name}.{os.getpid()}")
-            shutil.copytree(source, part)
-            bundles.read(part, public_key)
-            part.rename(target)
+            part.mkdir()
+            try:
+                # These two and nothing else that may lie, or be linked, in a stranger's folder.
+                for file in (bundles.MANIFEST, bundles.WEIGHTS):
+                    shutil.copyfile(source / file, part / file)
+                bundles.read(part, public_key)
+                part.rename(target)
+            finally:
+                shutil.rmtree(part, ignore_errors=True)
         return found
 
     def ids(self) -> list[str]:
@@ -95,7 +101,7 @@ class Registry:
             return [Promotion(**entry) for entry in held["history"]]
         except FileNotFoundError:
             return []
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise BundleError(f"{self.root / CURRENT} is damaged: {error}") from None
 
     def promote(self, name: str, time_ms: int, note: str = "") -> Promotion:

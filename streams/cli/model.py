@@ -102,6 +102,7 @@ def pretrain(
     from model.pretrained import to_bundle
     from streams.cli.training import Training
 
+    bundles.check_name(name)
     shape = _shape(preset)
     dataset = _data(data, 0)
     recipe = Recipe(steps=steps, seed=seed)
@@ -181,6 +182,7 @@ def finetune(
     from model.loop import Recipe
     from streams.cli.training import Training
 
+    bundles.check_name(name)
     start = None if base is None else bundles.read(base)
     shape = _shape(preset) if start is None else start.shape
     dataset = _data(data, maturity_days)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -90,6 +92,104 @@ def test_changed_manifest_is_found(folder: Path) -> None:
     path.write_text(json.dumps(manifest))
     with pytest.raises(BundleError, match="own digest"):
         bundles.read(folder)
+
+
+def forged(folder: Path, **changes: Any) -> None:
+    """Change a manifest as somebody does who knows how its digest is made."""
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text()) | changes
+    digest = hashlib.sha256(bundles._canonical(manifest)).hexdigest()
+    path.write_text(json.dumps(manifest | {"digest": digest[:12]}))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({"name": name} for name in ("../../evil", "/evil", "", ".hidden", "a" * 65, "a/b", 5)),
+        *(
+            {"shape": {**made.model(made.dataset(1, 5)).shape.as_dict(), **change}}
+            for change in (
+                {"width": 10**9},
+                {"layers": 10**6},
+                {"layers": -1},
+                {"heads": 0},
+                {"hidden": 0},
+                {"width": "64"},
+                {"width": True},
+                {"history": 1},
+                {"knots": 10**9},
+                {"more": 1},
+            )
+        ),
+        *(
+            {"calibration": knots}
+            for knots in (
+                [[0, 0]],
+                [[0, 0], [0, 1]],
+                [[1, 0], [0, 1]],
+                [[0, 1], [1, 0]],
+                [[float("nan"), 0], [1, 1]],
+                [[0, 0], [1, float("inf")]],
+                [[0], [1]],
+            )
+        ),
+        {"groups": ["one"]},
+        {"features": ["f0"]},
+        {"thresholds": 5},
+        {"sha256": None},
+        {"tokens": None},
+    ],
+    ids=repr,
+)
+def test_a_forged_manifest_is_refused_before_anything_is_made_of_it(
+    folder: Path, changes: dict[str, Any]
+) -> None:
+    forged(folder, **changes)
+    with pytest.raises(BundleError):
+        Scorer.load(folder)
+
+
+def test_a_forged_name_leads_nowhere(folder: Path, tmp_path: Path) -> None:
+    forged(folder, name="../../../evil")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(BundleError, match="no name of a bundle"):
+        Registry(tmp_path / "registry").add(folder)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("file", ["weights.safetensors", "manifest.json"])
+@pytest.mark.parametrize("kind", ["endless", "pipe", "folder", "large"])
+def test_only_regular_files_of_a_bearable_size_are_read(folder: Path, file: str, kind: str) -> None:
+    path = folder / file
+    path.unlink()
+    if kind == "endless":
+        path.symlink_to("/dev/zero")
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        with path.open("wb") as sparse:
+            sparse.truncate(bundles.MAX_BYTES + 1)
+    with pytest.raises(BundleError, match=r"regular|larger|cannot be read"):
+        bundles.read(folder)
+
+
+def test_a_manifest_that_nests_without_end_is_refused(folder: Path) -> None:
+    (folder / "manifest.json").write_text("[" * 200_000)
+    with pytest.raises(BundleError, match="nests"):
+        bundles.read(folder)
+
+
+def test_the_registry_takes_the_two_files_and_nothing_beside_them(
+    folder: Path, tmp_path: Path
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("of another place")
+    (folder / "notes").symlink_to(secret)
+    registry = Registry(tmp_path / "registry")
+    held = registry.path(registry.add(folder).model_id)
+    assert sorted(path.name for path in held.iterdir()) == ["manifest.json", "weights.safetensors"]
 
 
 def test_wrong_golden_scores_are_refused(data: Dataset, tmp_path: Path) -> None:
