@@ -10,7 +10,9 @@ Does not know Kafka (see `record.py`) nor what a transaction means beyond the sc
 
 A file counts only once the manifest names it. So a recorder that dies in the middle leaves at most
 files that nobody names; the next run deletes them and goes on from the manifest's offsets.
-Every row group has its own checksum over the raw bytes, so a fault is named to the row group.
+Each stretch of a file has a checksum that is looked at before anything is parsed, and each row
+group one over what it holds; so a fault is named to the row group.
+Checksums are against damage: who can write a recording can write its checksums, too.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import PurePosixPath
@@ -31,11 +34,18 @@ import pyarrow.parquet as pq
 
 from streams.batch import Batch, Headers
 from streams.errors import RecordingError
+from streams.offline import stretches
+from streams.offline.stretches import Watched
 
 FORMAT = "fraudstream-recording"
 VERSION = 1
 ROW_GROUP = 16_384
 """Messages a row group; also the unit of checking and of memory while reading."""
+MAX_MANIFEST_BYTES = 1 << 28
+OWN_FILE = re.compile(
+    r"(manifest\.json|risk/[0-9a-f]+\.bin|[a-z.]+/\d{5,}-\d{12,}\.parquet)(\.part)?"
+)
+"""What a recording writes. A manifest that names other files is refused; no other is deleted."""
 
 RAW_SCHEMA = pa.schema(
     [
@@ -51,7 +61,11 @@ RAW_SCHEMA = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class RecordedFile:
-    """One Parquet file of one partition: offsets [first, next), checksums per row group."""
+    """One Parquet file of one partition: offsets [first, next), checksums per row group.
+
+    stretches: `<end>:<checksum>` of the file's bytes from the end before, in order. Empty in files
+    of earlier versions, which are parsed before they are checked.
+    """
 
     path: str
     topic: str
@@ -61,6 +75,14 @@ class RecordedFile:
     rows: int
     bytes: int
     groups: tuple[str, ...]
+    stretches: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        expected = _file_name(self.topic, self.partition, self.first)
+        if self.path != expected or not OWN_FILE.fullmatch(self.path):
+            raise ValueError("a file of another name than the recorder gives")
+        for stretch in self.stretches:
+            int(stretch.partition(":")[0])
 
 
 @dataclass(slots=True)
@@ -88,6 +110,10 @@ class Manifest:
     def rows(self, topic: str) -> int:
         """Messages recorded of a topic."""
         return sum(f.rows for f in self.files if f.topic == topic)
+
+
+def _file_name(topic: str, partition: int, first: int) -> str:
+    return f"{topic}/{partition:05d}-{first:012d}.parquet"
 
 
 def _hash_binary(digest: Any, column: pa.ChunkedArray) -> None:
@@ -134,8 +160,12 @@ class Recording:
     def manifest(self) -> Manifest:
         """Read the manifest. Raises RecordingError when it is absent, foreign or damaged."""
         try:
-            document: dict[str, Any] = json.loads(self.fs.cat_file(self._at("manifest.json")))
+            raw = self.fs.cat_file(self._at("manifest.json"), start=0, end=MAX_MANIFEST_BYTES + 1)
+            if len(raw) > MAX_MANIFEST_BYTES:
+                raise ValueError("size")
+            document: dict[str, Any] = json.loads(raw)
             body = document["recording"]
+            version, checksum = document["version"], document["checksum"]
             if document["format"] != FORMAT:
                 raise KeyError("format")
         except FileNotFoundError:
@@ -143,21 +173,21 @@ class Recording:
                 f"{self.path} is not a recording: it has no manifest.json",
                 remedy="make one with `fraudstream record`",
             ) from None
-        except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise RecordingError(f"{self.path}/manifest.json is foreign or damaged") from None
-        if document["version"] != VERSION:
-            raise RecordingError(
-                f"{self.path}: recording version {document['version']}, this code reads {VERSION}"
-            )
-        if document["checksum"] != _manifest_checksum(body):
+        if version != VERSION:
+            raise RecordingError(f"{self.path}: recording version {version}, not {VERSION}")
+        if checksum != _manifest_checksum(body):
             raise RecordingError(f"{self.path}/manifest.json was changed after it was written")
-        files = [RecordedFile(**{**f, "groups": tuple(f["groups"])}) for f in body.pop("files")]
-        return Manifest(files=files, **body)
+        try:
+            files = [_recorded(file) for file in body.pop("files")]
+            return Manifest(files=files, **body)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise RecordingError(f"{self.path}/manifest.json was forged: {error}") from None
 
     def save(self, manifest: Manifest) -> None:
         """Replace the manifest atomically."""
         body = asdict(manifest)
-        body["files"] = [dict(f, groups=list(f["groups"])) for f in body["files"]]
         document = {
             "format": FORMAT,
             "version": VERSION,
@@ -181,21 +211,32 @@ class Recording:
         Raises OSError, for example on a full disk; what the manifest names is not touched.
         """
         first = int(table["offset"][0].as_py())
-        name = f"{topic}/{partition:05d}-{first:012d}.parquet"
+        name = _file_name(topic, partition, first)
         target, draft = self._at(name), self._at(name + ".part")
         self.fs.makedirs(str(PurePosixPath(target).parent), exist_ok=True)
         groups = []
         with self.fs.open(draft, "wb") as out:
-            with pq.ParquetWriter(out, table.schema, compression="zstd") as writer:
+            watched = Watched(out)
+            with pq.ParquetWriter(watched, table.schema, compression="zstd") as writer:
                 for at in range(0, len(table), ROW_GROUP):
                     piece = table.slice(at, ROW_GROUP)
                     writer.write_table(piece, row_group_size=ROW_GROUP)
                     groups.append(group_checksum(piece))
+                    watched.cut()
+            watched.cut()
             _sync(out)
         self.fs.mv(draft, target)
         size = int(self.fs.size(target))
         return RecordedFile(
-            name, topic, partition, first, next_offset, len(table), size, tuple(groups)
+            path=name,
+            topic=topic,
+            partition=partition,
+            first=first,
+            next=next_offset,
+            rows=len(table),
+            bytes=size,
+            groups=tuple(groups),
+            stretches=tuple(watched.stretches),
         )
 
     def sweep(self, manifest: Manifest) -> None:
@@ -203,8 +244,8 @@ class Recording:
         named = {f.path for f in manifest.files}
         for path in self.fs.find(str(self.root)):
             name = str(PurePosixPath(path).relative_to(self.root))
-            stray = name.endswith(".part") or (name.endswith(".parquet") and name not in named)
-            if stray:
+            own = OWN_FILE.fullmatch(name)
+            if own and (own[2] or (name.endswith(".parquet") and name not in named)):
                 self.fs.rm_file(path)
 
     def put_snapshot(self, digest: str, content: bytes) -> None:
@@ -214,6 +255,8 @@ class Recording:
     def snapshot(self, digest: str) -> bytes:
         """A kept risk snapshot. Raises RecordingError when it is absent."""
         try:
+            if not OWN_FILE.fullmatch(f"risk/{digest}.bin"):
+                raise FileNotFoundError
             return bytes(self.fs.cat_file(self._at("risk", f"{digest}.bin")))
         except FileNotFoundError:
             raise RecordingError(f"{self.path} lacks risk snapshot {digest}") from None
@@ -240,6 +283,7 @@ class Recording:
         except FileNotFoundError:
             raise RecordingError(f"{name} is missing") from None
         with source:
+            stretches.check(source, entry.bytes, entry.stretches, name)
             try:
                 parquet = pq.ParquetFile(source)
             except (pa.ArrowException, OSError) as error:
@@ -264,6 +308,12 @@ class Recording:
         for table in self.tables(manifest, topic, partition, []):
             for at in range(0, len(table), size):
                 yield to_batch(topic, partition, table.slice(at, size))
+
+
+def _recorded(told: dict[str, Any]) -> RecordedFile:
+    """A file as a manifest tells of it. Raises ValueError, KeyError, TypeError."""
+    lists = {name: tuple(told.get(name, ())) for name in ("groups", "stretches")}
+    return RecordedFile(**{**told, **lists})
 
 
 def _sync(out: Any) -> None:

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from streams.batch import Batch
 from streams.errors import RecordingError
-from streams.offline.recording import ROW_GROUP, Manifest, Recording, to_table
+from streams.offline import recording as recordings
+from streams.offline.recording import (
+    ROW_GROUP,
+    Manifest,
+    Recording,
+    _manifest_checksum,
+    to_table,
+)
 
 
 def batch(first: int, count: int, headers: bool = False) -> Batch:
@@ -79,12 +89,23 @@ def test_damage_is_named_by_file_and_row_group(tmp_path: Path) -> None:
 
     import pyarrow.parquet as pq
 
+    for at, where in ((100, "row group 0"), (len(whole) - 100, "footer")):
+        flipped = bytearray(whole)
+        flipped[at] ^= 1
+        path.write_bytes(flipped)
+        with pytest.raises(RecordingError, match=f"{where}: checksum does not match"):
+            list(recording.batches(recording.manifest(), "transactions", 3, 1_000))
+
     path.write_bytes(whole)
     table = pq.read_table(path)
     values = table["value"].to_pylist()
     values[ROW_GROUP + 5] = b"another amount"
     forged = table.set_column(4, "value", [values])
     pq.write_table(forged, path, row_group_size=ROW_GROUP, compression="zstd")
+    # As a recorder of an earlier version left it: only the content tells.
+    manifest = recording.manifest()
+    manifest.files = [replace(manifest.files[0], bytes=path.stat().st_size, stretches=())]
+    recording.save(manifest)
     with pytest.raises(RecordingError, match=r"00003-000000000000.parquet, row group 1: checksum"):
         list(recording.batches(recording.manifest(), "transactions", 3, 1_000))
 
@@ -106,3 +127,60 @@ def test_a_changed_or_foreign_manifest_is_refused(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(RecordingError, match="not a recording"):
         recording.manifest()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"path": "../outside.parquet"},
+        {"path": "/etc/hostname"},
+        {"path": "transactions/../../outside.parquet"},
+        {"topic": "../x", "path": "../x/00003-000000000000.parquet"},
+        {"partition": "3"},
+        {"more": 1},
+    ],
+    ids=repr,
+)
+def test_a_forged_manifest_names_no_file_outside(tmp_path: Path, changes: dict[str, Any]) -> None:
+    recording, _ = record(tmp_path / "r", batch(0, 10))
+    path = tmp_path / "r" / "manifest.json"
+    document = json.loads(path.read_text())
+    document["recording"]["files"][0].update(changes)
+    document["checksum"] = _manifest_checksum(document["recording"])
+    path.write_text(json.dumps(document))
+    with pytest.raises(RecordingError, match="forged"):
+        recording.manifest()
+
+
+def test_a_snapshot_has_no_name_that_leads_out(tmp_path: Path) -> None:
+    recording, _ = record(tmp_path / "r", batch(0, 10))
+    (tmp_path / "secret.bin").write_bytes(b"of another place")
+    with pytest.raises(RecordingError, match="lacks risk snapshot"):
+        recording.snapshot("../../secret")
+
+
+@pytest.mark.parametrize("text", ["[" * 200_000, '{"format":', "5", "null", '{"recording": {}}'])
+def test_what_is_no_manifest_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(RecordingError, match="foreign or damaged"):
+        Recording(str(tmp_path)).manifest()
+
+
+def test_a_manifest_has_a_size_that_memory_bears(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recordings, "MAX_MANIFEST_BYTES", 1_000)
+    (tmp_path / "manifest.json").symlink_to("/dev/zero")
+    with pytest.raises(RecordingError, match="foreign or damaged"):
+        Recording(str(tmp_path)).manifest()
+
+
+def test_a_sweep_takes_nobody_elses_files(tmp_path: Path) -> None:
+    recording, manifest = record(tmp_path / "r", batch(0, 10))
+    own = tmp_path / "r" / "transactions" / "00003-000000000100.parquet.part"
+    others = [tmp_path / "r" / name for name in ("labels.parquet", "notes.part", "x/y.parquet")]
+    for path in (own, *others):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("something")
+    recording.sweep(manifest)
+    assert not own.exists() and all(path.exists() for path in others)
