@@ -5,7 +5,7 @@ only the moment of publishing knows. Does not know how a message was refused, no
 
 The value is the original, byte for byte, except
 - empty, without key and without the sender's headers, where a card number was found or the account
-  was erased (`schema.BLANKED`);
+  was erased (`schema.BLANKED`), or where a message that was never examined holds a card number;
 - its first MAX_MESSAGE_BYTES bytes where it was too large: the whole could be too large again.
 The sender's headers come first and ours after them, so that in a mapping by name ours stand.
 """
@@ -17,11 +17,15 @@ from typing import Final
 from streams.batch import Batch, Headers
 from streams.columns import Rejected
 from streams.entry import DeadRow
-from streams.schema import BLANKED, MAX_ID_LENGTH, MAX_MESSAGE_BYTES, SCHEMA_VERSION
-from streams.validate import check_headers
+from streams.schema import BLANKED, MAX_ID_LENGTH, MAX_MESSAGE_BYTES, SCHEMA_VERSION, Reject
+from streams.validate import check_headers, pan_in_message
 
 MAX_KEY_BYTES: Final = 4 * MAX_ID_LENGTH
 """No account id is longer in UTF-8. A longer key is left out; the source's place finds it."""
+
+UNSEARCHED: Final = (Reject.QUARANTINED, Reject.ID_CONFLICT)
+"""Reasons that do not come from `validate.examine`: nobody has looked for card numbers in the whole
+message, its headers included."""
 
 
 def _senders(headers: Headers) -> Headers:
@@ -33,9 +37,12 @@ def _senders(headers: Headers) -> Headers:
 def dead_letter(batch: Batch, rejected: Rejected) -> DeadRow:
     """The dead letter of one reject."""
     row, offset = rejected.row, int(batch.offsets[rejected.row])
-    blanked = rejected.reason in BLANKED
     key, value = batch.keys[row], batch.values[row]
-    headers = () if batch.headers is None or blanked else _senders(batch.headers[row])
+    sent = () if batch.headers is None else batch.headers[row]
+    blanked = rejected.reason in BLANKED or (
+        rejected.reason in UNSEARCHED and pan_in_message(value, key, sent)
+    )
+    headers = () if blanked else _senders(sent)
     return DeadRow(
         offset=offset,
         key=None if blanked or key is None or len(key) > MAX_KEY_BYTES else key,

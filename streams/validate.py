@@ -306,11 +306,25 @@ def examine(
         fault = _content(value, key, latest_ms)
         if fault != _PAN_FOUND:
             fault = check_headers(headers) or fault
-    if fault is not None and fault != _PAN_FOUND:
-        beside = [key or b"", *(name.encode() + b" " + (data or b"") for name, data in headers)]
-        if any(map(_hides_pan, beside)):
-            return Reject.PAN_FOUND, "in the key or a header"
+    if fault is not None and fault != _PAN_FOUND and _pan_beside(key, headers):
+        return Reject.PAN_FOUND, "in the key or a header"
     return fault
+
+
+def pan_in_message(value: bytes | None, key: bytes | None, headers: Headers) -> bool:
+    """Is a card number anywhere in a message that `examine` has not refused, or has not seen?"""
+    some = (value or b"")[: MAX_MESSAGE_BYTES + MAX_PAN]
+    try:
+        document = orjson.loads(some)
+    except orjson.JSONDecodeError:
+        document = None
+    return _holds_pan(some, document) or _pan_beside(key, headers)
+
+
+def _pan_beside(key: bytes | None, headers: Headers) -> bool:
+    """Is a card number in the key or a header?"""
+    beside = [key or b"", *(name.encode() + b" " + (data or b"") for name, data in headers)]
+    return any(map(_hides_pan, beside))
 
 
 def _hides_pan(content: bytes) -> bool:

@@ -50,6 +50,27 @@ def test_nothing_of_the_message_stays_where_it_must_not(reason: Reject) -> None:
     assert [name for name, _ in letter.headers] == OURS
 
 
+@pytest.mark.parametrize("reason", [Reject.QUARANTINED, Reject.ID_CONFLICT])
+@pytest.mark.parametrize("place", ["value", "escaped", "cut", "key", "header", "header name"])
+def test_a_card_number_in_a_message_that_nobody_examined(reason: Reject, place: str) -> None:
+    card = "4111111111111111"
+    values = {
+        "value": message(card_id=card),
+        "escaped": message(card_id="X").replace(b"X", b"\\u0034" + card[1:].encode()),
+        "cut": message(card_id=card)[:-1],
+    }
+    headers = {"header": [("h", card.encode())], "header name": [(card, b"")]}
+    key = card.encode() if place == "key" else b"acct-1"
+    batch = batch_of([values.get(place, message())], [key], headers=[headers.get(place, [])])
+    letter = dead_letter(batch, Rejected(0, reason, "why"))
+    assert (letter.key, letter.value) == (None, b"")
+    assert dict(letter.headers)["reason"] == reason.encode()
+    assert card.encode() not in repr(letter).encode()
+    clean = batch_of([message()], [b"acct-1"], headers=[[("trace", b"1")]])
+    letter = dead_letter(clean, Rejected(0, reason, "why"))
+    assert (letter.key, letter.value, letter.headers[0]) == (b"acct-1", message(), ("trace", b"1"))
+
+
 def test_a_card_number_leaves_by_no_way() -> None:
     card = b"4111111111111111"
     sent: list[Headers] = [[], [("h", card)], [(card.decode(), b"")], []]

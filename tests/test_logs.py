@@ -46,11 +46,14 @@ def test_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("json_lines", [False, True])
-def test_a_card_number_is_masked(capsys: pytest.CaptureFixture[str], json_lines: bool) -> None:
+@pytest.mark.parametrize(
+    "number", ["4111111111111111", "4111 1111 1111 1111", "4111 - 1111 - 1111 - 1111"]
+)
+def test_a_card_number_is_masked(
+    capsys: pytest.CaptureFixture[str], json_lines: bool, number: str
+) -> None:
     logs.start("INFO", json_lines=json_lines)
-    logging.getLogger("a.library").warning(
-        "cannot parse %s at offset 12345678901234", "4111111111111111"
-    )
+    logging.getLogger("a.library").warning("cannot parse %s at offset 12345678901234", number)
     shown = capsys.readouterr().err
-    assert "4111111111111111" not in shown
+    assert number not in shown
     assert "cannot parse [card number] at offset 12345678901234" in shown

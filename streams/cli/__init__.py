@@ -12,6 +12,7 @@ import sys
 
 import typer
 
+from streams import logs
 from streams.errors import ConfigError, FraudstreamError
 
 GROUPS = ("services", "live", "demo", "clients", "sources", "state", "offline", "model")
@@ -66,5 +67,6 @@ def main() -> None:
     try:
         build()()
     except FraudstreamError as error:
-        typer.echo(f"error: {error}", err=True)
+        # The error of a file may quote a value of it.
+        typer.echo(f"error: {logs.masked(str(error))}", err=True)
         sys.exit(2 if isinstance(error, ConfigError) else 1)

@@ -86,3 +86,16 @@ def test_version() -> None:
         [sys.executable, "-c", code, "--version"], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout[:1].isdigit()) == (0, True)
+
+
+def test_an_error_shows_no_card_number() -> None:
+    code = (
+        "import sys; sys.argv[1:] = ['simulate', '--bad']\n"
+        "from streams import cli, errors\n"
+        "def fails(): raise errors.FormatError('invalid value 4111111111111111 in row 5')\n"
+        "cli.build = lambda: fails\n"
+        "cli.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "error: invalid value [card number] in row 5\n"
