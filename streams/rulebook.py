@@ -19,7 +19,6 @@ File:                                         Topic `rules` (compacted): key = r
 
 from __future__ import annotations
 
-import math
 import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
@@ -43,6 +42,8 @@ from streams.schema import MAX_ID_LENGTH, MAX_RULES, MAX_TEXT_LENGTH, Decision
 
 MAX_CONDITIONS: Final = 32
 MAX_VALUES: Final = 1_000
+MAX_NUMBER: Final = 1e300
+"""TOML knows whole numbers of any length; what float64 cannot hold is no number of a rule."""
 LIST_KEY: Final = "list:"
 RULE_FIELDS: Final = frozenset(
     ("rule_id", "version", "outcome", "all", "any", "description", "lowers")
@@ -104,7 +105,7 @@ def parse_toml(text: str, features: Collection[str]) -> RuleBook:
     """A rule book from the text of a TOML file. Raises ConfigError that names rule and field."""
     try:
         document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(f"rules file is not TOML: {error}") from None
     unknown = sorted(set(document) - {"rule", "list"})
     if unknown:
@@ -224,7 +225,7 @@ def _typed(value: Any, number: bool, at: str) -> Any:
         if (
             isinstance(value, bool)
             or not isinstance(value, int | float)
-            or not math.isfinite(value)
+            or not -MAX_NUMBER <= value <= MAX_NUMBER
         ):
             raise ConfigError(f"{at}: value must be a number")
     elif not isinstance(value, str) or len(value) > MAX_TEXT_LENGTH:

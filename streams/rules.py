@@ -90,6 +90,9 @@ SCORE_FIELD: Final = "score"
 FEATURE_PREFIX: Final = "feature."
 EXT_PREFIX: Final = "ext."
 
+EDGE: Final = 2**63
+"""Numbers of an integer column lie from -EDGE to below EDGE."""
+
 
 @dataclass(frozen=True, slots=True)
 class Condition:
@@ -256,12 +259,18 @@ def _number_holds(condition: Condition, batch: RuleInput) -> Mask:
     if condition.op in (Op.IN, Op.NOT_IN):
         wanted = sorted(condition.value)
         if column.dtype.kind == "i":
-            # As an integer 0.1 would be 0, and found.
-            wanted = [value for value in wanted if float(value).is_integer()]
-        values = np.array(wanted, column.dtype)
+            # As an integer 0.1 would be 0, and found; and 2^63 is no number of the column at all.
+            wanted = [
+                value for value in wanted if float(value).is_integer() and -EDGE <= value < EDGE
+            ]
+        with np.errstate(over="ignore"):
+            values = np.array(wanted, column.dtype)
         return given & np.isin(column, values, invert=condition.op is Op.NOT_IN)
     # A feature is compared in its own type, so that `eq 0.1` means the float32 nearest to 0.1.
-    value = column.dtype.type(condition.value) if column.dtype == np.float32 else condition.value
+    value = condition.value
+    if column.dtype == np.float32:
+        with np.errstate(over="ignore"):
+            value = np.float32(value)
     compared: Mask = ORDERINGS[condition.op](column, value)
     return given & compared
 

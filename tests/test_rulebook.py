@@ -171,3 +171,21 @@ def test_there_is_a_limit() -> None:
     assert len(full.rules().rules) == 500
     with pytest.raises(ConfigError, match="more than 500 rules"):
         full.with_message(b"one-more", orjson.dumps(message(rule_id="one-more")))
+
+
+@pytest.mark.parametrize("number", ["1" + "0" * 400, "-1" + "0" * 400, "inf", "nan", "1e301"])
+def test_a_number_that_float64_cannot_hold(number: str) -> None:
+    text = f"""
+        [[rule]]
+        rule_id = "r"
+        version = 1
+        outcome = "review"
+        all = [ {{ field = "amount", op = "ge", value = {number} }} ]
+    """
+    with pytest.raises(ConfigError, match="rule r: all: amount: value must be a number"):
+        parse_toml(text, ())
+
+
+def test_a_file_that_nests_without_end() -> None:
+    with pytest.raises(ConfigError, match="not TOML"):
+        parse_toml("x = " + "[" * 5_000, ())

@@ -192,3 +192,23 @@ def test_the_digest_covers_the_lists() -> None:
 def test_kinds_of_fields() -> None:
     assert is_number("amount") and is_number("feature.x") and is_number("score")
     assert not is_number("mcc") and not is_number("ext.amount")
+
+
+EXTREMES = (2**63, 2**64 - 1, -(2**63), 2**63 - 1, 1e300, -1e300, 1e19, 1.5, 0, -0.0, 5e-324, 2**53)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("op", [Op.EQ, Op.NE, Op.LT, Op.LE, Op.GT, Op.GE, Op.IN, Op.NOT_IN])
+@pytest.mark.parametrize("name", ["amount", "observed_time", "score", "feature.count_1h"])
+def test_no_number_that_a_rule_may_hold_stops_a_round(name: str, op: Op) -> None:
+    """A rule is tried by every worker on every message: one that raised would end them all."""
+    docs = [{"amount": 10**15 - 1, "event_time": 5}, {"amount": 0, "event_time": 5}]
+    some = batch(docs, [[3.0, -1.0], [1e30, 1.0]], [0.5, np.nan])
+    for value in EXTREMES:
+        wanted = frozenset({value, 7}) if op in (Op.IN, Op.NOT_IN) else value
+        rule = Rule("r", 1, Decision.BLOCK, (Condition(name, op, wanted),), ())
+        mask = {row for match in RuleSet((rule,)).match(some) for row in match.rows.tolist()}
+        if name == "amount" and op is Op.IN:
+            assert mask == ({1} if value == 0 else set())
+        if name == "amount" and op is Op.LT:
+            assert mask == {row for row, doc in enumerate(docs) if doc["amount"] < value}

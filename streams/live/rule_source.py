@@ -22,6 +22,7 @@ from streams.rules import RuleSet
 from streams.settings import Settings
 
 START_S: Final = 30.0
+TOPIC_PATIENCE_S: Final = 3.0
 POLL_S: Final = 0.2
 PAUSE_S: Final = 2.0
 MESSAGES: Final = 500
@@ -74,27 +75,36 @@ class RuleSource:
 
     def _begin(self) -> None:
         """Read the topic to its end. Raises BrokerError, KafkaException."""
-        found = self._consumer.list_topics(self._topic, timeout=START_S).topics[self._topic]
-        if found.error is not None or not found.partitions:
-            raise BrokerError(
-                "cannot read the rules: no such topic",
-                topic=self._topic,
-                remedy="`fraudstream topics create` makes the topics",
-            )
-        self._consumer.assign(
-            [TopicPartition(self._topic, number, 0) for number in found.partitions]
-        )
-        left = set(found.partitions)
+        left = self._partitions()
+        self._consumer.assign([TopicPartition(self._topic, number, 0) for number in sorted(left)])
         deadline = time.monotonic() + START_S
         while left:
             left -= self._read()
             if left and time.monotonic() > deadline:
                 raise BrokerError("the rules do not come to their end", topic=self._topic)
 
+    def _partitions(self) -> set[int]:
+        """Those of the topic. One made a moment ago may not have reached the broker that answers.
+
+        Raises BrokerError, KafkaException.
+        """
+        deadline = time.monotonic() + TOPIC_PATIENCE_S
+        while True:
+            found = self._consumer.list_topics(self._topic, timeout=START_S).topics[self._topic]
+            if found.error is None and found.partitions:
+                return set(found.partitions)
+            if time.monotonic() > deadline:
+                raise BrokerError(
+                    "cannot read the rules: no such topic",
+                    topic=self._topic,
+                    remedy="`fraudstream topics create` makes the topics",
+                )
+            time.sleep(POLL_S)
+
     def _read(self) -> set[int]:
         """Take in what is there; the partitions that were read to their end."""
         ended: set[int] = set()
-        book = self._book
+        book, fault = self._book, None
         for message in self._consumer.consume(MESSAGES, POLL_S):
             error = message.error()
             partition = message.partition()
@@ -105,13 +115,16 @@ class RuleSource:
             elif error.code() == KafkaError._PARTITION_EOF:
                 ended.add(partition)
             elif error.fatal() or not error.retriable():
-                raise KafkaException(error)
+                fault = error
+        # What came before a fault is read, and would not come again.
         if book is not self._book:
             rules = book.rules()
             self._book = book
             if rules.digest != self._rules.digest:
                 _logger.info("rules %s are in force (%d rules)", rules.digest, len(rules.rules))
                 self._rules = rules
+        if fault is not None:
+            raise KafkaException(fault)
         return ended
 
     def _after(

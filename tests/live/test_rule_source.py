@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import orjson
 import pytest
-from confluent_kafka import KafkaError, Producer
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from streams.connect import confluent_config
 from streams.errors import BrokerError
@@ -94,3 +95,22 @@ def test_a_missing_topic_says_what_to_do(kafka: str, topic_prefix: str) -> None:
         RuleSource(other, RuleBook(frozenset(NAMES))),
     ):
         pass
+
+
+def test_rules_that_come_with_a_fault_are_not_lost(
+    kafka: str, topic_prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a consumer hands out it does not hand out again; the fault is one of those messages."""
+    source = RuleSource(settings_for(kafka, topic_prefix), parse_toml(FILE, NAMES))
+    with source:
+        pass
+    where = {"topic": "rules", "partition": 0}
+    come = [
+        Message(key=b"a", value=rule("a"), offset=0, **where),
+        Message(error=KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED), **where),
+        Message(key=b"b", value=rule("b"), offset=1, **where),
+    ]
+    monkeypatch.setattr(source, "_consumer", SimpleNamespace(consume=lambda *_: come))
+    with pytest.raises(KafkaException):
+        source._read()
+    assert known(source) == {"a": 1, "b": 1, "file": 1}
