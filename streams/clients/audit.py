@@ -115,15 +115,19 @@ def _enter_results(
             value = _value(message)
             if value is None:
                 continue
-            record = orjson.loads(value)
-            source = record["source"]
-            if source["topic"] != name or source["partition"] not in books:
-                continue
-            book = books[source["partition"]]
-            if topic == "scores":
-                book.add_score(record, value, _place(message)[2])
-            else:
-                book.add_alert(record, value)
+            try:
+                record = orjson.loads(value)
+                source = record["source"]
+                if source["topic"] != name or source["partition"] not in books:
+                    continue
+                book = books[source["partition"]]
+                if topic == "scores":
+                    book.add_score(record, value, _place(message)[2])
+                else:
+                    book.add_alert(record, value)
+            except (ValueError, KeyError, TypeError, AttributeError):
+                for some in list(books.values())[:1]:
+                    some.faults[f"{topic}: a message that the service does not write"] += 1
     for message in _sweep(settings, "transactions.dlq", start, told):
         letter = parse(message)
         found, partition, offset = letter.source
@@ -153,16 +157,20 @@ def fraud_in_file(path: Path) -> Fraud:
 def fraud_on_topic(settings: Settings) -> Fraud:
     """Frauds of the `labels` topic."""
     with Subscriber("labels", settings=settings, start="earliest", follow=False) as reader:
-        return _frauds(iter(reader))
+        return _frauds(iter(reader), None)
 
 
-def _frauds(records: Iterator[dict[str, Any]], where: str = "labels") -> Fraud:
+def _frauds(records: Iterator[dict[str, Any]], where: str | None = "labels") -> Fraud:
+    """Frauds among labels. What is none raises FormatError that names `where`; on the topic (None),
+    to which many may write, it is passed over."""
     known: dict[int, tuple[int, str | None]] = {}
     for record in records:
         try:
             name, time = digest(record["transaction_id"].encode()), int(record["label_time"])
             bad = record["label"] == "fraud"
-        except (KeyError, TypeError, AttributeError):
+        except (KeyError, TypeError, ValueError, AttributeError):
+            if where is None:
+                continue
             raise FormatError(f"{where} is not a file of labels") from None
         if name not in known or known[name][0] <= time:
             known[name] = (time, str(record.get("fraud_type") or "fraud") if bad else None)

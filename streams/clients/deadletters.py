@@ -8,14 +8,14 @@ blanked (a card number was found, or its account was erased) has nothing to send
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from confluent_kafka import Message
 
 from streams.clients.publisher import Publisher
 from streams.clients.subscriber import Once, Subscriber
-from streams.schema import BLANKED, Reject
+from streams.schema import BLANKED, MAX_EVENT_TIME_MS, Reject
 from streams.settings import Settings
 
 TOPIC = "transactions.dlq"
@@ -61,13 +61,18 @@ def parse(message: Message) -> DeadLetter:
     def text(name: str) -> str:
         return found.get(name, b"").decode("utf-8", "replace")
 
+    def number(name: str, absent: int, digits: int = 18) -> int:
+        """Whoever may write the topic may write anything."""
+        told = found.get(name, b"")
+        return int(told) if told.isdigit() and len(told) <= digits else absent
+
     key, value = message.key(), message.value()
     return DeadLetter(
         at=(int(message.partition() or 0), int(message.offset() or 0)),
         reason=text("reason"),
         detail=text("detail"),
-        source=(text("topic"), int(text("partition") or -1), int(text("offset") or -1)),
-        time_ms=int(text("time") or 0),
+        source=(text("topic"), number("partition", -1, 9), number("offset", -1)),
+        time_ms=min(number("time", 0), MAX_EVENT_TIME_MS),
         key=key.encode() if isinstance(key, str) else key,
         value=(value.encode() if isinstance(value, str) else value) or None,
     )
@@ -80,9 +85,13 @@ def read(settings: Settings, start: str, reasons: Iterable[str]) -> Iterator[Dea
     """
     wanted = frozenset(reasons)
     once = Once()
+    home = settings.topic("transactions")
     with Subscriber(TOPIC, settings=settings, start=start, follow=False) as reader:
         for message in reader.messages():
             letter = parse(message)
+            if letter.source[0] != home:
+                # Not of this service's making: nothing of it may be sent.
+                letter = replace(letter, value=None)
             place = repr(letter.source if letter.source[1] >= 0 else letter.at).encode()
             if (not wanted or letter.reason in wanted) and once.first(place):
                 yield letter
@@ -92,13 +101,15 @@ def republish(settings: Settings, letters: Iterable[DeadLetter]) -> tuple[int, i
     """Send the original bytes to the original topic: (sent, passed over because blanked).
 
     They go to the partition they came from: the account's state is there, and its publisher may
-    choose partitions by another rule than ours. The header `republished_from` names the first
-    place. Raises BrokerError as `Publisher` does.
+    choose partitions by another rule than ours. A letter that names another topic than that of
+    transactions is passed over, too: who may write dead letters must not come to write rules by it.
+    The header `republished_from` names the first place. Raises BrokerError as `Publisher` does.
     """
     sent = blanked = 0
+    home = settings.topic("transactions")
     with Publisher(settings=settings) as out:
         for letter in letters:
-            if letter.blanked or not letter.source[0]:
+            if letter.blanked or letter.source[0] != home:
                 blanked += 1
                 continue
             topic, partition, offset = letter.source

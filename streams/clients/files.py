@@ -16,6 +16,7 @@ from typing import BinaryIO, Literal
 
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
@@ -108,14 +109,27 @@ def _parquet(path: Path) -> Iterator[pa.RecordBatch]:
         first = 0
         for batch in file.iter_batches(batch_size=ROWS):
             where = f"{path.name}, rows {first + 1} to {first + len(batch)}"
+            _check_lengths(batch, where)
             columns = [
                 _aligned(column, schema.field(name), where)
                 for name, column in zip(batch.schema.names, batch.columns, strict=True)
             ]
             yield pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
             first += len(batch)
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+    except (pa.ArrowException, OSError) as error:
+        # Arrow says OSError for damaged bytes, too.
         raise FormatError(f"{path.name} is not a Parquet file: {error}") from None
+
+
+def _check_lengths(batch: pa.RecordBatch, where: str) -> None:
+    """A value that no message can hold is found before it is copied into one message after the
+    other: a few bytes of a compressed file may say it ten thousand times. Raises FormatError."""
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        texts = column.dictionary if pa.types.is_dictionary(column.type) else column
+        if not (pa.types.is_string(texts.type) or pa.types.is_large_string(texts.type)):
+            continue
+        if (pc.max(pc.binary_length(texts)).as_py() or 0) > MAX_MESSAGE_BYTES:
+            raise FormatError(f"{where}, column {name}: longer than {MAX_MESSAGE_BYTES} bytes")
 
 
 def _ext(column: pa.Array, where: str) -> pa.Array:
@@ -154,8 +168,9 @@ def _csv(source: Path | BinaryIO, name: str) -> Iterator[pa.RecordBatch]:
                 batch = pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
             yield batch
             first += len(batch)
-    except pa.ArrowInvalid as error:
-        told = re.sub(r"^In ", "", str(error))
+    except (pa.ArrowException, OSError) as error:
+        # The number of the row is enough: its content is an account's data.
+        told = re.sub(r"^In |(?<=, got )(\d+): .*", r"\1", str(error), flags=re.DOTALL)
         raise FormatError(f"{name}: {told}") from None
 
 

@@ -138,7 +138,7 @@ def count_rows(source: Path | None, form: str | None) -> int | None:
 
     try:
         meta = pq.read_metadata(source)
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowException, OSError) as error:
         raise FormatError(f"{source.name} is not a Parquet file: {error}") from None
     check_columns(meta.schema.to_arrow_schema().names, source.name)
     return int(meta.num_rows)

@@ -136,18 +136,26 @@ class Publisher:
         """Publish ready messages to a topic by its name on the broker, in order."""
         produce = self._producer.produce
         for key, value in zip(keys, values, strict=True):
-            while True:
-                try:
-                    produce(full_topic, value, key)
-                    break
-                except BufferError:
-                    self._producer.poll(QUIET_S)
-                except KafkaException as error:
-                    # Refused at once (too large, fatal state): a delivery error like the others.
-                    self._refused(full_topic, error)
-                    break
+            try:
+                produce(full_topic, value, key)
+            except (BufferError, KafkaException) as error:
+                self._produce_later(error, full_topic, value, key)
         self.sent += len(values)
         self._producer.poll(0)
+
+    def _produce_later(self, error: Exception, *message: Any, **more: Any) -> None:
+        """The queue was full: wait until it has room. What is refused at once (too large, a fatal
+        state) is a delivery error like the others."""
+        while isinstance(error, BufferError):
+            self._producer.poll(QUIET_S)
+            try:
+                self._producer.produce(*message, **more)
+            except (BufferError, KafkaException) as again:
+                error = again
+            else:
+                return
+        assert isinstance(error, KafkaException)
+        self._refused(message[0], error)
 
     def republish(
         self,
@@ -160,8 +168,8 @@ class Publisher:
         """Publish one message with headers, as it is, to the partition named."""
         try:
             self._producer.produce(full_topic, value, key, partition, headers=headers)
-        except KafkaException as error:
-            self._refused(full_topic, error)
+        except (BufferError, KafkaException) as error:
+            self._produce_later(error, full_topic, value, key, partition, headers=headers)
         self.sent += 1
         self._producer.poll(0)
 

@@ -12,6 +12,7 @@ byte but for `produced_time`; the second one is dropped here, by its identity.
 
 from __future__ import annotations
 
+import logging
 import re
 import threading
 import time
@@ -42,6 +43,8 @@ BATCH = 1_000
 POLL_S = 0.2
 NEVER = 1 << 63
 TIMEOUT_S = 30.0
+_logger = logging.getLogger(__name__)
+
 UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 
@@ -228,11 +231,22 @@ class Subscriber:
                 yield record
 
     def _record(self, message: Message) -> dict[str, Any] | None:
-        """The record of a message; None for an erasure or a repeat."""
+        """The record of a message; None for an erasure, a repeat, or what is no record at all."""
         value = message.value()
         if value is None:
             return None
-        record: dict[str, Any] = orjson.loads(value)
+        try:
+            record = orjson.loads(value)
+        except orjson.JSONDecodeError:
+            record = None
+        if not isinstance(record, dict):
+            _logger.warning(
+                "%s, partition %s, offset %s: no record of the schema; passed over",
+                self._topic,
+                message.partition(),
+                message.offset(),
+            )
+            return None
         return record if self._once.first(identity(record)) else None
 
     def close(self) -> None:

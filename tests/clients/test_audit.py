@@ -211,7 +211,11 @@ def test_the_books_of_a_real_topic(kafka: str, topic_prefix: str, tmp_path: Path
     put(kafka, place.topic("alerts"), [alert(0) | results[0]])
     label = {"label_id": "l", "transaction_id": "t0", "account_id": "a1", "label": "fraud",
              "label_time": 1}  # fmt: skip
-    put(kafka, place.topic("labels"), [label])
+    put(
+        kafka,
+        place.topic("labels"),
+        [b"{}", {**label, "label_id": "x", "label_time": "soon"}, b"[]", label],
+    )
     code, _, err = run("audit", "--json", *flags(place))
     assert code == 1
     assert "read 6 of transactions" in err
@@ -232,6 +236,8 @@ def test_the_books_of_a_real_topic(kafka: str, topic_prefix: str, tmp_path: Path
     assert "published                6" in text
     assert "bad_json 1" in text
     assert text.endswith("The books balance.")
+    put(kafka, place.topic("scores"), [b"{", b"[]", {"source": 5}, {"source": {"topic": name}}])
+    assert audit(place).faults == {"scores: a message that the service does not write": 4}
     empty = settings(kafka, f"{topic_prefix}empty-")
     assert audit(empty).balanced
     assert audit(place, start="2100-01-01").published == 0

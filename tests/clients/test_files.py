@@ -10,12 +10,13 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streams.adapters.canonical import LABEL, TRANSACTION
 from streams.clients.encode import messages
 from streams.clients.files import FileFormat, batches, check_columns, format_of, lines
+from streams.clients.publish import count_rows
 from streams.clients.writer import Writer
 from streams.errors import ConfigError, FormatError
 
@@ -53,6 +54,7 @@ row = st.fixed_dictionaries(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(row, min_size=1, max_size=8))
 def test_messages_say_exactly_the_rows(rows: list[dict[str, Any]]) -> None:
     fields = [f.with_nullable(True) for f in TRANSACTION if any(f.name in r for r in rows)]
@@ -123,6 +125,46 @@ def test_wrong_types_in_parquet(tmp_path: Path) -> None:
         list(batches(path, path.name, "parquet"))
     with pytest.raises(FormatError, match="standard input"):
         batches(io.BytesIO(), "-", "parquet")
+
+
+def test_damaged_parquet_is_refused_or_read(tmp_path: Path) -> None:
+    """Arrow has many words for damage; the user hears one."""
+    path = tmp_path / "p.parquet"
+    pq.write_table(table(ROWS * 50), path)
+    whole = path.read_bytes()
+    refused = 0
+    for at in range(4, len(whole), max(1, len(whole) // 300)):
+        damaged = bytearray(whole)
+        damaged[at] ^= 0x55
+        path.write_bytes(damaged)
+        for read in (
+            lambda: list(batches(path, path.name, "parquet")),
+            lambda: count_rows(path, None),
+        ):
+            try:
+                read()
+            except FormatError:
+                refused += 1
+    assert refused > 100
+
+
+def test_a_value_that_says_little_ten_thousand_times(tmp_path: Path) -> None:
+    """Some kilobytes that would be many megabytes of messages."""
+    path = tmp_path / "p.parquet"
+    rows = [{**ROWS[1], "merchant_id": "m" * 100_000}] * 200
+    pq.write_table(table(rows), path, compression="zstd")
+    assert path.stat().st_size < 50_000
+    with pytest.raises(FormatError, match="column merchant_id: longer than"):
+        list(batches(path, path.name, "parquet"))
+
+
+def test_an_error_in_csv_quotes_no_row(tmp_path: Path) -> None:
+    path = tmp_path / "p.csv"
+    heading = "schema_version,transaction_id,account_id,event_time,amount,currency\n"
+    path.write_text(f"{heading}1,t1,acct-secret,1735689600000,12\n")
+    with pytest.raises(FormatError, match=r"Row #2: Expected 6 columns, got 5$") as refusal:
+        list(batches(path, path.name, "csv"))
+    assert "acct-secret" not in str(refusal.value)
 
 
 def test_wrong_values_in_csv(tmp_path: Path) -> None:

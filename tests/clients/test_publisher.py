@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from streams import Publisher
 from streams.cli import build
+from streams.clients import publisher
 from streams.clients.publish import Pace, chunks, count_rows, publish
 from streams.clients.writer import write_table
 from streams.dev.simulate import Plan, simulate
@@ -161,6 +162,18 @@ def test_a_message_larger_than_any_is_an_error_like_the_others(place: Settings) 
     publisher.send(transaction(2))
     with pytest.raises(BrokerError, match="1 of 2"):
         publisher.close()
+
+
+def test_a_full_queue_is_waited_for(place: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publisher, "QUEUE_MESSAGES", 100)
+    topic = place.topic("transactions")
+    with Publisher(settings=place) as out:
+        out.send_encoded(topic, [b"k"] * 500, [b"a"] * 500)
+        for _ in range(500):
+            out.republish(topic, b"k", b"b", [("h", b"1")], 0)
+    assert (out.sent, out.failed) == (1_000, 0)
+    values = [message.value() for message in everything(place.kafka.bootstrap, topic)]
+    assert (values.count(b"a"), values.count(b"b")) == (500, 500)
 
 
 def test_send_fills_in_the_version_and_finds_the_topic(place: Settings) -> None:

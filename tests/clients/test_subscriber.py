@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import time
 from datetime import UTC, datetime
+from typing import Any
 
 import orjson
 import pytest
@@ -85,6 +86,16 @@ def test_a_group_keeps_its_place(place: Settings, topic_prefix: str) -> None:
             Subscriber(settings=place, group="g", **wrong)  # type: ignore[arg-type]
 
 
+def test_what_is_no_record_is_passed_over_and_told(
+    place: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    hostile: list[Any] = [b"{", b"[1]", b"\xff", b"", b"[" * 5_000, b"null"]
+    put(place.kafka.bootstrap, place.topic("alerts"), [*hostile, alert(1)])
+    with Subscriber(settings=place, start="earliest", follow=False) as reader:
+        assert [record["transaction_id"] for record in reader] == ["t1"]
+    assert [f"offset {n}" in line for n, line in enumerate(caplog.messages)] == [True] * 6
+
+
 def test_no_such_topic(place: Settings) -> None:
     with pytest.raises(BrokerError, match="topics create"):
         Subscriber("nothing", settings=place)
@@ -145,12 +156,15 @@ def test_dead_letters_are_listed_and_sent_again(place: Settings) -> None:
     put(kafka, dead, [raw], headers=headers("bad_currency", 5, source), key=b"a9")
     put(kafka, dead, [b"\xff\x00"], headers=headers("bad_json", 6, source))
     put(kafka, dead, [b""], headers=headers("pan_found", 7, source))
+    # Whoever may write dead letters could name any topic, and numbers that are none.
+    rules = place.topic("rules")
+    put(kafka, dead, [b"{}"], headers=[("topic", rules), ("partition", "x"), ("offset", "9" * 99)])
     code, out, err = run("dlq", "list", *flags(place))
     assert code == 0
     assert [line.split()[2] for line in out.splitlines()] == [
-        "bad_currency", "bad_json", "pan_found",
+        "bad_currency", "bad_json", "pan_found", f"{rules}/-1/-1",
     ]  # fmt: skip
-    assert err.startswith("3 dead letters")
+    assert err.startswith("4 dead letters")
     _, out, _ = run("dlq", "list", "--json", "--reason", "bad_currency", *flags(place))
     (told,) = map(orjson.loads, out.splitlines())
     assert told["source"] == {"topic": source, "partition": 1, "offset": 5}
@@ -158,10 +172,11 @@ def test_dead_letters_are_listed_and_sent_again(place: Settings) -> None:
     assert run("dlq", "republish", *flags(place))[0] == 2
     assert run("dlq", "list", "--reason", "ugly", *flags(place))[0] == 2
     _, out, _ = run("dlq", "republish", "--all", "--dry-run", "--json", *flags(place))
-    assert orjson.loads(out) == {"sendable": 2, "blanked": 1}
+    assert orjson.loads(out) == {"sendable": 2, "blanked": 2}
     assert everything(kafka, source) == []
     _, out, _ = run("dlq", "republish", "--all", "--json", *flags(place))
-    assert orjson.loads(out) == {"sent": 2, "blanked": 1}
+    assert orjson.loads(out) == {"sent": 2, "blanked": 2}
+    assert everything(kafka, rules, 1) == []
     found = {message.value(): message for message in everything(kafka, source)}
     assert found.keys() == {raw, b"\xff\x00"}
     assert found[raw].key() == b"a9"
