@@ -61,6 +61,7 @@ def forget(settings: Settings, account: str) -> list[Erased]:
         for partition, offset in places:
             scrub = partial(alerts.scrub, account=account, until=offset)
             store.forget(partition, account, offset, scrub)
+        _clear_before(client, settings.redis.namespace, account)
     finally:
         client.close()
     return [Erased(number, offset, number in holders) for number, offset in places]
@@ -75,6 +76,17 @@ def _holders(client: redis.Redis, namespace: str, account: str, partitions: int)
             if client.exists(keys.of(namespace, now.current, number).record + account):
                 found.append(number)
     return found
+
+
+def _clear_before(client: redis.Redis, namespace: str, account: str) -> None:
+    """Delete the record in the key generation before: a rebuild that died before its sweep left
+    it, in whatever partition the account then belonged to. Nobody moves that generation on."""
+    now = generations.read(client, namespace)
+    if now.before is None:
+        return
+    for number in range(now.partitions or 0):
+        with scripts.named_failures(number):
+            client.delete(keys.of(namespace, now.before, number).record + account)
 
 
 def _send(

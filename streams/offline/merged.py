@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from streams.batch import Headers
 from streams.errors import BrokerError
 
 POLL_MESSAGES: Final = 5_000
@@ -34,6 +35,7 @@ class LogMessage:
     time_ms: int
     key: bytes | None
     value: bytes | None
+    headers: Headers = ()
 
 
 @dataclass(slots=True)
@@ -121,7 +123,9 @@ class MergedLog:
             part.time_ms = max(part.time_ms, time_ms)
             key, value = message.key(), message.value()
             assert not isinstance(key, str) and not isinstance(value, str)
-            part.waiting.append((part.time_ms, LogMessage(number, offset, time_ms, key, value)))
+            pairs: Any = message.headers()
+            taken = LogMessage(number, offset, time_ms, key, value, pairs or ())
+            part.waiting.append((part.time_ms, taken))
 
     def _balance(self, parts: Mapping[int, _Part]) -> None:
         """Pause who is far ahead, resume who no longer is."""

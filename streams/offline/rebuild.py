@@ -25,7 +25,7 @@ import redis
 from streams import topics
 from streams.batch import Batch
 from streams.connect import check_kafka, check_redis, confluent_config, redis_client
-from streams.errors import StoreError, StoreFull
+from streams.errors import Conflict, StoreError, StoreFull
 from streams.offline.merged import LogMessage, MergedLog
 from streams.offline.replay import BATCH_EVENTS, Shard
 from streams.offline.routing import Route, find
@@ -72,6 +72,11 @@ def rebuild(settings: Settings, progress: Progress = lambda done, total: None) -
     try:
         check_redis(settings, client)
         return _Rebuild(settings, client, log, Identity(topic_id, count)).run(progress)
+    except Conflict:
+        raise StoreError(
+            "an account was erased while the state was made again; nothing was switched",
+            remedy="Run `fraudstream rebuild` again",
+        ) from None
     except StoreFull as error:
         raise StoreError(
             f"no room in Redis: {error}",
@@ -104,6 +109,9 @@ class _Rebuild:
         count = self._identity.partitions
         start, ends = self._ranges()
         route = self._route(start)
+        if self._old.before is not None:
+            # A rebuild that died between its switch and its sweep left these keys.
+            generations.sweep(self._client, self._namespace, self._old.before)
         generation = generations.begin(self._client, self._namespace)
         _logger.info("building key generation %d from %d partitions", generation, count)
         writers = [self._writer(number, generation) for number in range(count)]
@@ -125,6 +133,11 @@ class _Rebuild:
             markers = self._markers.get(number, {})
             generations.finish(self._client, self._namespace, generation, number, at, markers)
         generations.switch(self._client, self._namespace, generation, count)
+        # `forget` marks the generation in use first, then the one being built, whose markers were
+        # just replaced: what it marked meanwhile is carried over.
+        for number, cuts in self._read_markers().items():
+            if number < count and cuts != self._markers.get(number, {}):
+                generations.mark(self._client, self._namespace, generation, number, cuts)
         swept = generations.sweep(self._client, self._namespace, self._old.current)
         moved = route.rule is not None
         return Result(generation, count, self._done, moved, start, swept)
@@ -216,6 +229,8 @@ class _Writer:
         if not waiting:
             return
         first, self._next = self._next, self._next + len(waiting)
+        # A message may be refused for its headers, here as it was live.
+        headers = [message.headers for message in waiting]
         self._shard.step(
             Batch(
                 topic="transactions",
@@ -224,7 +239,7 @@ class _Writer:
                 timestamps=np.array([message.time_ms for message in waiting], np.int64),
                 keys=[message.key for message in waiting],
                 values=[message.value for message in waiting],
-                headers=None,
+                headers=headers if any(headers) else None,
                 next_offset=self._next,
             )
         )

@@ -28,6 +28,7 @@ from streams.offline.risk_pass import Snapshots, build, write_whole
 from streams.offline.rows import rows
 from streams.offline.snapshot import manifest_of, records
 from streams.offline.source import Source
+from streams.privacy import account_digest
 from streams.settings import Settings
 from streams.versions import code_version
 
@@ -162,7 +163,10 @@ def open_shard(
     )
     if job.snapshot is not None:
         offset = int(manifest_of(job.snapshot)["partitions"][str(shard)]["offset"])
-        runner.start_from(records(job.snapshot, shard), offset)
+        held = records(job.snapshot, shard)
+        # What was erased after the snapshot was taken is in it, and must not come back by it.
+        kept = (each for each in held if job.forgotten.get(account_digest(each[0]), -1) < offset)
+        runner.start_from(kept, offset)
     return runner
 
 

@@ -54,6 +54,9 @@ class Source(Protocol):
     def location(self) -> str:
         """Path or URL of the recording."""
 
+    def of_a_log(self) -> bool:
+        """Are its partitions and offsets those of a topic? Those of a plain file are made up."""
+
 
 @dataclass(frozen=True)
 class RecordingSource:
@@ -68,6 +71,10 @@ class RecordingSource:
     def location(self) -> str:
         """Path or URL of the recording."""
         return self.path
+
+    def of_a_log(self) -> bool:
+        """Not when a plain file was laid out (`spool`)."""
+        return not self._open()[1].origin
 
     def shards(self) -> list[int]:
         """The partitions recorded."""

@@ -79,6 +79,22 @@ def finish(
         pipe.execute()
 
 
+def mark(
+    client: redis.Redis,
+    namespace: str,
+    generation: int,
+    partition: int,
+    forgotten: Mapping[bytes, int],
+) -> None:
+    """Add markers of erased accounts; one that is there and names a later offset stays."""
+    name = keys.of(namespace, generation, partition).gone
+    with scripts.named_failures(partition):
+        for digest, cut in forgotten.items():
+            known = cast(bytes | None, client.hget(name, cast(str, digest)))
+            if known is None or int(known) < cut:
+                client.hset(name, cast(str, digest), str(cut))
+
+
 def switch(client: redis.Redis, namespace: str, generation: int, partitions: int) -> None:
     """Put a finished generation in use. Raises StoreError when another rebuild has begun since."""
     answer = scripts.run(client, _SWITCH, [keys.pointer(namespace)], [generation, partitions])

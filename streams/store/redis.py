@@ -188,8 +188,11 @@ class RedisStore:
 
     def forget(self, partition: int, account: str, cut_offset: int, scrub: Scrub) -> None:
         now = generations.read(self._client, self._namespace)
-        for generation in {now.current, now.building} - {None}:
-            own = keys.of(self._namespace, cast(int, generation), partition)
+        # In this order: a rebuild looks for markers in the generation in use last of all.
+        for generation in (now.current, now.building):
+            if generation is None:
+                continue
+            own = keys.of(self._namespace, generation, partition)
             # The count first: no commit that knew the account can come after it.
             scripts.run(
                 self._client,

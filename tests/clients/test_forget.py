@@ -17,7 +17,7 @@ from streams.errors import BrokerError, ConfigError
 from streams.offline.routing import java
 from streams.privacy import account_digest
 from streams.settings import Settings, load
-from streams.store import WHOLE, Claim, Commit, Identity, Writes
+from streams.store import WHOLE, Claim, Commit, Identity, Writes, generations
 from streams.store.redis import RedisStore
 from streams.topics import describe
 from tests.live.reading import contents, ends, publish, settings_for
@@ -164,6 +164,19 @@ def test_the_tombstone_goes_where_the_state_is(settings: Settings, client: redis
     assert RedisStore(client).load(again, [ACCOUNT], 1) == [b"r" * 96]
     assert forget(settings, ACCOUNT)[0].offset == 1
     assert RedisStore(client).load(claim_at(settings, client, away), [ACCOUNT], 1) == [None]
+
+
+def test_what_a_rebuild_that_died_left_behind_goes_too(
+    settings: Settings, client: redis.Redis
+) -> None:
+    step = Commit(None, 1, Writes.of([(ACCOUNT, [(WHOLE, b"r" * 96)])]))
+    for partition in (HOME, 1 - HOME):  # before it moved it was in the other one
+        RedisStore(client).commit(claim_at(settings, client, partition), step)
+    generation = generations.begin(client, "fs")
+    generations.switch(client, "fs", generation, 2)
+    assert len(client.keys(f"*:a:{ACCOUNT}")) == 2, "the switch was made, the sweep was not"
+    forget(settings, ACCOUNT)
+    assert client.keys(f"*:a:{ACCOUNT}") == []
 
 
 @pytest.mark.parametrize("account", ["", "x" * 65])

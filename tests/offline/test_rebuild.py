@@ -5,11 +5,12 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import redis
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions
 
 from streams.batch import Batch
@@ -19,6 +20,8 @@ from streams.offline import rebuild as rebuilding
 from streams.offline.rebuild import rebuild
 from streams.offline.replay import Shard
 from streams.offline.routing import java
+from streams.privacy import account_digest
+from streams.schema import MAX_HEADERS
 from streams.settings import Settings
 from streams.store import Claim, Commit, Identity, generations, keys
 from streams.store.redis import RedisStore
@@ -174,6 +177,64 @@ def test_markers_of_erasures_come_along_and_are_kept_to(
     left = [row for row in messages if row[1] != victim.encode()]
     assert stored(client) == expected(left)
     assert len(RedisStore(client).forgotten(claim_all(settings, client)[home])) == 1
+
+
+def test_a_message_refused_for_its_headers_is_refused_again(
+    settings: Settings, client: redis.Redis
+) -> None:
+    sent = [row for row in rows(30, 3) if row[2] is not None]
+    publish(settings, sent)
+    producer = Producer(confluent_config(settings))
+    home = java(ACCOUNTS[5].encode(), 3)
+    refused = message(transaction_id="refused", account_id=ACCOUNTS[5], event_time=BROKER_TIME)
+    headers = [(f"h{number}", b"x") for number in range(MAX_HEADERS + 1)]
+    topic = settings.topic("transactions")
+    producer.produce(topic, refused, ACCOUNTS[5].encode(), partition=home, headers=headers)
+    assert producer.flush(30) == 0
+    commit_group(settings, ends(settings, "transactions"))
+    assert rebuild(settings).messages == len(sent) + 1
+    assert stored(client) == expected(sent)
+
+
+def test_the_keys_that_an_earlier_rebuild_left_are_swept(
+    settings: Settings, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(settings, rows(30, 3))
+    commit_group(settings, ends(settings, "transactions"))
+    with monkeypatch.context() as dying:
+        dying.setattr(generations, "sweep", lambda *rest: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            rebuild(settings)
+    left = len(client.keys("fs.1:*:a:*"))
+    # The switch was made and the sweep was not: as if the keys of generation 1 were never swept.
+    assert left and generations.read(client, "fs").current == 1
+    with monkeypatch.context() as dying:
+        dying.setattr(generations, "sweep", lambda *rest: 0)
+        rebuild(settings)
+    assert len(client.keys("fs.1:*:a:*")) == left
+    rebuild(settings)
+    assert {name.partition(b":")[0] for name in client.keys("*:a:*")} == {b"fs.3"}
+
+
+def test_an_erasure_meanwhile_is_marked_in_the_new_generation(
+    settings: Settings, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(settings, rows(30, 3))
+    commit_group(settings, ends(settings, "transactions"))
+    claim_all(settings, client)
+    victim, home = ACCOUNTS[5], java(ACCOUNTS[5].encode(), 3)
+    switch = generations.switch
+
+    def late(*given: Any) -> None:
+        RedisStore(client, generation=0).forget(home, victim, 1_000, lambda entry: entry)
+        client.delete(keys.of("fs", 1, home).gone)  # as if it was marked before `finish`
+        switch(*given)
+
+    monkeypatch.setattr(generations, "switch", late)
+    rebuild(settings)
+    assert RedisStore(client).forgotten(claim_all(settings, client)[home]) == {
+        account_digest(victim): 1_000
+    }
 
 
 def test_no_room_for_a_second_copy_leaves_the_first_in_use(
