@@ -26,9 +26,11 @@ from streams.errors import ServiceError  # noqa: E402
 
 _numbers = itertools.count(1)
 
-
 USER, PASSWORD = "payments", "right-Pa55word"
-"""Who may enter the TLS listeners of the session's Kafka and Redis."""
+"""Who may enter the TLS listeners of the session's Kafka and Redis, and do all there."""
+
+PRINCIPALS = ("fraudstream", "publisher", "subscriber", "operator", "owner", "stranger")
+"""Users of Kafka, of the same password, who may do what `infra/kafka/acls.sh` says."""
 
 
 @pytest.fixture(scope="session")
@@ -38,11 +40,24 @@ def tls_files(tmp_path_factory: pytest.TempPathFactory) -> certificates.Certific
 
 
 @pytest.fixture(scope="session")
+def mutual_port() -> int:
+    """Where the session's Kafka wants a certificate of its clients."""
+    return process.free_port()
+
+
+@pytest.fixture(scope="session")
 def broker(
-    tmp_path_factory: pytest.TempPathFactory, tls_files: certificates.Certificates
+    tmp_path_factory: pytest.TempPathFactory, tls_files: certificates.Certificates, mutual_port: int
 ) -> Iterator[kafka_server.Broker]:
-    """The session's Apache Kafka: one plain listener, one with SASL/SCRAM over TLS."""
-    secured = kafka_server.Secured(tls_files.ca, tls_files.identity, {USER: PASSWORD})
+    """The session's Apache Kafka: a plain listener, one with SASL/SCRAM over TLS, and one that
+    wants certificates of its clients."""
+    secured = kafka_server.Secured(
+        ca=tls_files.ca,
+        identity=tls_files.identity,
+        users=dict.fromkeys((USER, *PRINCIPALS), PASSWORD),
+        masters=(USER,),
+        mutual_port=mutual_port,
+    )
     running = kafka_server.start(
         tmp_path_factory.mktemp("kafka"), secured=secured, die_with_parent=True
     )
@@ -89,6 +104,8 @@ def secure_redis(
     directory = tmp_path_factory.mktemp("secure-redis")
     template = (kafka_server.infra() / "redis" / "users.acl").read_text()
     digest = hashlib.sha256(PASSWORD.encode()).hexdigest()
+    # A second namespace, so that two tests do not meet.
+    template = template.replace("~fs:* ~fs.*", "~fs:* ~fs.* ~fsacl:* ~fsacl.*")
     (directory / "users.acl").write_text(template.replace("PASSWORD_SHA256", digest))
     extra = {"aclfile": f'"{directory / "users.acl"}"'}
     tls = {

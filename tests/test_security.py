@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import ast
 import re
-from pathlib import Path
 
 import pytest
 
-from streams import connect
-from streams.dev import redis as redis_server
-from streams.errors import StoreUnready
 from streams.settings import load
-from tests import certificates, tls_relay
 from tests.test_house import ROOT, files, imports
 
 PICKLES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
@@ -44,21 +39,3 @@ def test_every_dependency_is_pinned_with_hashes(name: str) -> None:
 
 def test_metrics_listen_on_loopback_unless_told() -> None:
     assert load().metrics.host == "127.0.0.1"
-
-
-@pytest.mark.parametrize(
-    ("host", "days", "right"),
-    [("127.0.0.1", 1, True), ("127.0.0.2", 1, False), ("127.0.0.1", -1, False)],
-    ids=["right", "of another host", "expired"],
-)
-def test_a_certificate_must_be_of_this_host_and_of_today(
-    redis_process: redis_server.Server, tmp_path: Path, host: str, days: int, right: bool
-) -> None:
-    made = certificates.make(tmp_path, host=host, days=days)
-    with tls_relay.tls_in_front(redis_process.port, made) as port:
-        settings = load(flags=[f"redis.url=rediss://127.0.0.1:{port}/0", f"redis.ssl_ca={made.ca}"])
-        if right:
-            connect.check_redis(settings)
-        else:
-            with pytest.raises(StoreUnready, match=r"(?i)certificate|tls"):
-                connect.check_redis(settings)

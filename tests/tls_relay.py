@@ -22,10 +22,14 @@ async def _copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> Non
 
 
 @contextlib.contextmanager
-def tls_in_front(port: int, files: Certificates) -> Iterator[int]:
-    """TLS before a plain server, as stunnel does it, for a Redis that was built without TLS."""
+def tls_in_front(port: int, files: Certificates, *, mutual: bool = False) -> Iterator[int]:
+    """The port of a relay to the plain server at `port`. `mutual`: it lets only clients in that
+    have a certificate of the authority."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(files.certificate, files.key)
+    if mutual:
+        context.load_verify_locations(files.ca)
+        context.verify_mode = ssl.CERT_REQUIRED
     loop = asyncio.new_event_loop()
     ready = threading.Event()
     ports: list[int] = []

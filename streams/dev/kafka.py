@@ -19,7 +19,7 @@ import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,12 +45,19 @@ def infra() -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Secured:
-    """A second listener, SASL_SSL with SCRAM: PEM files and who may enter."""
+    """More listeners, and rights. SASL_SSL with SCRAM: PEM files and who may enter.
+
+    identity:    private key and certificate chain in one PEM file
+    masters:     users who may do all; others need ACLs. Who enters without a name may do all, too:
+                 so do the broker itself and its plain listener
+    mutual_port: a listener that wants a certificate of the client, signed by `ca`
+    """
 
     ca: Path
     identity: Path
-    """Private key and certificate chain in one PEM file."""
     users: Mapping[str, str]
+    masters: Sequence[str]
+    mutual_port: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +151,7 @@ def _properties(
     """server.properties: the shared settings, then what belongs to this node."""
     listeners = {"PLAINTEXT": port, "CONTROLLER": controller_port}
     if secured is not None:
-        listeners["SASL_SSL"] = secure_port
+        listeners |= {"SASL_SSL": secure_port, "SSL": secured.mutual_port}
     addresses = {name: f"{name}://127.0.0.1:{at}" for name, at in listeners.items()}
     lines = [
         (infra() / "kafka" / "server.properties").read_text("utf-8"),
@@ -152,7 +159,7 @@ def _properties(
         "advertised.listeners="
         + ",".join(address for name, address in addresses.items() if name != "CONTROLLER"),
         "listener.security.protocol.map="
-        + "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL_SSL:SASL_SSL",
+        + "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL_SSL:SASL_SSL,SSL:SSL",
         "inter.broker.listener.name=PLAINTEXT",
         f"controller.quorum.voters=1@127.0.0.1:{controller_port}",
         f"log.dirs={directory / 'data'}",
@@ -166,6 +173,9 @@ def _properties(
             f"ssl.keystore.location={secured.identity}",
             "ssl.truststore.type=PEM",
             f"ssl.truststore.location={secured.ca}",
+            "listener.name.ssl.ssl.client.auth=required",
+            "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+            "super.users=" + ";".join(f"User:{name}" for name in ("ANONYMOUS", *secured.masters)),
         ]
     return "\n".join(lines) + "\n"
 
