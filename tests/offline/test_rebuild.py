@@ -223,17 +223,17 @@ def test_an_erasure_meanwhile_is_marked_in_the_new_generation(
     commit_group(settings, ends(settings, "transactions"))
     claim_all(settings, client)
     victim, home = ACCOUNTS[5], java(ACCOUNTS[5].encode(), 3)
-    switch = generations.switch
+    cut, switch = ends(settings, "transactions")[home], generations.switch
 
     def late(*given: Any) -> None:
-        RedisStore(client, generation=0).forget(home, victim, 1_000, lambda entry: entry)
+        RedisStore(client, generation=0).forget(home, victim, cut, lambda entry: entry)
         client.delete(keys.of("fs", 1, home).gone)  # as if it was marked before `finish`
         switch(*given)
 
     monkeypatch.setattr(generations, "switch", late)
     rebuild(settings)
     assert RedisStore(client).forgotten(claim_all(settings, client)[home]) == {
-        account_digest(victim): 1_000
+        account_digest(victim): cut
     }
 
 
