@@ -187,7 +187,7 @@ def chosen_rows(d: data.Dataset, fold: Fold, row: str) -> NDArray[np.bool_]:
 _COMMON = Recipe(steps=500, rate=3e-3, table_rate=6.0, decay=1.0, average=0.98, splits=True)
 RECIPES = {
     "strict": replace(_COMMON, chunk=16, batch=64),
-    "full": replace(_COMMON, chunk=64, batch=48),
+    "full": replace(_COMMON, steps=400, chunk=64, batch=48),
 }
 TREES: dict[str, dict[str, Any]] = {
     "strict": {"rounds": 500, "learning_rate": 0.03, "min_data_in_leaf": 20, "lambda_l2": 1.0},
