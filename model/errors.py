@@ -6,6 +6,8 @@ can draw one tree above both; it re-exports them. Does not know who catches them
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class FraudstreamError(Exception):
     """Base of every deliberate error; `remedy` says what the user can do."""
@@ -13,6 +15,16 @@ class FraudstreamError(Exception):
     def __init__(self, message: str, *, remedy: str | None = None) -> None:
         super().__init__(message if remedy is None else f"{message}. {remedy}")
         self.remedy = remedy
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As it is: an error crosses from a child process without being made anew."""
+        return _restored, (type(self), self.args, self.__dict__)
+
+
+def _restored(kind: type[FraudstreamError], args: Any, fields: dict[str, Any]) -> FraudstreamError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(fields)
+    return error
 
 
 class BundleError(FraudstreamError):

@@ -4,11 +4,15 @@ In: a function of a module, what it works on, shard numbers. Out: nothing but pr
 leaves its result where it likes. Does not know what the work is.
 
 While shards are under way the processes count their messages in shared memory, so that one large
-shard shows its time left too. On Ray a shard is counted when it is done.
+shard shows its time left too. On Ray a shard is counted when it is done. A cluster is the one that
+RAY_ADDRESS names or that runs on this machine; without one Ray starts its own here. A path means
+the same on every node: recordings may lie on any file system that fsspec knows, but results, risk
+snapshots and bundles are plain files, so nodes share a directory. The package is on every node.
 """
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 from collections.abc import Callable, Sequence
@@ -74,13 +78,16 @@ def _counting(work: Work[On], on: On, shard: int) -> None:
     work(on, shard, _count)
 
 
-def _summed(work: Work[On], on: On, shard: int) -> int:
+def _there(place: str, work: Work[On], on: On, shard: int) -> int:
+    """On a node of the cluster; relative paths are those of the caller."""
+    os.chdir(place)
     counts: list[int] = []
     work(on, shard, counts.append)
     return sum(counts)
 
 
-def _on_ray(work: Work[On], on: On, shards: Sequence[int], tell: Tell) -> None:
+def _ray() -> Any:
+    """Ray, connected. Raises ConfigError when it is not installed or its cluster is not there."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         import ray
@@ -89,10 +96,26 @@ def _on_ray(work: Work[On], on: On, shards: Sequence[int], tell: Tell) -> None:
             "the Ray engine is not installed", remedy="pip install 'fraudstream[ray]'"
         ) from None
     if not ray.is_initialized():
-        ray.init(log_to_driver=False, include_dashboard=False)
-    remote: Any = ray.remote(_summed)
-    waiting = [remote.remote(work, on, shard) for shard in shards]
-    while waiting:
-        ready, waiting = ray.wait(waiting)
-        for count in ray.get(ready):
-            tell(count)
+        try:
+            ray.init(log_to_driver=False, include_dashboard=False, logging_level=logging.WARNING)
+        except ConnectionError as error:
+            raise ConfigError(
+                f"no Ray cluster at {os.environ.get('RAY_ADDRESS')}: {error}",
+                remedy="start one with `ray start`, or unset RAY_ADDRESS",
+            ) from None
+    return ray
+
+
+def _on_ray(work: Work[On], on: On, shards: Sequence[int], tell: Tell) -> None:
+    ray = _ray()
+    remote: Any = ray.remote(_there)
+    waiting = [remote.remote(os.getcwd(), work, on, shard) for shard in shards]
+    try:
+        while waiting:
+            ready, waiting = ray.wait(waiting)
+            for count in ray.get(ready):
+                tell(count)
+    except ray.exceptions.RayTaskError as error:
+        for other in waiting:
+            ray.cancel(other)
+        raise error.cause from None

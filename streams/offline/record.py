@@ -18,8 +18,10 @@ from confluent_kafka import (
     KafkaError,
     KafkaException,
     Message,
+    TopicCollection,
     TopicPartition,
 )
+from confluent_kafka.admin import AdminClient
 
 from streams.batch import Batch
 from streams.errors import BrokerError, RecordingError
@@ -28,6 +30,8 @@ from streams.offline.recording import Manifest, Recording, to_table
 
 FILE_ROWS = 131_072
 """Messages a file: a recorder that dies repeats at most this many of a partition."""
+HELD_ROWS = 2 * FILE_ROWS
+"""Messages in memory, of all partitions together; then the fullest partition is written."""
 FLUSH_S = 10.0
 """With `--follow`, a quiet partition is written at least this often."""
 POLL_MESSAGES = 5_000
@@ -78,13 +82,21 @@ def _headers(message: Message) -> list[tuple[str, bytes]]:
     return list(pairs)
 
 
+def _no_topic(error: KafkaError, topic: str) -> BrokerError:
+    return BrokerError(
+        f"cannot record: {error.str()}",
+        topic=topic,
+        remedy="make the topics with `fraudstream topics create`",
+    )
+
+
 class Recorder:
     """One run of a recorder. Call `run`; call it again on the same path to resume."""
 
     def __init__(self, config: dict[str, Any], request: Request, recording: Recording) -> None:
         self._request = request
         self._recording = recording
-        self._names = {actual: name for name, actual in request.topics.items()}
+        self._admin = AdminClient(config)
         self._consumer = Consumer(
             config
             | {
@@ -127,31 +139,71 @@ class Recorder:
                     f"{self._recording.path} records {sorted(held)}, not {sorted(asked)}",
                     remedy="name another directory, or ask for the same topics to resume",
                 )
+            self._same_origin(manifest)
             self._recording.sweep(manifest)
             if self._request.follow:
                 manifest.end, manifest.complete = {}, False
-            return manifest
-        manifest = Manifest()
+            elif manifest.end:
+                return manifest
+        else:
+            manifest = Manifest(origin=self._topic_ids() | self._asked())
         for name, actual in self._request.topics.items():
             for partition in self._partitions(actual):
                 low, high = self._consumer.get_watermark_offsets(
                     TopicPartition(actual, partition), timeout=30
                 )
                 key = f"{name}:{partition}"
-                manifest.start[key] = self._offset(actual, partition, self._request.from_ms, low)
-                if not self._request.follow:
-                    manifest.end[key] = self._offset(actual, partition, self._request.to_ms, high)
+                if key not in manifest.start:
+                    first = self._offset(actual, partition, self._request.from_ms, low)
+                    manifest.start[key] = first
+                if not self._request.follow and key not in manifest.end:
+                    manifest.end[key] = self._end(name, actual, partition, high)
         self._recording.save(manifest)
         return manifest
+
+    def _end(self, name: str, actual: str, partition: int, high: int) -> int:
+        """Where to stop. What was said of the last transactions was said after them: all of it."""
+        said = name in ("scores", "alerts")
+        return self._offset(actual, partition, None if said else self._request.to_ms, high)
+
+    def _asked(self) -> dict[str, str]:
+        """The range that was asked for, as the manifest remembers it."""
+        asked = {"from": self._request.from_ms, "to": self._request.to_ms}
+        return {name: str(moment) for name, moment in asked.items() if moment is not None}
+
+    def _topic_ids(self) -> dict[str, str]:
+        """Kafka's id of each topic: one that was deleted and made again has another."""
+        actual = self._request.topics
+        asked = self._admin.describe_topics(TopicCollection(list(actual.values())))
+        found = {}
+        for name, topic in actual.items():
+            try:
+                found[name] = str(asked[topic].result().topic_id)
+            except KafkaException as error:
+                raise _no_topic(error.args[0], topic) from None
+        return found
+
+    def _same_origin(self, manifest: Manifest) -> None:
+        """Raises RecordingError for another range or other topics than this recording is of."""
+        for name, found in self._topic_ids().items():
+            if manifest.origin.get(name) != found:
+                raise RecordingError(
+                    f"{self._recording.path} is of another topic {name}, which had the same name",
+                    remedy="its offsets mean other messages now: name another directory",
+                )
+        for name, moment in self._asked().items():
+            if name == "to" and not manifest.end:
+                continue
+            if manifest.origin.get(name) != moment:
+                raise RecordingError(
+                    f"{self._recording.path} was begun with another --{name}",
+                    remedy="name another directory, or leave the times out to resume",
+                )
 
     def _partitions(self, actual: str) -> list[int]:
         metadata = self._consumer.list_topics(actual, timeout=30).topics[actual]
         if metadata.error is not None:
-            raise BrokerError(
-                f"cannot record: {metadata.error.str()}",
-                topic=actual,
-                remedy="make the topics with `fraudstream topics create`",
-            )
+            raise _no_topic(metadata.error, actual)
         return sorted(metadata.partitions)
 
     def _offset(self, actual: str, partition: int, time_ms: int | None, default: int) -> int:
@@ -196,6 +248,8 @@ class Recorder:
                 waited = self._request.follow and now - part.since > FLUSH_S
                 if len(part.messages) >= rows or part.finished or waited:
                     self._flush(manifest, part)
+            if sum(len(part.messages) for part in parts.values()) > HELD_ROWS:
+                self._flush(manifest, max(parts.values(), key=lambda part: len(part.messages)))
             progress(done, total)
         for part in parts.values():
             self._flush(manifest, part)

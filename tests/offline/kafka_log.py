@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,6 +26,17 @@ def make_topics(bootstrap: str, partitions: Mapping[str, int], **config: str) ->
     client = AdminClient({"bootstrap.servers": bootstrap})
     for made in client.create_topics(new).values():
         made.result(PATIENCE_S)
+
+
+def drop_topics(bootstrap: str, names: list[str]) -> None:
+    """Delete topics and wait until the broker says so."""
+    client = AdminClient({"bootstrap.servers": bootstrap})
+    for gone in client.delete_topics(names).values():
+        gone.result(PATIENCE_S)
+    deadline = time.monotonic() + PATIENCE_S
+    while set(names) & set(client.list_topics(timeout=PATIENCE_S).topics):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def publish(bootstrap: str, topic: str, partition: int, first: int, count: int) -> None:

@@ -95,6 +95,45 @@ def test_from_and_to_are_append_times(kafka: str, names: dict[str, str], tmp_pat
     assert kafka_log.recorded(Recording(str(tmp_path / "r")), "labels")[0] == []
 
 
+def test_what_was_followed_can_be_finished(
+    kafka: str, names: dict[str, str], tmp_path: Path
+) -> None:
+    run(kafka, names, tmp_path / "r", follow=True, stop=lambda: True)
+    kafka_log.publish(kafka, names["transactions"], 0, 900, 50)
+    assert run(kafka, names, tmp_path / "r").complete, "up to now, not for ever"
+    check(kafka, names, tmp_path / "r")
+
+
+def test_another_range_is_refused(kafka: str, names: dict[str, str], tmp_path: Path) -> None:
+    begin, end = kafka_log.BEGIN_MS + 10_000, kafka_log.BEGIN_MS + 20_000
+    first = run(kafka, names, tmp_path / "r", from_ms=begin, to_ms=end)
+    assert run(kafka, names, tmp_path / "r") == first, "without times it resumes"
+    for other, flag in (({"from_ms": begin + 1}, "--from"), ({"to_ms": end - 1}, "--to")):
+        with pytest.raises(RecordingError, match=f"begun with another {flag}"):
+            run(kafka, names, tmp_path / "r", **other)
+
+
+def test_a_topic_made_again_is_another_one(
+    kafka: str, names: dict[str, str], tmp_path: Path
+) -> None:
+    run(kafka, names, tmp_path / "r")
+    kafka_log.drop_topics(kafka, [names["labels"]])
+    kafka_log.make_topics(kafka, {names["labels"]: 1})
+    with pytest.raises(RecordingError, match="another topic labels"):
+        run(kafka, names, tmp_path / "r")
+
+
+def test_scores_are_recorded_to_their_end(
+    kafka: str, names: dict[str, str], tmp_path: Path
+) -> None:
+    # What was said of the last transactions before --to was said after it.
+    asked = {"transactions": names["transactions"], "scores": names["labels"]}
+    run(kafka, asked, tmp_path / "r", to_ms=kafka_log.BEGIN_MS + 5_000)
+    recording = Recording(str(tmp_path / "r"))
+    assert recording.manifest().rows("transactions") == 5 * PARTITIONS
+    assert kafka_log.recorded(recording, "scores") == kafka_log.read(kafka, names["labels"], 1)
+
+
 def test_another_set_of_topics_is_refused(
     kafka: str, names: dict[str, str], tmp_path: Path
 ) -> None:
