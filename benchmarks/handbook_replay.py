@@ -15,6 +15,7 @@ Goal: nothing differs. The score is a stub unless `--bundle` names a model; risk
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import signal
@@ -53,7 +54,7 @@ def days(path: Path) -> Iterator[tuple[int, Chunk]]:
     for chunk in chunks(path, None):
         number = chunk.times // DAY_MS
         cuts = [0, *(np.flatnonzero(np.diff(number)) + 1).tolist(), len(number)]
-        for low, high in zip(cuts, cuts[1:], strict=False):
+        for low, high in itertools.pairwise(cuts):
             piece = slice(low, high)
             yield (
                 int(number[low]),

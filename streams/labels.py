@@ -172,7 +172,10 @@ class LabelBook:
 
         Takes lists of strings or Arrow arrays.
         """
-        keys = transaction_keys(_texts(accounts), _texts(transactions))
+        return self.at(transaction_keys(_texts(accounts), _texts(transactions)), moment)
+
+    def at(self, keys: NDArray[np.uint64], moment: int) -> NDArray[np.int8]:
+        """The same for the hashes that `transaction_keys` gives."""
         then = self._labels.take(self._labels.time <= moment)
         if not len(then):
             return np.full(len(keys), NOT_KNOWN, np.int8)

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, TypeVar, cast
 
 import numpy as np
@@ -39,6 +39,7 @@ from streams.kernels.pack import (
 )
 from streams.kernels.panes import BLOCK_WORDS, INDEX_WORDS
 from streams.kernels.record import HEADER_WORDS, PANE_ROWS
+from streams.schema import MAX_BATCH_EVENTS
 from streams.writes import WHOLE, Writes
 
 BLOCK_BYTES: Final = BLOCK_WORDS * 8
@@ -164,9 +165,22 @@ class Arena:
         """For each account changed since `settled`: the pieces that make the store's record equal.
 
         A record that the store does not have, that gained a pane row or is small comes whole.
+        At most MAX_BATCH_EVENTS accounts may have changed; `pages` has no such limit.
         """
+        return self._writes(self._changed())
+
+    def pages(self) -> Iterator[Writes]:
+        """The same in parts that a store takes in one step each."""
+        slots = self._changed()
+        for at in range(0, len(slots), MAX_BATCH_EVENTS):
+            yield self._writes(slots[at : at + MAX_BATCH_EVENTS])
+
+    def _changed(self) -> NDArray[np.int32]:
         dirty = self.cells.dirty[: self.cells.tally[DIRTY]]
-        slots = dirty[self.cells.heads[dirty, 0] != 0]
+        changed: NDArray[np.int32] = dirty[self.cells.heads[dirty, 0] != 0]
+        return changed
+
+    def _writes(self, slots: NDArray[np.int32]) -> Writes:
         pieces, blob = self._pieces(slots, whole=False)
         counts = np.bincount(pieces[:, 0], minlength=len(slots)).astype("<u2")
         spans = pieces[:, 1:] * 8

@@ -21,10 +21,14 @@ Recorded = Annotated[
     str, typer.Argument(help="A recording, or a file of transactions (Parquet, CSV, JSON lines).")
 ]
 Labels = Annotated[
-    Path | None, typer.Option("--labels", help="Labels beside a file; a recording has its own.")
+    Path | None, typer.Option("--labels", help="A file of labels; a recording's own count too.")
 ]
 Out = Annotated[Path | None, typer.Option("--out", help="Directory for results; it resumes.")]
-Jobs = Annotated[int, typer.Option(min=1, help="Processes.")]
+Jobs = Annotated[
+    int | None, typer.Option(min=1, help="Processes. Default: every core that the source can use.")
+]
+JOB_ROWS = 100_000
+"""A process takes some seconds to start: it should have so many messages."""
 Engine = Annotated[str, typer.Option(help="processes, or ray for a Ray cluster.")]
 
 
@@ -50,6 +54,14 @@ def _job(
     if told:
         typer.echo(told, err=True)
     return Job(source, settings, out, forgotten=markers, snapshot=snapshot)
+
+
+def _jobs(asked: int | None, job: Job) -> int:
+    """What was asked for, or a process a core, as far as there is work for them."""
+    import os
+
+    rows = sum(map(job.source.rows, job.source.shards()))
+    return asked or max(1, min(len(os.sched_getaffinity(0)), rows // JOB_ROWS))
 
 
 def _engine(name: str) -> Any:
@@ -128,7 +140,7 @@ def replay(
     labels: Labels = None,
     out: Out = None,
     snapshot: Snapshot = None,
-    jobs: Jobs = 1,
+    jobs: Jobs = None,
     engine: Engine = "processes",
     config: options.Config = None,
     sets: options.Set = None,
@@ -144,14 +156,15 @@ def replay(
     from streams.cli.progress import Shown
 
     settings = options.settings(config, sets)
+    factor = _factor(speed)
+    if factor and to_topic is None:
+        raise typer.BadParameter("a pace needs --to-topic", param_hint="--speed")
     if to_topic is not None:
         from streams.connect import confluent_config
         from streams.offline.resend import resend
 
         with Shown() as shown:
-            sent = resend(
-                confluent_config(settings), recording, to_topic, _factor(speed), progress=shown
-            )
+            sent = resend(confluent_config(settings), recording, to_topic, factor, progress=shown)
         options.say({"topic": to_topic, "sent": sent}, f"{sent:,} messages sent", as_json)
         return
     from streams.offline.run import replay as run
@@ -159,7 +172,7 @@ def replay(
     target = out or Path("replayed")
     with Shown() as shown:
         job = _job(recording, labels, target, (settings,), snapshot)
-        summary = run(job, jobs=jobs, engine=_engine(engine), progress=shown)
+        summary = run(job, jobs=_jobs(jobs, job), engine=_engine(engine), progress=shown)
     outcomes = ", ".join(f"{count:,} {name}" for name, count in summary["outcomes"].items())
     options.say(summary, f"{outcomes}; digest {summary['digest']}; results in {target}", as_json)
 
@@ -190,9 +203,13 @@ def backtest(
     judge_from: Annotated[
         str | None, typer.Option(help="Earlier events only warm the state up.")
     ] = None,
+    budget: Annotated[int, typer.Option(min=1, help="Alerts a day that people can look at.")] = 50,
+    review_cost: Annotated[
+        float, typer.Option(min=0, help="What looking at one alert costs, in units of money.")
+    ] = 5.0,
     snapshot: Snapshot = None,
     out: Out = None,
-    jobs: Jobs = 1,
+    jobs: Jobs = None,
     engine: Engine = "processes",
     config: options.Config = None,
     sets: options.Set = None,
@@ -203,7 +220,15 @@ def backtest(
     Example: fraudstream backtest recording/ --model default --model candidate/ --out report/
     """
     from streams.cli.progress import Shown
-    from streams.offline.backtest import backtest as run
+    from streams.errors import ConfigError
+
+    try:
+        from streams.offline.backtest import backtest as run
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"a report needs {error.name}", remedy="pip install 'fraudstream[train]'"
+        ) from None
+    from streams.offline.evaluation import Terms
 
     names = model or ["default"]
     cut = [] if thresholds is None else _thresholds(thresholds)
@@ -218,7 +243,8 @@ def backtest(
             names,
             as_of=_time(as_of),
             judge_from=_time(judge_from),
-            jobs=jobs,
+            terms=Terms(budget, round(100 * review_cost)),
+            jobs=_jobs(jobs, job),
             engine=_engine(engine),
             progress=shown,
         )
@@ -268,7 +294,7 @@ def whatif(
     recording: Recorded,
     labels: Labels = None,
     out: Out = None,
-    jobs: Jobs = 1,
+    jobs: Jobs = None,
     config: options.Config = None,
     sets: options.Set = None,
     as_json: options.Json = False,
@@ -288,7 +314,7 @@ def whatif(
     both = (options.settings(config, None), options.settings(config, sets))
     with tempfile.TemporaryDirectory() as scratch, Shown() as shown:
         job = _job(recording, labels, out or Path(scratch), both)
-        found = run(job, jobs=jobs, progress=shown)
+        found = run(job, jobs=_jobs(jobs, job), progress=shown)
     options.say(found, text(found), as_json)
 
 
@@ -296,7 +322,7 @@ def dataset(
     recording: Recorded,
     out: Annotated[Path, typer.Argument(help="Directory of the training set; it resumes.")],
     labels: Labels = None,
-    jobs: Jobs = 1,
+    jobs: Jobs = None,
     engine: Engine = "processes",
     config: options.Config = None,
     sets: options.Set = None,
@@ -313,7 +339,7 @@ def dataset(
     settings = options.settings(config, [*(sets or []), "model.bundle=stub"])
     with Shown() as shown:
         job = _job(recording, labels, out, (settings,))
-        summary = run(job, jobs=jobs, engine=_engine(engine), progress=shown)
+        summary = run(job, jobs=_jobs(jobs, job), engine=_engine(engine), progress=shown)
     shown_text = "{rows:,} events of {accounts:,} accounts, {frauds:,} frauds".format(**summary)
     options.say(summary, f"{shown_text} in {out}", as_json)
 

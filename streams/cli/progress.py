@@ -57,7 +57,14 @@ class Progress:
             self._bar.update(self._task, completed=self._done, rate=rate)
         else:
             of = "" if self._total is None else f" of {self._total:,}"
-            typer.echo(f"{self._done:,}{of}, {rate}", err=True)
+            typer.echo(f"{self._done:,}{of}, {rate}{self._left(now)}", err=True)
+
+    def _left(self, now: float) -> str:
+        """At the pace so far."""
+        if self._total is None or not self._done:
+            return ""
+        seconds = (now - self._start) * (self._total - self._done) / self._done
+        return f", {seconds:,.0f} s left" if seconds < 120 else f", {seconds / 60:,.0f} min left"
 
     def note(self, text: str) -> None:
         """A remark beside the bar."""

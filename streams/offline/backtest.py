@@ -1,28 +1,25 @@
 """Champion and challengers over one pass of the features: measures, differences, a report.
 
-In: a job with one settings object a model. Out: `report.html`, `report.json` and the result files.
+In: a job with one settings object a model. Out: `report.html`, `report.json`, the alerts that
+differ (`differing.py`) and the result files.
 Does not know how a shard is replayed, nor how a measure or a plot is made.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import orjson
-import pyarrow.compute as pc
 
-from streams.offline import evaluation, plots, report, results
+from streams.labels import LabelBook
+from streams.offline import differing, evaluation, plots, report
 from streams.offline.engine import Engine
-from streams.offline.evaluation import Events
+from streams.offline.evaluation import DEFAULT_TERMS, Events, Terms
 from streams.offline.run import Job, Progress, replay
 from streams.schema import DAY_MS
-
-EXAMPLES = 8
-"""Alerts shown in the report for each side of a difference."""
 
 
 def backtest(
@@ -31,6 +28,7 @@ def backtest(
     *,
     as_of: int | None = None,
     judge_from: int | None = None,
+    terms: Terms = DEFAULT_TERMS,
     jobs: int = 1,
     engine: Engine = "processes",
     progress: Progress = lambda done, total: None,
@@ -43,18 +41,24 @@ def backtest(
     """
     replayed = replay(job, jobs=jobs, engine=engine, progress=progress)
     delay = job.settings[0].risk.delay_days
+    book = LabelBook.of(job.source.labels())
     events = evaluation.gather(
         job.out,
-        job.source.labels(),
+        book,
         len(names),
         as_of=as_of,
         delay_days=delay,
         judge_from=judge_from or 0,
+        terms=terms,
     )
-    models = [_model(job.out, events, k, name) for k, name in enumerate(names)]
+    models = [_model(events, book, k, name) for k, name in enumerate(names)]
+    examples = differing.write(job.out, book, names, as_of=events.as_of, judge_from=judge_from or 0)
+    for model, shown in zip(models[1:], examples, strict=True):
+        model["examples"] = shown
     summary = {
         "headline": _headline(events, names),
         "method": _method(replayed, events, delay),
+        "terms": asdict(terms),
         "digest": replayed["digest"],
         "job": replayed["job"],
         "outcomes": replayed["outcomes"],
@@ -64,6 +68,8 @@ def backtest(
     drawn = [
         plots.precision_recall(events, names),
         plots.weekly([model["weeks"] for model in models], names),
+        plots.daily([model["days"] for model in models], names),
+        plots.moments([model["moments"] for model in models], names),
         plots.calibration(events, names),
         plots.costs([model["cost_curve"] for model in models], names),
     ]
@@ -73,56 +79,20 @@ def backtest(
     return summary
 
 
-def _model(out: Path, events: Events, k: int, name: str) -> dict[str, Any]:
+def _model(events: Events, book: LabelBook, k: int, name: str) -> dict[str, Any]:
     found = {
         "name": name,
         "overall": evaluation.overall(events, k),
+        "days": evaluation.by_day(events, k),
         "weeks": evaluation.by_week(events, k),
+        "moments": evaluation.by_moment(events, book, k),
         "segments": evaluation.by_segment(events, k),
         "cost_curve": evaluation.cost_curve(events, k),
         "drift": evaluation.drift(events, k),
     }
     if k:
         found["difference"] = evaluation.difference(events, k)
-        found["examples"] = _examples(out, events, k)
     return found
-
-
-def _examples(out: Path, events: Events, k: int) -> list[dict[str, Any]]:
-    """The alerts with the widest gap of scores on each side, and the reasons that were given."""
-    mine, other = events.decision[0] > 0, events.decision[k] > 0
-    gap = np.abs(events.score[0] - events.score[k])
-    found = []
-    for who, chosen, model in (("champion", mine & ~other, 0), ("challenger", other & ~mine, k)):
-        rows = np.flatnonzero(chosen)
-        rows = rows[np.argsort(-gap[rows], kind="stable")][:EXAMPLES]
-        for row in rows.tolist():
-            place = (int(events.partition[row]), int(events.offset[row]))
-            found.append(
-                {
-                    "who": who,
-                    "partition": place[0],
-                    "offset": place[1],
-                    "champion": float(events.score[0][row]),
-                    "challenger": float(events.score[k][row]),
-                    "label": "fraud" if events.label[row] else "legitimate",
-                    "why": _why(out, place, model),
-                }
-            )
-    return found
-
-
-def _why(out: Path, place: tuple[int, int], model: int) -> str:
-    """The reasons of one alert in words."""
-    shard, offset = place
-    for number, table in results.tables(out, ["offset", f"reasons_{model}"]):
-        if number != shard:
-            continue
-        row = pc.index(table["offset"], offset).as_py()
-        if row >= 0:
-            reasons = orjson.loads(table[f"reasons_{model}"][row].as_py() or "[]")
-            return "; ".join(reason["text"] for reason in reasons)
-    return ""
 
 
 def _day(number: int) -> str:

@@ -5,12 +5,14 @@ Does not know how the results came about, nor how a report looks.
 
 A label counts from its `label_time` on. `as_of` is the moment of judgement: labels that became
 known later do not exist. An event without a label known by then counts as legitimate if it is older
-than the label delay, else it is left out: nobody could know yet.
+than the label delay, else it is left out: nobody could know yet. `by_moment` asks the same at the
+end of each week, as a person would have seen it then.
+
+An event takes some 70 bytes of memory and 10 a model; its strings are read and dropped by the way.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,30 +25,42 @@ from numpy.typing import NDArray
 from model import metrics
 from streams.drift import population_stability
 from streams.errors import ConfigError
-from streams.labels import LabelBook
+from streams.labels import FRAUD, LabelBook, transaction_keys
 from streams.offline import results
 from streams.schema import DAY_MS
 
 CARDS_A_DAY = 100
-BUDGET_A_DAY = 50
 FALSE_POSITIVE_RATES = (0.001, 0.0001)
 MIN_SEGMENT = 100
-REVIEW_COST_MINOR = 500
-"""What looking at one alert costs, for the cost curve: 5 units of currency."""
+LOOK_BACK_DAYS = 28
+"""`by_moment` judges the events of so many days that could be judged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a user may set. review_cost_minor: what looking at one alert costs, in minor units."""
+
+    budget_a_day: int = 50
+    review_cost_minor: int = 500
+
+
+DEFAULT_TERMS = Terms()
 
 
 @dataclass(frozen=True, slots=True)
 class Events:
     """Scored events with a judgement, arrays of one length n.
 
-    day: int32 days since 1970; label: int8, 1 fraud, 0 legitimate; amount: int64 minor units
+    key: uint64, the transaction's hash (`labels.transaction_keys`); time: int64 ms UTC
+    label: int8, 1 fraud, 0 legitimate, as known by `as_of`; amount: int64 minor units
     account, channel, country: int32 codes; names of the last two beside them
     score: float64 [models, n]; decision: int8 [models, n], 0 approve, 1 review, 2 block
     """
 
     partition: NDArray[np.int32]
     offset: NDArray[np.int64]
-    day: NDArray[np.int32]
+    key: NDArray[np.uint64]
+    time: NDArray[np.int64]
     label: NDArray[np.int8]
     amount: NDArray[np.int64]
     account: NDArray[np.int32]
@@ -55,71 +69,111 @@ class Events:
     decision: NDArray[np.int8]
     unlabelled: int
     as_of: int
+    delay_days: int
     judged_from: int = 0
+    terms: Terms = DEFAULT_TERMS
+
+    @property
+    def day(self) -> NDArray[np.int32]:
+        """Days since 1970."""
+        days: NDArray[np.int32] = (self.time // DAY_MS).astype(np.int32)
+        return days
 
     def __len__(self) -> int:
         return len(self.day)
 
 
+class _Codes:
+    """Strings to numbers, the same over all row groups."""
+
+    def __init__(self) -> None:
+        self._known: dict[str | None, int] = {}
+
+    def of(self, column: pa.ChunkedArray) -> NDArray[np.int32]:
+        """The code of each string; null is one of them."""
+        coded = column.combine_chunks().dictionary_encode(null_encoding="encode")
+        names = coded.dictionary.to_pylist()
+        codes = [self._known.setdefault(name, len(self._known)) for name in names]
+        found: NDArray[np.int32] = np.array(codes, np.int32)[coded.indices.to_numpy()]
+        return found
+
+    def names(self) -> list[str]:
+        """By code."""
+        return ["not given" if name is None else name for name in self._known]
+
+
+_ID = "transaction_id"
+_COLUMNS = ("offset", "outcome", _ID, "account_id", "event_time", "amount")
+_SEGMENTS = ("channel", "country")
+
+
 def gather(
     out: Path,
-    labels: Iterable[bytes],
+    book: LabelBook,
     models: int,
     *,
     as_of: int | None,
     delay_days: int,
     judge_from: int = 0,
+    terms: Terms = DEFAULT_TERMS,
 ) -> Events:
     """Read the results of a replay and join the labels known by `as_of` (default: all of them).
 
     Raises ConfigError when nothing is left to judge.
     """
-    book = LabelBook.of(labels)
-    columns = [
-        "offset",
-        "outcome",
-        "transaction_id",
-        "account_id",
-        "event_time",
-        "amount",
-        "channel",
-        "country",
-    ]
-    for k in range(models):
-        columns += [f"score_{k}", f"decision_{k}"]
-    table = results.read(out, columns)
-    table = table.filter(pc.equal(table["outcome"], results.SCORED))
-    table = table.filter(pc.greater_equal(table["event_time"], judge_from))
+    columns = [*_COLUMNS, *_SEGMENTS]
+    columns += [f"{name}_{k}" for k in range(models) for name in ("score", "decision")]
     moment = book.latest if as_of is None else as_of
-    fraud = book.known(table["account_id"], table["transaction_id"], moment)
-    times = table["event_time"].to_numpy()
-    judged = (fraud >= 0) | (times < moment - delay_days * DAY_MS)
-    if not judged.any():
+    codes = {name: _Codes() for name in ("account_id", *_SEGMENTS)}
+    parts: dict[str, list[NDArray[Any]]] = {}
+    scored = judged = 0
+    for shard, whole in results.tables(out, columns):
+        table = whole.filter(pc.equal(whole["outcome"], results.SCORED))
+        table = table.filter(pc.greater_equal(table["event_time"], judge_from))
+        scored += len(table)
+        key = transaction_keys(*(table[name].to_pylist() for name in ("account_id", _ID)))
+        known = book.at(key, moment)
+        kept = _judged(table["event_time"].to_numpy(), known, moment, delay_days)
+        table = table.filter(pa.array(kept))
+        judged += len(table)
+        part = {
+            "partition": np.full(len(table), shard, np.int32),
+            "key": key[kept],
+            "label": (known[kept] == FRAUD).astype(np.int8),
+            **{name: each.of(table[name]) for name, each in codes.items()},
+            **{name: table[name].to_numpy() for name in ("offset", "event_time", "amount")},
+            **{f"score_{k}": table[f"score_{k}"].to_numpy() for k in range(models)},
+            **{f"decision_{k}": _decisions(table[f"decision_{k}"]) for k in range(models)},
+        }
+        for name, values in part.items():
+            parts.setdefault(name, []).append(values)
+    if not judged:
         raise ConfigError(
             "no event can be judged: no label is known and none is older than the label delay",
             remedy="record the labels too, or give --labels FILE",
         )
-    kept = table.filter(pa.array(judged))
-    account = kept["account_id"].combine_chunks().dictionary_encode()
+    joined = {name: np.concatenate(parts.pop(name)) for name in list(parts)}
     return Events(
-        partition=kept["partition"].to_numpy(),
-        offset=kept["offset"].to_numpy(),
-        day=(times[judged] // DAY_MS).astype(np.int32),
-        label=(fraud[judged] == 1).astype(np.int8),
-        amount=kept["amount"].to_numpy(),
-        account=account.indices.to_numpy(),
-        segments={name: _codes(kept[name]) for name in ("channel", "country")},
-        score=np.stack([kept[f"score_{k}"].to_numpy() for k in range(models)]),
-        decision=np.stack([_decisions(kept[f"decision_{k}"]) for k in range(models)]),
-        unlabelled=int(len(table) - judged.sum()),
+        **{name: joined[name] for name in ("partition", "offset", "key", "label", "amount")},
+        time=joined["event_time"],
+        account=joined["account_id"],
+        segments={name: (joined[name], codes[name].names()) for name in _SEGMENTS},
+        score=np.stack([joined[f"score_{k}"] for k in range(models)]),
+        decision=np.stack([joined[f"decision_{k}"] for k in range(models)]),
+        unlabelled=scored - judged,
         as_of=int(moment),
+        delay_days=delay_days,
         judged_from=judge_from,
+        terms=terms,
     )
 
 
-def _codes(column: pa.ChunkedArray) -> tuple[NDArray[np.int32], list[str]]:
-    coded = pc.fill_null(column, "not given").combine_chunks().dictionary_encode()
-    return coded.indices.to_numpy(), coded.dictionary.to_pylist()
+def _judged(
+    times: NDArray[np.int64], known: NDArray[np.int8], moment: int, delay_days: int
+) -> NDArray[np.bool_]:
+    """Which events can be judged at a moment, given what is known of each by then."""
+    judged: NDArray[np.bool_] = (known >= 0) | (times < moment - delay_days * DAY_MS)
+    return judged
 
 
 def _decisions(column: pa.ChunkedArray) -> NDArray[np.int8]:
@@ -147,7 +201,9 @@ def overall(events: Events, k: int) -> dict[str, Any]:
             f"recall_at_fpr_{rate:g}": metrics.recall_at_fpr(label, score, rate)
             for rate in FALSE_POSITIVE_RATES
         },
-        "recall_at_budget": metrics.recall_at_budget(label, score, BUDGET_A_DAY * days),
+        "recall_at_budget": metrics.recall_at_budget(
+            label, score, events.terms.budget_a_day * days
+        ),
         "brier": metrics.brier(label, score),
         "calibration_error": metrics.calibration_error(label, score),
         "alerts": int(flagged.sum()),
@@ -157,6 +213,7 @@ def overall(events: Events, k: int) -> dict[str, Any]:
         "recall": caught / frauds if frauds else float("nan"),
         "fraud_amount": int(lost.sum()),
         "fraud_amount_detected": int(lost[flagged].sum()),
+        "value_saved": int(lost[flagged].sum() - flagged.sum() * events.terms.review_cost_minor),
         "legitimate_amount_blocked": int(
             events.amount[(events.decision[k] == 2) & (label == 0)].sum()
         ),
@@ -181,6 +238,62 @@ def by_week(events: Events, k: int) -> list[dict[str, Any]]:
             }
         )
     return weeks
+
+
+def by_day(events: Events, k: int) -> list[dict[str, int]]:
+    """Alerts, frauds among them and all frauds of each day of event time."""
+    days, place = np.unique(events.day, return_inverse=True)
+    flagged = events.decision[k] > 0
+    counts = (
+        np.bincount(place, weights, len(days)).astype(int).tolist()
+        for weights in (flagged, flagged & (events.label == FRAUD), events.label)
+    )
+    return [
+        {"day": day, "alerts": alerts, "caught": caught, "frauds": frauds}
+        for day, alerts, caught, frauds in zip(days.tolist(), *counts, strict=True)
+    ]
+
+
+def by_moment(events: Events, book: LabelBook, k: int) -> list[dict[str, Any]]:
+    """What could be known at the end of each week of the alerts of the weeks before.
+
+    At each moment: the events of the last 28 days that could be judged then, by the labels known
+    then; `then` holds the measures, `since` those of the same events by what is known by `as_of`.
+    """
+    week = 7 * DAY_MS
+    first = (int(events.time.min()) // week + 1) * week
+    found = []
+    for moment in range(first, events.as_of + week, week):
+        at = min(moment, events.as_of)
+        begin = at - (LOOK_BACK_DAYS + events.delay_days) * DAY_MS
+        rows = np.flatnonzero((events.time >= begin) & (events.time < at))
+        known = book.at(events.key[rows], at)
+        kept = _judged(events.time[rows], known, at, events.delay_days)
+        rows, label = rows[kept], (known[kept] == FRAUD).astype(np.int8)
+        if not len(rows):
+            continue
+        found.append(
+            {
+                "moment": at,
+                "events": len(rows),
+                "then": _short(events, rows, label, k),
+                "since": _short(events, rows, events.label[rows], k),
+            }
+        )
+    return found
+
+
+def _short(
+    events: Events, rows: NDArray[np.int64], label: NDArray[np.int8], k: int
+) -> dict[str, Any]:
+    flagged = events.decision[k][rows] > 0
+    frauds, caught = int(label.sum()), int(label[flagged].sum())
+    return {
+        "frauds": frauds,
+        "average_precision": metrics.average_precision(label, events.score[k][rows]),
+        "precision": caught / int(flagged.sum()) if flagged.any() else None,
+        "recall": caught / frauds if frauds else None,
+    }
 
 
 def by_segment(events: Events, k: int) -> list[dict[str, Any]]:
@@ -220,7 +333,7 @@ def cost_curve(events: Events, k: int, points: int = 60) -> list[dict[str, float
         {
             "threshold": float(score[order[n - 1]]),
             "alerts": int(n),
-            "cost": float(caught[-1] - caught[n - 1] + n * REVIEW_COST_MINOR),
+            "cost": float(caught[-1] - caught[n - 1] + n * events.terms.review_cost_minor),
         }
         for n in counts
     ]

@@ -122,6 +122,43 @@ def weekly(weeks: Sequence[Sequence[dict[str, Any]]], names: Sequence[str]) -> s
     return _svg(figure)
 
 
+def daily(days: Sequence[Sequence[dict[str, int]]], names: Sequence[str]) -> str:
+    """Alerts of each day at the thresholds."""
+    figure, axes = _axes("Alerts a day", "day", "alerts")
+    for k, name in enumerate(names):
+        shown = [each["day"] for each in days[k]]
+        alerts = [each["alerts"] for each in days[k]]
+        axes.plot(shown, alerts, color=COLOURS[k % len(COLOURS)], label=name, linewidth=1.2)
+    _dated(axes, [each["day"] for each in days[0]])
+    axes.set_ylim(bottom=0)
+    axes.legend(frameon=False)
+    return _svg(figure)
+
+
+def moments(found: Sequence[Sequence[dict[str, Any]]], names: Sequence[str]) -> str:
+    """Precision of the alerts of the last weeks: as known then, and in hindsight (dotted)."""
+    figure, axes = _axes("Precision of the alerts, as known then", "at the end of", "precision")
+    for k, name in enumerate(names):
+        at = [each["moment"] / DAY_MS for each in found[k]]
+        for what, style, label in (("then", "-", name), ("since", ":", f"{name}, in hindsight")):
+            values = [each[what]["precision"] for each in found[k]]
+            shown = [float("nan") if value is None else value for value in values]
+            axes.plot(at, shown, style, color=COLOURS[k % len(COLOURS)], label=label)
+    _dated(axes, [each["moment"] / DAY_MS for each in found[0]])
+    axes.set_ylim(0, 1.02)
+    axes.legend(frameon=False)
+    return _svg(figure)
+
+
+def _dated(axes: Any, days: Sequence[float]) -> None:
+    """Days since 1970 as dates, a few of them."""
+    if not days:
+        return
+    marks = np.unique(np.linspace(min(days), max(days), 6).astype(np.int64)).tolist()
+    words = [datetime.fromtimestamp(day * DAY_MS / 1_000, UTC).strftime("%d %b") for day in marks]
+    axes.set_xticks(marks, words)
+
+
 def costs(curves: Sequence[Sequence[dict[str, float]]], names: Sequence[str]) -> str:
     """Missed fraud plus the cost of looking, over the number of alerts."""
     figure, axes = _axes("Cost", "alerts", "missed fraud + cost of alerts")

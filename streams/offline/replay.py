@@ -26,6 +26,7 @@ from streams.risk import RiskView
 from streams.state import Arena
 from streams.store import WHOLE, Claim, Commit, Identity, Store, Writes
 from streams.store.memory import MemoryStore
+from streams.writes import NO_WRITES
 
 BATCH_EVENTS = 4_096
 PAGE = 4_096
@@ -110,14 +111,14 @@ class Shard:
         """The store holds what the arena holds."""
         if self._reached is None or self._reached == self._offset:
             return
-        commit = Commit(
-            expected=self._offset,
-            next=self._reached,
-            writes=self._arena.writes(),
-            erased=self._erased,
-        )
-        self._store.commit(self._claim, commit)
-        self._offset, self._erased = self._reached, []
+        pages = list(self._arena.pages()) or [NO_WRITES]
+        # One step a page. There are fewer pages than messages since the last step, so that each
+        # finds an offset of its own below the one reached.
+        for place, writes in enumerate(pages, 1):
+            offset = self._reached - len(pages) + place
+            step = Commit(self._offset, offset, writes, self._erased)
+            self._store.commit(self._claim, step)
+            self._offset, self._erased = offset, []
         self._arena.settled()
 
     def start_from(self, records: Iterator[tuple[str, bytes]], offset: int) -> None:

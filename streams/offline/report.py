@@ -9,8 +9,12 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from streams.money import amount_text
+from streams.offline import differing
 
 CSS = Path(__file__).with_name("report.css")
 
@@ -20,12 +24,13 @@ ROWS = (
     ("card_precision_100", "Card precision@100 a day", "ratio"),
     ("recall_at_fpr_0.001", "Recall at 0.1 % false positives", "share"),
     ("recall_at_fpr_0.0001", "Recall at 0.01 % false positives", "share"),
-    ("recall_at_budget", "Recall at 50 alerts a day", "share"),
+    ("recall_at_budget", "Recall at {budget_a_day} alerts a day on average", "share"),
     ("alerts_a_day", "Alerts a day at the thresholds", "number"),
     ("precision", "Precision of the alerts", "share"),
     ("recall", "Recall of the alerts", "share"),
     ("fraud_amount_detected", "Fraud money caught", "money"),
     ("fraud_amount", "Fraud money in all", "money"),
+    ("value_saved", "Value saved: caught, less {review_cost} for each alert", "money"),
     ("legitimate_amount_blocked", "Good money blocked", "money"),
     ("brier", "Brier score", "small"),
     ("calibration_error", "Calibration error (ECE)", "small"),
@@ -37,6 +42,8 @@ def _shown(value: Any, kind: str) -> str:
         return "–"
     if kind == "share":
         return f"{100 * value:.1f} %"
+    if kind == "rate":
+        return f"{100 * value:.2f} %"
     if kind == "money":
         return f"{value / 100:,.0f}"
     if kind == "small":
@@ -77,19 +84,53 @@ def _cards(first: dict[str, Any]) -> str:
     return f'<div class="cards">{cards}</div>'
 
 
-def _segments(rows: Sequence[dict[str, Any]]) -> str:
-    head = ("Segment", "Events", "Frauds", "False positive rate", "Recall")
-    body = [
-        (
+def _segments(models: Sequence[dict[str, Any]]) -> str:
+    """Rates of every model side by side; the segments are the same for all."""
+    head = ["Segment", "Events", "Frauds"]
+    for model in models:
+        head += [f"False positives, {model['name']}", f"Recall, {model['name']}"]
+    body = []
+    for place, row in enumerate(models[0]["segments"]):
+        line = [
             html.escape(f"{row['segment']}: {row['value']}"),
             _shown(row["events"], "count"),
             _shown(row["frauds"], "count"),
-            _shown(row["false_positive_rate"], "share"),
-            _shown(row["recall"], "share"),
-        )
-        for row in rows
-    ]
+        ]
+        for model in models:
+            own = model["segments"][place]
+            line += [_shown(own["false_positive_rate"], "rate"), _shown(own["recall"], "share")]
+        body.append(line)
     return _table(head, body)
+
+
+def _moments(models: Sequence[dict[str, Any]]) -> str:
+    """What was known at the end of each week, beside what is known since."""
+    rows = []
+    for model in models:
+        for each in model["moments"]:
+            then, since = each["then"], each["since"]
+            rows.append(
+                [
+                    _date(each["moment"]),
+                    html.escape(model["name"]),
+                    _shown(each["events"], "count"),
+                    f"{then['frauds']:,} / {since['frauds']:,}",
+                    *(
+                        f"{_shown(then[name], kind)} / {_shown(since[name], kind)}"
+                        for name, kind in (
+                            ("average_precision", "ratio"),
+                            ("precision", "share"),
+                            ("recall", "share"),
+                        )
+                    ),
+                ]
+            )
+    head = ("At the end of", "Model", "Events judged", "Frauds known", "AP", "Precision", "Recall")
+    return _table(head, rows)
+
+
+def _date(moment_ms: int) -> str:
+    return datetime.fromtimestamp(moment_ms / 1_000, UTC).strftime("%d %b %Y")
 
 
 def _differences(models: Sequence[dict[str, Any]]) -> str:
@@ -115,8 +156,9 @@ def _differences(models: Sequence[dict[str, Any]]) -> str:
 def _examples(models: Sequence[dict[str, Any]]) -> str:
     rows = [
         (
-            html.escape(example["who"]),
-            f"{example['partition']}:{example['offset']}",
+            html.escape(example["alerted_by"]),
+            html.escape(example["transaction_id"]),
+            html.escape(amount_text(example["amount"], example["currency"])),
             _shown(example["champion"], "ratio"),
             _shown(example["challenger"], "ratio"),
             html.escape(example["label"]),
@@ -125,7 +167,7 @@ def _examples(models: Sequence[dict[str, Any]]) -> str:
         for model in models[1:]
         for example in model.get("examples", ())
     ]
-    head = ("Alerted only by", "Place", "Champion", "Challenger", "Label", "Why")
+    head = ("Alerted only by", "Transaction", "Amount", "Champion", "Challenger", "Label", "Why")
     return _table(head, rows, "words") if rows else ""
 
 
@@ -133,8 +175,12 @@ def page(summary: dict[str, Any], plots: Sequence[str]) -> str:
     """The report. `summary` is what the JSON beside it holds."""
     models = summary["models"]
     names = [model["name"] for model in models]
+    terms = summary["terms"] | {"review_cost": summary["terms"]["review_cost_minor"] / 100}
     measures = [
-        (html.escape(words), *(_shown(model["overall"].get(key), kind) for model in models))
+        (
+            html.escape(words.format(**terms)),
+            *(_shown(model["overall"].get(key), kind) for model in models),
+        )
         for key, words, kind in ROWS
     ]
     drift = [
@@ -161,16 +207,26 @@ def page(summary: dict[str, Any], plots: Sequence[str]) -> str:
         "</div>",
     ]
     if len(models) > 1:
-        parts += ["<h2>Which alerts differ</h2>", _differences(models), _examples(models)]
+        parts += [
+            "<h2>Which alerts differ</h2>",
+            _differences(models),
+            "<p class=note>The widest gaps of scores follow; all of them are in "
+            f"{differing.FILE}.</p>",
+            _examples(models),
+        ]
     parts += [
         "<h2>Score drift</h2><p class=note>Population stability index; below 0.1 is stable, above "
         "0.25 is a shift.</p>",
         _table(
             ("Model", "Last third of the days against the first", "Against the champion"), drift
         ),
-        f"<h2>Segments ({html.escape(names[0])})</h2><p class=note>False positive rate: predictive "
-        "equality. Recall: equal opportunity.</p>",
-        _segments(models[0]["segments"]),
+        "<h2>Segments</h2><p class=note>False positives: the share of good payments with an alert; "
+        "equal over the segments it is called predictive equality. Recall: the share of frauds "
+        "with an alert; equal, it is called equal opportunity.</p>",
+        _segments(models),
+        "<h2>What was known when</h2><p class=note>The events of the four weeks that could be "
+        "judged at each moment: by the labels known then / by those known since.</p>",
+        _moments(models),
         f"<h2>How this was made</h2><p class=note>{html.escape(summary['method'])}</p></html>",
     ]
     return "\n".join(parts)

@@ -60,9 +60,10 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class RecordingSource:
-    """A recording; shards are its partitions."""
+    """A recording; shards are its partitions. `more`: a file with labels beside its own."""
 
     path: str
+    more: Path | None = None
 
     def _open(self) -> tuple[Recording, Manifest]:
         recording = Recording(self.path)
@@ -86,11 +87,16 @@ class RecordingSource:
         yield from recording.batches(manifest, "transactions", shard, size)
 
     def labels(self) -> Iterator[bytes]:
-        """Every label recorded."""
+        """Every label recorded, then those of the file."""
         recording, manifest = self._open()
         for partition in manifest.partitions("labels"):
             for table in recording.tables(manifest, "labels", partition, []):
                 yield from (value for value in table["value"].to_pylist() if value is not None)
+        if self.more is not None:
+            for chunk in chunks(self.more, None):
+                if chunk.topic != "labels":
+                    raise FormatError(f"{self.more} holds {chunk.topic}, not labels")
+                yield from chunk.values
 
     def tombstones(self) -> Iterator[tuple[bytes, int]]:
         """Keys of the messages without a value, with their offsets."""
@@ -114,6 +120,8 @@ class RecordingSource:
         for file in sorted(self._open()[1].files, key=lambda f: f.path):
             if file.topic in ("transactions", "labels"):
                 whole.update(f"{file.path} {file.groups}".encode())
+        if self.more is not None:
+            whole.update(_file_digest(self.more).encode())
         return whole.hexdigest()
 
 
@@ -191,9 +199,9 @@ def open_source(path: Path | str, labels: Path | None, work: Path) -> Source:
     """
     text = str(path)
     if "://" in text or Path(text).is_dir():
-        if labels is not None:
-            raise ConfigError("a recording holds its own labels", remedy="leave --labels out")
-        return RecordingSource(text)
+        if labels is not None and not labels.exists():
+            raise ConfigError(f"no file {labels}")
+        return RecordingSource(text, labels)
     if not Path(text).exists():
         raise ConfigError(f"nothing at {text}", remedy="name a recording or a transactions file")
     target = work / "input"

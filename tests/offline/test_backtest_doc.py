@@ -32,7 +32,7 @@ def test_the_first_backtest(tmp_path: Path) -> None:
         )
         assert done.returncode == 0, f"{words}: {done.stderr}"
     page = (tmp_path / "report" / "report.html").read_text()
-    assert page.count("<svg") == 4
+    assert page.count("<svg") == 6
     outside = re.findall(r"<(?:script|link|img|iframe)\b|@import|url\(\s*[\"']?http", page)
     assert outside == [], "the page needs nothing from elsewhere"
     summary = json.loads((tmp_path / "report" / "report.json").read_text())

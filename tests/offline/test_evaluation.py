@@ -11,8 +11,9 @@ import pyarrow as pa
 import pytest
 
 from streams.errors import ConfigError
+from streams.labels import LabelBook
 from streams.offline import evaluation, results
-from streams.offline.evaluation import REVIEW_COST_MINOR, Events
+from streams.offline.evaluation import DEFAULT_TERMS, Events
 from streams.schema import DAY_MS
 
 DAY_0 = 20_000
@@ -58,7 +59,7 @@ def write(out: Path, rows: list[dict[str, Any]], models: int = 1, shard: int = 0
 
 def gather(out: Path, labels: list[bytes], models: int = 1, **changes: Any) -> Events:
     given: dict[str, Any] = {"as_of": None, "delay_days": DELAY_DAYS, **changes}
-    return evaluation.gather(out, labels, models, **given)
+    return evaluation.gather(out, LabelBook.of(labels), models, **given)
 
 
 def test_labels_count_from_their_label_time_on(tmp_path: Path) -> None:
@@ -131,6 +132,7 @@ def test_alert_measures(tmp_path: Path) -> None:
     assert found["recall"] == 2 / 3
     assert found["fraud_amount"] == 100 + 400 + 700
     assert found["fraud_amount_detected"] == 100 + 400
+    assert found["value_saved"] == 500 - 4 * DEFAULT_TERMS.review_cost_minor
     assert found["legitimate_amount_blocked"] == 200
     # Frauds rank 1st, 4th and 7th: (1/1 + 2/4 + 3/7) / 3.
     assert found["average_precision"] == pytest.approx((1 + 2 / 4 + 3 / 7) / 3)
@@ -156,6 +158,32 @@ def test_weeks(tmp_path: Path) -> None:
     assert all(week["first_day"] % 7 == 0 for week in weeks)
 
 
+def test_days(tmp_path: Path) -> None:
+    assert evaluation.by_day(counted(tmp_path), 0) == [
+        {"day": DAY_0, "alerts": 4, "caught": 2, "frauds": 2},
+        {"day": DAY_0 + 1, "alerts": 0, "caught": 0, "frauds": 1},
+    ]
+
+
+def test_what_was_known_at_each_moment(tmp_path: Path) -> None:
+    first = 7 - DAY_0 % 7  # the first Monday of the calendar's own, so to say
+    rows = [row(n, first + n, decision_0="review" if n < 2 else "approve") for n in range(4)]
+    labels = [label(0, first + 3), label(1, first + 20), label(3, first + 30)]
+    write(tmp_path, rows)
+    book = LabelBook.of(labels)
+    events = gather(tmp_path, labels)
+    found = evaluation.by_moment(events, book, 0)
+    weeks = [(each["moment"] // DAY_MS - DAY_0 - first) for each in found]
+    assert weeks == [7, 14, 21, 28, 30]
+    # After a week only fraud 0 is known; then all are old enough to count, unlabelled as good.
+    assert [each["events"] for each in found] == [1, 4, 4, 4, 4]
+    assert [each["then"]["frauds"] for each in found] == [1, 1, 2, 2, 3]
+    assert [each["then"]["precision"] for each in found] == [1.0, 0.5, 1.0, 1.0, 1.0]
+    assert [each["since"]["precision"] for each in found] == [1.0] * 5
+    assert [each["then"]["recall"] for each in found] == [1.0, 1.0, 1.0, 1.0, 2 / 3]
+    assert [each["since"]["recall"] for each in found] == [1.0, 2 / 3, 2 / 3, 2 / 3, 2 / 3]
+
+
 def test_rates_of_segments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluation, "MIN_SEGMENT", 5)
     rows = evaluation.by_segment(counted(tmp_path), 0)
@@ -178,9 +206,9 @@ def test_cost_curve(tmp_path: Path) -> None:
     by_count = {point["alerts"]: point for point in curve}
     assert list(by_count) == list(range(1, 11))
     # One alert catches 100 of 1,200; four catch 500; seven all.
-    assert by_count[1]["cost"] == 1_100 + REVIEW_COST_MINOR
-    assert by_count[4]["cost"] == 700 + 4 * REVIEW_COST_MINOR
-    assert by_count[7]["cost"] == 0 + 7 * REVIEW_COST_MINOR
+    assert by_count[1]["cost"] == 1_100 + DEFAULT_TERMS.review_cost_minor
+    assert by_count[4]["cost"] == 700 + 4 * DEFAULT_TERMS.review_cost_minor
+    assert by_count[7]["cost"] == 0 + 7 * DEFAULT_TERMS.review_cost_minor
     assert (by_count[1]["threshold"], by_count[10]["threshold"]) == (0.9, 0.05)
 
 

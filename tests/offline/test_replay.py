@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import orjson
 import pytest
 
+from streams.batch import Batch
 from streams.errors import ConfigError
 from streams.offline import results
+from streams.offline.replay import ARENA_BYTES, Shard
 from streams.offline.run import Job, replay
 from streams.offline.source import RecordingSource, open_source
 from streams.privacy import account_digest
+from streams.schema import MAX_BATCH_EVENTS
+from streams.state import Arena
 from tests.offline import world
 
 
@@ -69,3 +75,44 @@ def test_an_erased_account_does_not_come_back(source: RecordingSource, tmp_path:
     assert after["reason"].to_pylist().count("forgotten") >= gone
     others = [name for name in before["account_id"].to_pylist() if name not in (account, None)]
     assert [name for name in after["account_id"].to_pylist() if name is not None] == others
+
+
+def test_more_accounts_than_a_store_takes_in_one_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All accounts changed and the arena is crowded: the records go out in several steps."""
+    accounts, events = 2 * MAX_BATCH_EVENTS + 100, 3 * MAX_BATCH_EVENTS
+
+    def digests(arena_bytes: int) -> list[int]:
+        shard = Shard(0, [], None, max_future_ms=0, forgotten={}, arena_bytes=arena_bytes)
+        found: list[int] = []
+        for first in range(0, events, 4_096):
+            numbers = range(first, min(first + 4_096, events))
+            values: list[bytes | None] = [
+                orjson.dumps(
+                    {
+                        "schema_version": 1,
+                        "transaction_id": f"t{number}",
+                        "account_id": f"a{number % accounts}",
+                        "event_time": 1_700_000_000_000 + 1_000 * number,
+                        "amount": number,
+                        "currency": "EUR",
+                    }
+                )
+                for number in numbers
+            ]
+            keys: list[bytes | None] = [b"a%d" % (number % accounts) for number in numbers]
+            offsets = np.arange(numbers.start, numbers.stop)
+            times = np.full(len(numbers), 1_800_000_000_000)
+            batch = Batch("transactions", 0, offsets, times, keys, values, None, numbers.stop)
+            found += shard.step(batch).work.digest.tolist()
+        assert shard.record("a5") is not None
+        return found
+
+    steps: list[int] = []
+    pages = Arena.pages
+    monkeypatch.setattr(
+        Arena, "pages", lambda self: [steps.append(len(each)) or each for each in pages(self)]
+    )
+    crowded = digests(ARENA_BYTES // 16)
+    assert max(steps[:-1]) == MAX_BATCH_EVENTS and len(steps) > 2, "the case is what it says"
+    assert len(crowded) == events
+    assert crowded == digests(ARENA_BYTES)
