@@ -73,10 +73,10 @@ def test_a_broker_must_show_a_certificate_of_this_host_and_of_today(
     with tls_relay.tls_in_front(plain, made) as port:
         settings = kafka_at(port, f"kafka.ssl_ca={made.ca}")
         if right:
-            connect.check_kafka(settings)
+            connect.check_kafka(settings, timeout_s=30)
         else:
             with pytest.raises(BrokerError, match="no TLS connection"):
-                connect.check_kafka(settings)
+                connect.check_kafka(settings, timeout_s=30)
         assert as_faust_connects(settings) == right
 
 
@@ -111,7 +111,7 @@ def test_a_broker_that_wants_certificates_of_its_clients(
         flags += ["kafka.ssl_key_password=hunter2"] if client == "right" else []
     settings = kafka_at(mutual_port, *flags)
     if client == "right":
-        connect.check_kafka(settings)
+        connect.check_kafka(settings, timeout_s=30)
     else:
         with pytest.raises(BrokerError):
             connect.check_kafka(settings, timeout_s=3)
