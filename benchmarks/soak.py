@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,16 @@ import redis  # noqa: E402
 from streams.dev import kafka as kafka_server  # noqa: E402
 from streams.dev import process  # noqa: E402
 from streams.dev import redis as redis_server  # noqa: E402
-from tests.faults import broker_faults, deaths, interleave, redis_faults  # noqa: E402
+from tests.faults import (  # noqa: E402
+    broker_faults,
+    bundle_faults,
+    clock_faults,
+    deaths,
+    disk_faults,
+    interleave,
+    line_faults,
+    redis_faults,
+)
 from tests.faults.driver import Place  # noqa: E402
 
 RESULT = Path(__file__).parent / "results" / "soak.json"
@@ -56,10 +65,6 @@ def _interleavings(place: Place, seed: int) -> int:
     return SCHEDULES
 
 
-def _again(place: Place, seed: int) -> int:
-    return deaths.same_log_again(place, seed, 3_000)
-
-
 SCENES: tuple[tuple[str, str, Scene], ...] = (
     ("F1", "kill -9 of one of two workers", lambda p, s: deaths.kill_at_random(p, s, 10)),
     ("F2", "crash after each step of three rounds", deaths.crash_at_every_step),
@@ -72,13 +77,30 @@ SCENES: tuple[tuple[str, str, Scene], ...] = (
     ("F6", "Redis comes back empty: refused", redis_faults.emptied),
     ("F6", "Redis full: waits, goes on", lambda p, s: redis_faults.full(p, s, 3)),
     ("F7", "a replica without the last commits promoted", redis_faults.promoted),
-    ("F8", "connections to Redis harmed", lambda p, s: redis_faults.bad_line(p, s, 60)),
-    ("F9", "kill -9 of the broker", lambda p, s: broker_faults.killed(p, s, 2)),
+    (
+        "F8",
+        "connections to Redis and Kafka harmed",
+        lambda p, s: line_faults.bad_lines(p, s, 10),
+    ),
+    ("F9", "kill -9 of the only broker", lambda p, s: broker_faults.killed(p, s, 2)),
+    (
+        "F9",
+        "kill -9 of one of three brokers",
+        lambda p, s: broker_faults.one_of_three_killed(p, s, 2),
+    ),
+    ("F9", "unclean election: refused, rebuilt", broker_faults.unclean),
+    ("F10", "disk full under Redis", disk_faults.append_only_file),
+    ("F10", "disk full under the broker", disk_faults.broker_log),
+    ("F10", "disk full under a recording", disk_faults.recording),
     (
         "F13",
         "other round sizes; 1, 2 and 4 workers",
         lambda p, s: deaths.same_log_again(p, s, 3_000),
     ),
+    ("F14", "bundle damaged: refused", bundle_faults.refused),
+    ("F14", "bundle exchanged while a worker runs", bundle_faults.swapped),
+    ("F15", "a day ahead, a day behind, frozen", clock_faults.jumps),
+    ("F16", "address space limited (RLIMIT_AS)", deaths.out_of_memory),
 )
 
 
@@ -112,7 +134,17 @@ class Line:
         }
 
 
-def soak(minutes: float, seed: int, only: list[str], out: Path) -> list[Line]:
+@dataclass
+class Leak:
+    """How a busy worker's memory grew."""
+
+    minutes: float = 0.0
+    percent_an_hour: float | None = None
+
+
+def soak(
+    minutes: float, seed: int, only: list[str], out: Path, leak: Leak | None = None
+) -> list[Line]:
     """Round after round of all scenes until the time is over; the first round is done whole."""
     lines = [Line(fault, what) for fault, what, _ in SCENES]
     deadline = time.monotonic() + 60 * minutes
@@ -129,24 +161,29 @@ def soak(minutes: float, seed: int, only: list[str], out: Path) -> list[Line]:
                 place = Place(broker.bootstrap, server.url, root)
                 try:
                     line.made += scene(place, seed)
-                except AssertionError as error:
-                    line.broken.append(f"seed {seed}: {error}"[:2_000])
-                except interleave.Violation as error:
-                    line.broken.append(str(error))
+                except Exception as error:
+                    # Whatever stops one run is told with its seed; the others go on.
+                    line.broken.append(f"seed {seed}: {type(error).__name__}: {error}"[:2_000])
                 line.runs += 1
                 line.seeds.append(seed)
                 line.resumed_s += place.resumed_s
                 print(f"{line.fault:4} {line.what:46} {line.made:>9} {len(line.broken)} broken")
-                report(lines, (time.monotonic() - began) / 60, out)
+                report(lines, (time.monotonic() - began) / 60, out, leak)
                 with redis.Redis.from_url(server.url) as client:
                     client.flushall()
             seed += 1
+        if leak is not None and leak.minutes:
+            place = Place(broker.bootstrap, server.url, root)
+            grown = deaths.leak(place, first, 60 * leak.minutes)
+            leak.percent_an_hour = round(grown, 2)
+            print(f"F16  resident memory over {leak.minutes:g} minutes: {grown:+.2f} % an hour")
+            report(lines, (time.monotonic() - began) / 60, out, leak)
         process.stop(broker.child, 0)
         process.stop(server.child, 0)
     return lines
 
 
-def report(lines: list[Line], minutes: float, out: Path) -> None:
+def report(lines: list[Line], minutes: float, out: Path, leak: Leak | None = None) -> None:
     """Write what was reached so far."""
     out.parent.mkdir(parents=True, exist_ok=True)
     content = {
@@ -154,6 +191,7 @@ def report(lines: list[Line], minutes: float, out: Path) -> None:
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "python": platform.python_version(),
         "faults": [line.as_json() for line in lines if line.runs],
+        "memory": asdict(leak) if leak is not None and leak.percent_an_hour is not None else None,
     }
     out.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
 
@@ -164,13 +202,19 @@ def main() -> int:
     arguments.add_argument("--minutes", type=float, default=0.0, help="0: one round of all scenes")
     arguments.add_argument("--seed", type=int, default=1_000)
     arguments.add_argument("--only", nargs="*", default=[], help="F1 F2 ...")
+    arguments.add_argument(
+        "--leak", type=float, default=0.0, help="minutes to watch a worker's memory at the end"
+    )
     arguments.add_argument("--out", type=Path, default=RESULT)
     arguments.add_argument("--json", action="store_true")
     given = arguments.parse_args()
-    lines = soak(given.minutes, given.seed, given.only, given.out)
+    leak = Leak(given.leak)
+    lines = soak(given.minutes, given.seed, given.only, given.out, leak)
     if given.json:
         print(json.dumps([line.as_json() for line in lines]))
-    return any(line.broken for line in lines)
+    # Less than an hour says little: it is told, and not judged.
+    leaks = given.leak >= 60 and (leak.percent_an_hour or 0.0) >= 1.0
+    return leaks or any(line.broken for line in lines)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import random
 import signal
+import statistics
 import time
 from collections.abc import Sequence
 
@@ -134,15 +135,15 @@ def refused(run: Run, zombies: Sequence[Worker]) -> None:
 
 
 def storm(place: Place, seed: int, seconds: float) -> int:
-    """F5: workers join and leave every second or so; no partition stands still for 30 s."""
+    """F5: workers join and leave every one to five seconds; no partition stands still for 30 s."""
     chance = random.Random(f"storm {seed}")
     changes = 0
     with Run(place, seed, partitions=4) as run:
         present = [run.start().ready()]
         run.feed(200)
-        ends = time.monotonic() + seconds
-        while time.monotonic() < ends:
-            time.sleep(chance.uniform(0.5, 3))
+        began = time.monotonic()
+        while time.monotonic() < began + seconds:
+            time.sleep(chance.uniform(1, 5))
             changes += 1
             if len(present) == 1 or (len(present) < 4 and chance.random() < 0.5):
                 present.append(run.start())
@@ -150,19 +151,21 @@ def storm(place: Place, seed: int, seconds: float) -> int:
                 leaver = present.pop(chance.randrange(len(present))).ready()
                 if leaver.stop():
                     raise run.failure(["a worker did not leave in order", leaver.said()])
+        ended = time.monotonic()
         run.starve()
-        place.resumed_s.append(longest_pause_s(run))
+        place.resumed_s.append(longest_pause_s(run, began, ended))
         if place.resumed_s[-1] > 30:
             raise run.failure([f"a partition stood still for {place.resumed_s[-1]:.0f} s"])
         run.judge()
     return changes
 
 
-def longest_pause_s(run: Run) -> float:
+def longest_pause_s(run: Run, began: float, ended: float) -> float:
     """The longest time that a partition did not move, while messages came in."""
     pauses = [0.0]
     for partition in range(run.partitions):
-        times = [when for when, each, _ in run.watch.moves if each == partition]
+        moves = [when for when, each, _ in run.watch.moves if each == partition]
+        times = [began, *(when for when in moves if began < when < ended), ended]
         pauses += [after - before for before, after in itertools.pairwise(times)]
     return max(pauses)
 
@@ -205,3 +208,23 @@ def out_of_memory(place: Place, seed: int, spares_mb: Sequence[int] = (4, 16, 32
         run.start(run.another_group()).ready()
         run.judge()
     return len(spares_mb)
+
+
+def leak(place: Place, seed: int, seconds: float) -> float:
+    """F16: the growth of a busy worker's resident memory, in percent an hour, by least squares over
+    `seconds` that begin once half as many have gone by. The promises are checked as well."""
+    with Run(place, seed) as run:
+        worker = run.start(f"worker.batch_events={ROUND}").ready()
+        run.feed(200)
+        begun = time.monotonic()
+        times: list[float] = []
+        sizes: list[float] = []
+        while (since := time.monotonic() - begun) < 1.5 * seconds:
+            time.sleep(1)
+            if since > seconds / 2:
+                times.append(since / 3_600)
+                sizes.append(worker.resident_bytes())
+        run.starve()
+        run.judge()
+    slope = statistics.linear_regression(times, sizes).slope
+    return 100 * slope / statistics.fmean(sizes)

@@ -161,10 +161,16 @@ class Run:
             "worker.quarantine_after=100",
         ]
 
-    def start(self, *flags: str, mutant: str | None = None, spare_mb: int | None = None) -> Worker:
+    def start(
+        self,
+        *flags: str,
+        mutant: str | None = None,
+        spare_mb: int | None = None,
+        clock: Path | None = None,
+    ) -> Worker:
         """One more worker."""
         log = self.place.directory / f"{self.namespace}-{len(self.workers)}.log"
-        worker = Worker([*self.flags(), *flags], log, mutant, spare_mb)
+        worker = Worker([*self.flags(), *flags], log, mutant, spare_mb, clock)
         self.workers.append(worker)
         return worker
 
@@ -202,6 +208,8 @@ class Run:
         """Drain, and let every worker go in order: what is left in an outbox is then an error."""
         self.drain()
         for worker in self.workers:
+            # One that is still starting does not yet know how to leave in order.
+            worker.until(lambda: "ready" in worker.said() or not worker.alive)  # noqa: B023
             if worker.alive:
                 code = worker.stop()
                 if code:

@@ -27,7 +27,7 @@ def test_zombies_are_refused(place: Place, seeds: Iterator[int], tally: Tally) -
 
 def test_a_storm_of_rebalances(place: Place, seeds: Iterator[int], tally: Tally) -> None:
     with tally("F5", "workers join and leave") as row:
-        row.count(deaths.storm(place, next(seeds), seconds=30))
+        row.count(deaths.storm(place, next(seeds), seconds=120))
 
 
 def test_the_same_log_again(place: Place, seeds: Iterator[int], tally: Tally) -> None:

@@ -29,7 +29,9 @@ _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["tests.live.preloaded"])
 
 
-def _life(arguments: list[str], log: str, mutant: str | None, spare_mb: int | None) -> None:
+def _life(
+    arguments: list[str], log: str, mutant: str | None, spare_mb: int | None, clock: str | None
+) -> None:
     """The child: what the command line does, with its output in a file."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -39,6 +41,10 @@ def _life(arguments: list[str], log: str, mutant: str | None, spare_mb: int | No
         from tests.faults import mutants
 
         mutants.install(mutant)
+    if clock is not None:
+        from tests.faults import clock_faults
+
+        clock_faults.believe(Path(clock))
     if spare_mb is not None:
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         limit = used + spare_mb * MEBIBYTE
@@ -50,7 +56,8 @@ def _life(arguments: list[str], log: str, mutant: str | None, spare_mb: int | No
 
 
 class Worker:
-    """One `fraudstream worker`. `mutant` breaks it on purpose; `spare_mb` bounds its memory."""
+    """One `fraudstream worker`. `mutant` breaks it on purpose; `spare_mb` bounds its memory; the
+    file `clock` tells it the time of day."""
 
     def __init__(
         self,
@@ -58,11 +65,13 @@ class Worker:
         log: Path,
         mutant: str | None = None,
         spare_mb: int | None = None,
+        clock: Path | None = None,
     ) -> None:
         self.log = log
         arguments = [part for flag in flags for part in ("--set", flag)]
         self._process: ForkServerProcess = _context.Process(
-            target=_life, args=(arguments, str(log), mutant, spare_mb)
+            target=_life,
+            args=(arguments, str(log), mutant, spare_mb, str(clock) if clock else None),
         )
         self._process.start()
         assert self._process.pid is not None
@@ -110,6 +119,11 @@ class Worker:
         """Ask it to leave in order; its exit code."""
         self.signal(signal.SIGTERM)
         return self.ended(30)
+
+    def resident_bytes(self) -> int:
+        """How much memory it has in use."""
+        pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
+        return pages * resource.getpagesize()
 
     def frozen(self) -> bool:
         """Is it stopped by a signal?"""
