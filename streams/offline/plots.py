@@ -115,7 +115,7 @@ def weekly(weeks: Sequence[Sequence[dict[str, Any]]], names: Sequence[str]) -> s
         ]
         values = [week["average_precision"] for week in weeks[k]]
         axes.plot(range(len(days)), values, "o-", color=COLOURS[k % len(COLOURS)], label=name)
-        step = max(1, len(days) // 8)
+        step = -(-len(days) // 6)  # so that dates do not meet
         axes.set_xticks(range(0, len(days), step), days[::step])
     axes.set_ylim(0, 1.02)
     axes.legend(frameon=False)

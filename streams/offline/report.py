@@ -175,7 +175,7 @@ def page(summary: dict[str, Any], plots: Sequence[str]) -> str:
     """The report. `summary` is what the JSON beside it holds."""
     models = summary["models"]
     names = [model["name"] for model in models]
-    terms = summary["terms"] | {"review_cost": summary["terms"]["review_cost_minor"] / 100}
+    terms = summary["terms"] | {"review_cost": f"{summary['terms']['review_cost_minor'] / 100:g}"}
     measures = [
         (
             html.escape(words.format(**terms)),
