@@ -148,8 +148,13 @@ def _policy(base: Policy, rules: Callable[[], RuleSet] | None) -> Callable[[], P
     return policy
 
 
-async def serve(worker: Worker, ready: Callable[[], None] = lambda: None) -> BaseException | None:
-    """Run until a signal or a crash; return what crashed it."""
+async def serve(
+    worker: Worker,
+    ready: Callable[[], None] = lambda: None,
+    stopping_too: Callable[[], None] = lambda: None,
+) -> BaseException | None:
+    """Run until a signal or a crash; return what crashed it. `stopping_too` is called when the
+    stop begins, for what ends beside it."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -179,6 +184,7 @@ async def serve(worker: Worker, ready: Callable[[], None] = lambda: None) -> Bas
                 watchdog.report(_signs(worker))
                 await asyncio.wait({stopping}, timeout=REPORT_EVERY_S if announced else 0.05)
     finally:
+        stopping_too()
         worker.patience.stop()
         if worker.risk is not None:
             worker.risk.stop()
@@ -239,9 +245,10 @@ def run(settings: Settings, ready: Callable[[], None] = lambda: None) -> int:
         )
         store.check()
         risk = None
+        ask_builder: Callable[[], None] = lambda: None  # noqa: E731
         if settings.risk.enabled:
             about = check_topics(settings)
-            kept.enter_context(RiskProcess(settings))
+            ask_builder = kept.enter_context(RiskProcess(settings)).ask
             snapshots = RiskStore(client, settings.redis.namespace)
             risk = RiskSource(snapshots, about, settings.risk.wait_s)
         rules = kept.enter_context(RuleSource(settings, assembly.rule_book(settings)))
@@ -253,7 +260,7 @@ def run(settings: Settings, ready: Callable[[], None] = lambda: None) -> int:
             )
             kept.callback(server.shutdown)
         collect_seldom()
-        reason = asyncio.run(serve(worker, ready))
+        reason = asyncio.run(serve(worker, ready, ask_builder))
         worker.thread.shutdown(wait=False, cancel_futures=True)
         if worker.intake.in_thread:
             # Python would wait for the thread, which waits for a server that does not answer.

@@ -19,7 +19,7 @@ from streams import logs
 from streams.settings import Settings
 
 AGAIN_S: Final = 1.0
-STOP_S: Final = 3.0
+STOP_S: Final = 1.0
 
 _logger = logging.getLogger(__name__)
 
@@ -66,11 +66,15 @@ class RiskProcess:
         self._keeper.start()
         return self
 
-    def __exit__(self, *rest: object) -> None:
+    def ask(self) -> None:
+        """Let the child begin to end, without waiting for it: it may need as long as the worker."""
         self._stopping.set()
         child = self._child
         if child is not None and child.is_alive():
             child.terminate()
+
+    def __exit__(self, *rest: object) -> None:
+        self.ask()
         self._keeper.join(STOP_S)
         child = self._child
         if child is not None and child.is_alive():
