@@ -20,6 +20,8 @@ from streams.settings import Settings
 
 AGAIN_S: Final = 1.0
 STOP_S: Final = 1.0
+"""How long the child may take after the worker is done; what it holds, another one takes over."""
+KILLED_S: Final = 10.0
 
 _logger = logging.getLogger(__name__)
 
@@ -79,7 +81,7 @@ class RiskProcess:
         child = self._child
         if child is not None and child.is_alive():
             child.kill()
-            child.join(STOP_S)
+            child.join(KILLED_S)
 
     @property
     def pid(self) -> int | None:
