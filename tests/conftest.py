@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from tests import certificates, tls_relay
 
@@ -23,6 +24,10 @@ from streams.dev import kafka as kafka_server  # noqa: E402
 from streams.dev import process  # noqa: E402
 from streams.dev import redis as redis_server  # noqa: E402
 from streams.errors import ServiceError  # noqa: E402
+
+# A slow machine is no fault: speed is for the benchmarks.
+settings.register_profile("untimed", settings(), deadline=None)
+settings.load_profile("untimed")
 
 _numbers = itertools.count(1)
 

@@ -123,7 +123,7 @@ def chunks(source: Path | None, form: str | None) -> Iterator[Chunk]:
         if form not in (None, "jsonl"):
             raise ConfigError("standard input is read as JSON lines", remedy="Give a file")
         return _line_chunks(None)
-    if not source.exists():
+    if not source.exists() or source.is_dir():
         raise ConfigError(f"no file {source}")
     found = format_of(source, form)
     return _line_chunks(source) if found == "jsonl" else _column_chunks(source, found)

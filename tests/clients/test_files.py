@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from streams.adapters.canonical import LABEL, TRANSACTION
 from streams.clients.encode import messages
 from streams.clients.files import FileFormat, batches, check_columns, format_of, lines
-from streams.clients.publish import count_rows
+from streams.clients.publish import chunks, count_rows
 from streams.clients.writer import Writer
 from streams.errors import ConfigError, FormatError
 
@@ -199,3 +199,10 @@ def test_format_of() -> None:
     for path, given_format in ((Path("a.xls"), None), (Path("a.csv"), "excel")):
         with pytest.raises(ConfigError):
             format_of(path, given_format)
+
+
+@pytest.mark.parametrize("name", ["missing.jsonl", "directory.jsonl"])
+def test_what_is_no_file_is_named(name: str, tmp_path: Path) -> None:
+    (tmp_path / "directory.jsonl").mkdir()
+    with pytest.raises(ConfigError, match=f"no file .*{name}"):
+        chunks(tmp_path / name, None)
