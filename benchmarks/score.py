@@ -168,7 +168,7 @@ def main() -> None:
         try:
             table["onnxruntime, folded, batch 256"] = onnx_rate(weights, codes, 256)
         except (RuntimeError, ImportError) as error:
-            sys.stderr.write(f"onnxruntime: {error}\n")
+            sys.stderr.write(f"onnxruntime: {str(error).splitlines()[-1]}\n")
         source = Source(dataset, model.knots.numpy())
         rows = np.flatnonzero(source.place >= HISTORY)[:128]
         chunk, _ = source.chunk(rows, 1)

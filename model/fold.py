@@ -157,7 +157,7 @@ def decide(w: Folded, codes: Codes, h: Tensor, both: Tensor) -> Tensor:
     hidden = ~codes.seen[:, None]
     for i in range(w.query.shape[0]):
         q = (_unit(h) @ w.query[i] + w.query_bias[i]).view(n, heads, key)
-        logits = q @ keys.mT + w.recency[i]
+        logits = q @ keys.transpose(1, 2) + w.recency[i]  # not .mT: ONNX has none
         by_row = q @ w.relation_key[i]
         for c in range(len(tokens.RELATIONS)):
             logits = logits + by_row.gather(2, relation[:, :, c])
