@@ -46,7 +46,7 @@ WORDS: Final = {
     "alerts_a_day": "alerts a day",
 }
 WHOLE: Final = ("events", "frauds", "week", "rows")
-SMALL: Final = ("brier", "ece", "log_loss")
+SMALL: Final = ("brier", "ece", "log_loss", "fpr_budget")
 
 
 def _cell(name: str, value: Any) -> str:
@@ -104,12 +104,13 @@ def _plots(found: Mapping[str, Any]) -> str:
     left.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.03))
     left.set_title("Precision and recall (average precision)", loc="left")
     left.legend(fontsize=8, frameon=False)
-    bins = np.maximum(np.array(found["reliability"])[:, :2], 1e-6)
-    low = 10 ** np.floor(np.log10(bins.min()))
+    bins = np.array(found["reliability"])[:, :2]
+    bins = bins[(bins > 0).all(1)]  # a share of nothing has no place on a logarithmic axis
+    low = 10 ** np.floor(np.log10(bins.min())) if len(bins) else 0.01
     middle.plot([low, 1], [low, 1], color="#8a8f98", lw=0.9)
     middle.plot(bins[:, 0], bins[:, 1], "o-", color=COLOURS[0], lw=1.2, ms=4)
     middle.set(xscale="log", yscale="log", xlabel="mean score", ylabel="share of fraud")
-    middle.set_title("Reliability (15 bins of equal count)", loc="left")
+    middle.set_title("Reliability (bins with fraud in them, of 15)", loc="left")
     for colour, key, name in (
         (COLOURS[0], "ap", "this bundle, growing older"),
         (COLOURS[1], "lightgbm_refitted_ap", "LightGBM fitted anew each week"),
@@ -179,6 +180,8 @@ def to_html(found: Mapping[str, Any]) -> str:
         f"{day(tested['to_ms'])}, {ours['frauds']:,.0f} of them fraud. "
         f"Alert budget: {100 * found['budget']:g} % of the events.",
     ]
+    if found.get("known_to_the_fit"):
+        lines.append("The fit knew labels of these days, so the figures flatter the bundle.")
     weeks = {f"week {row['week'] + 1:.0f}": dict(row) for row in found["weeks"]}
     for row in weeks.values():
         row.pop("week")

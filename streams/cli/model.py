@@ -296,18 +296,18 @@ def evaluate(
     split, seen = _test_split(scorer.bundle, dataset, test_from, test_days, wait)
     if bare:
         found = unlabelled.report(scorer.bundle, dataset, split.test)
-        text, html = unlabelled.to_text(found), page.unlabelled_html(found)
+        text, to_html = unlabelled.to_text(found), page.unlabelled_html
     else:
         compare = compare and len(split.fit) > 0
         found = evaluation.report(
             scorer, dataset, split, ceiling=limits, compare=compare, threads=threads, budget=budget
         )
-        text, html = evaluation.to_text(found), page.to_html(found)
+        text, to_html = evaluation.to_text(found), page.to_html
     found["known_to_the_fit"] = seen
     if seen:
         _say("warning: the fit knew labels of these test days, so the figures flatter the bundle")
     if out is not None:
-        out.write_text(html, "utf-8")
+        out.write_text(to_html(found), "utf-8")
         _say(f"wrote {out}")
     options.say({k: v for k, v in found.items() if k != "curves"}, text, as_json)
 
