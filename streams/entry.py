@@ -5,7 +5,7 @@ Out: bytes for the store, and the same columns again from those bytes.
 Does not know what a message looks like on Kafka (`alerts.render` does), nor who keeps the bytes.
 
     magic "fso1"
-    9 sections, each: u32 length, then that many bytes (little endian)
+    7 sections, each: u32 length, then that many bytes (little endian)
       0 head       JSON: topic, partition, mode, versions (a list; a row names one by index)
       1 columns    offset i64, event_time i64, score f64, feature digest u64 [n]; then u8 code [n]
       2 version    u16 [n], or nothing when there is one version

@@ -50,3 +50,11 @@ def test_subscriber(kafka: str, topic_prefix: str) -> None:
         "block a0 0.700 4 payments in 60 s; usual: 1 in 2 days\n",
         "review a4 0.900 4 payments in 60 s; usual: 1 in 2 days\n",
     ]
+
+
+def test_the_walk_in_the_readme_is_what_it_prints() -> None:
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / "walk.py"],
+        capture_output=True, text=True, timeout=300, check=True, cwd=EXAMPLES.parent,
+    )  # fmt: skip
+    assert f"```\n{done.stdout}```" in (EXAMPLES.parent / "streams/README.md").read_text("utf-8")
