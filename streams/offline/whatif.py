@@ -13,11 +13,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from streams.errors import ConfigError
 from streams.labels import FRAUD, LEGITIMATE, LabelBook
 from streams.offline import results
 from streams.offline.engine import Engine
 from streams.offline.run import Job, Progress, replay
+from streams.settings import Settings
 
+DECIDING = {"decide", "model"}
+"""Sections that may differ: both sides share one pass of the features."""
 SHOWN = 20
 """Alerts listed on each side."""
 
@@ -29,8 +33,12 @@ def whatif(
     engine: Engine = "processes",
     progress: Progress = lambda done, total: None,
 ) -> dict[str, Any]:
-    """Replay under both settings and compare their alerts."""
-    assert len(job.settings) == 2
+    """Replay under both settings and compare their alerts.
+
+    Raises ConfigError when more than the decisions would differ.
+    """
+    now, then = job.settings
+    _check(now, then)
     replay(job, jobs=jobs, engine=engine, progress=progress)
     book = LabelBook.of(job.source.labels())
     columns = ["outcome", "transaction_id", "account_id", "amount", "currency"]
@@ -54,6 +62,15 @@ def whatif(
         "become_block": _side(table, blocked[1] & flagged[0] & ~blocked[0], label),
         "no_longer_block": _side(table, blocked[0] & flagged[1] & ~blocked[1], label),
     }
+
+
+def _check(now: Settings, then: Settings) -> None:
+    changed = {name for name, section in now if section != getattr(then, name)} - DECIDING
+    if changed:
+        raise ConfigError(
+            f"whatif cannot change {', '.join(sorted(changed))}.*: both sides share one pass",
+            remedy="Set decide.* or model.*; for the rest run `fraudstream replay` with each",
+        )
 
 
 def _side(table: pa.Table, chosen: NDArray[np.bool_], label: NDArray[np.int8]) -> dict[str, Any]:

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import pytest
 
+from streams.errors import ConfigError
 from streams.offline import results
 from streams.offline.run import Job, replay
 from streams.offline.source import RecordingSource, open_source
@@ -58,3 +60,11 @@ def test_the_alerts_that_appear_and_vanish(tmp_path: Path) -> None:
     more = flags(then, "block") - flags(now, "block")
     assert found["become_block"]["alerts"] == len(more & flags(now, "alert")) > 0
     assert f"vanish: {len(vanished):,} alerts" in text(found)
+
+
+def test_what_is_not_a_decision_is_refused(tmp_path: Path) -> None:
+    files = world.stream(tmp_path / "stream", events=100)
+    source = RecordingSource(open_source(*files, tmp_path / "spool").location())
+    both = (world.settings(), world.settings("risk.delay_days=3", "decide.block=0.3"))
+    with pytest.raises(ConfigError, match=r"cannot change risk\.\*"):
+        whatif(Job(source, both, tmp_path / "w"))
