@@ -229,7 +229,7 @@ def scorecard(
     A part's points are what the score loses when the part becomes usual; what parts do together
     stands under `together`, so a line adds up.
     """
-    order = test[np.argsort(logit[test], kind="stable")]
+    order = test[np.argsort(logit, kind="stable")]  # `logit` is of the test clients only
     some = {"safest": order[0], "middle": order[len(order) // 2], "riskiest": order[-1]}
     rows = c.last[np.array(list(some.values()))]
     usual = np.median(np.asarray(c.dataset.features)[c.last], axis=0)
