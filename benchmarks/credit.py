@@ -109,7 +109,8 @@ def _octaves(amount: NDArray[Any]) -> NDArray[np.uint64]:
 def clients(path: Path, protected: bool) -> Clients:
     """Six monthly events of every client, oldest first."""
     raw = pq.read_table(path)
-    table = {n: raw[n].to_numpy() for n in raw.column_names}
+    # Two clients have no age: unknown, as everywhere.
+    table = {n: raw[n].fill_null(-1).to_numpy() for n in raw.column_names}
     n = raw.num_rows
     words = np.zeros((n, MONTHS, 4), np.uint64)
     for step in range(MONTHS):

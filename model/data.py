@@ -154,7 +154,14 @@ def build(
     kind: NDArray[np.int8] | None = None,
     kinds: Sequence[str] = (),
 ) -> Dataset:
-    """Sort rows given in arrival order. Account names become numbers and are not kept."""
+    """Sort rows given in arrival order. Account names become numbers and are not kept.
+
+    Raises DatasetError for a feature that is no finite number: one would spoil every weight.
+    """
+    finite = np.isfinite(features).all(0)
+    if not finite.all():
+        spoilt = ", ".join(names[f] for f in np.flatnonzero(~finite).tolist())
+        raise DatasetError(f"not all values are finite numbers in: {spoilt}")
     number = np.unique(np.asarray(accounts), return_inverse=True)[1].astype(np.int32)
     time = (words[:, 0] >> np.uint64(TIME_SHIFT)).astype(np.int64)
     order = np.lexsort((np.arange(len(words)), time, number))

@@ -241,6 +241,11 @@ def train(
             group["lr"] = rate * scale
         mine = next(starts)[processes.number() :: processes.count()]
         value = _step(model, whole, source.chunk(mine, recipe.chunk), loss, optimiser, recipe.clip)
+        if not math.isfinite(value):
+            raise DatasetError(
+                f"the loss is no finite number at step {progress.step + 1}",
+                remedy="lower the rate; weights before it are in the checkpoint, if there is one",
+            )
         average.update(whole)
         total += value
         progress.step += 1

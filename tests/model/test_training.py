@@ -205,6 +205,19 @@ def test_a_broken_run_ends_as_an_unbroken_one(tmp_path: Path) -> None:
         assert torch.equal(a, b)
 
 
+def test_what_is_no_number_spoils_no_weights() -> None:
+    whole = made.dataset(4, 60)
+    wild = Recipe(steps=20, chunk=16, batch=4, rate=1e30)
+    with pytest.raises(DatasetError, match="no finite number at step"):
+        pretrain.pretrain(whole, np.ones(len(whole), bool), SMALL, wild)
+    whole.features[7] = np.nan
+    with pytest.raises(DatasetError, match=f"in: {whole.names[0]}"):
+        data.build(
+            whole.words, whole.features, whole.account, whole.label, whole.label_time,
+            names=whole.names, feature_digest="x",
+        )  # fmt: skip
+
+
 def test_a_foreign_or_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
     whole = made.dataset(4, 60)
     chosen = np.ones(len(whole), bool)
