@@ -12,7 +12,6 @@ cross accounts and nothing is padded.
 from __future__ import annotations
 
 import math
-import pickle
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -128,6 +127,8 @@ class Recipe:
     """Steps between evaluations; 0 means a tenth of all."""
 
 
+ANOTHER = "delete it, or name another file"
+
 Loss = Callable[[Transformer, Chunk, Rows], Tensor]
 Judge = Callable[[Transformer, int], float]
 Tell = Callable[[str], None]
@@ -241,14 +242,9 @@ def train(
             group["lr"] = rate * scale
         mine = next(starts)[processes.number() :: processes.count()]
         value = _step(model, whole, source.chunk(mine, recipe.chunk), loss, optimiser, recipe.clip)
-        if not math.isfinite(value):
-            raise DatasetError(
-                f"the loss is no finite number at step {progress.step + 1}",
-                remedy="lower the rate; weights before it are in the checkpoint, if there is one",
-            )
         average.update(whole)
-        total += value
         progress.step += 1
+        total += _finite(value, progress.step)
         told = {"loss": value}
         if progress.step % every and progress.step < recipe.steps:
             watch(progress.step, told)
@@ -275,6 +271,15 @@ def train(
     whole.load_state_dict(best)
     whole.eval()
     return progress
+
+
+def _finite(loss: float, step: int) -> float:
+    if not math.isfinite(loss):
+        raise DatasetError(
+            f"the loss is no finite number at step {step}",
+            remedy="lower the rate; weights before it are in the checkpoint, if there is one",
+        )
+    return loss
 
 
 def _step(
@@ -339,6 +344,11 @@ def _save(
     made.replace(path)
 
 
+def _unfit(path: Path, error: Exception) -> DatasetError:
+    said = str(error).splitlines()[0] if str(error) else repr(error)
+    return DatasetError(f"checkpoint {path} does not fit: {said}", remedy=ANOTHER)
+
+
 def _resume(
     path: Path,
     model: torch.nn.Module,
@@ -346,18 +356,19 @@ def _resume(
     average: Average,
     run: dict[str, Any],
 ) -> tuple[Progress, dict[str, Tensor]]:
-    remedy = "delete it, or name another file"
     try:
         saved = torch.load(path, weights_only=True, map_location=average.device())
+    except Exception as error:  # what torch's reader raises depends on where a file is damaged
+        raise _unfit(path, error) from None
+    try:
         other = {k: v for k, v in saved["run"].items() if run.get(k) != v}
         if other:
-            raise DatasetError(f"checkpoint {path} is of a run with {other}", remedy=remedy)
+            raise DatasetError(f"checkpoint {path} is of a run with {other}", remedy=ANOTHER)
         model.load_state_dict(saved["model"])
         optimiser.load_state_dict(saved["optimiser"])
         random = saved["random"][processes.number()].cpu()
-    except (RuntimeError, KeyError, IndexError, EOFError, pickle.UnpicklingError) as error:
-        said = str(error).splitlines()[0] if str(error) else repr(error)
-        raise DatasetError(f"checkpoint {path} does not fit: {said}", remedy=remedy) from None
+    except (RuntimeError, KeyError, IndexError) as error:
+        raise _unfit(path, error) from None
     average.values, average.count = saved["average"], saved["count"]
     torch.set_rng_state(random)
     return Progress(**saved["progress"]), saved["best"]

@@ -48,6 +48,7 @@ SPINE: Final = (
     "settle",
     "state",
     "validate",
+    "weighed",
     "windows",
     "words",
     "writes",

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Producer, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from streams.offline.recording import Recording
@@ -26,6 +26,19 @@ def make_topics(bootstrap: str, partitions: Mapping[str, int], **config: str) ->
     client = AdminClient({"bootstrap.servers": bootstrap})
     for made in client.create_topics(new).values():
         made.result(PATIENCE_S)
+    deadline = time.monotonic() + PATIENCE_S
+    while not all(_described(client, name) for name in partitions):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def _described(client: AdminClient, name: str) -> bool:
+    """Whether the broker knows a topic that it was just told to make."""
+    try:
+        found = client.describe_topics(TopicCollection([name]))[name].result(PATIENCE_S)
+    except KafkaException:
+        return False
+    return all(partition.leader is not None for partition in found.partitions)
 
 
 def drop_topics(bootstrap: str, names: list[str]) -> None:
