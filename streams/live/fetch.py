@@ -52,8 +52,6 @@ class FetchThread(driver.AIOKafkaConsumerThread):
         This is aiokafka's `fetched_records` with a step put in: whatever arrived is turned to yield
         chunks before it is drained. It is drained with a timeout of 0, which awaits nothing.
         """
-        if not self.consumer.flow_active:
-            return {}
         fetcher = consumer._fetcher
         if consumer._closed or fetcher._closed:
             raise ConsumerStoppedError()
@@ -62,6 +60,9 @@ class FetchThread(driver.AIOKafkaConsumerThread):
             while True:
                 if fetcher._subscriptions.reassignment_in_progress:
                     await fetcher._subscriptions.wait_for_assignment()
+                if not self.consumer.flow_active:
+                    # Faust drops what it is given now, and a range that is taken counts as read.
+                    return {}
                 for result in fetcher._records.values():
                     if type(result) is FetchResult:
                         by_chunks(result._partition_records)
