@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -20,6 +20,7 @@ from streams.settings import KafkaSettings, Settings
 if TYPE_CHECKING:
     import faust
     import redis
+    from confluent_kafka import KafkaError
 
 CHECK_TIMEOUT_S = 5.0
 LOCAL_REMEDY = "Is it running? `fraudstream services up` starts one on this machine"
@@ -124,7 +125,7 @@ def check_kafka(settings: Settings, timeout_s: float = CHECK_TIMEOUT_S) -> None:
 
     librdkafka itself retries for ever, and says a wrong password only in its log.
     """
-    from confluent_kafka import KafkaError, KafkaException
+    from confluent_kafka import KafkaException
     from confluent_kafka.admin import AdminClient
 
     seen: list[KafkaError] = []
@@ -133,30 +134,42 @@ def check_kafka(settings: Settings, timeout_s: float = CHECK_TIMEOUT_S) -> None:
         client = AdminClient(confluent_config(settings, extra))
     except KafkaException as error:
         raise ConfigError(f"the [kafka] settings cannot be used: {_said(error)}") from None
-    address = settings.kafka.bootstrap
     deadline = time.monotonic() + timeout_s
+    # Short at first, to tell a wrong password at once; longer each time, for an answer that comes
+    # after its question was given up counts for nothing.
+    patience_s = 0.5
     while True:
         try:
-            client.list_topics(timeout=0.5)
+            client.list_topics(timeout=min(patience_s, max(deadline - time.monotonic(), 0.1)))
         except KafkaException as failure:
             seen.append(failure.args[0])
         else:
             return
+        patience_s *= 2
         client.poll(0)
-        for fault in seen:
-            if fault.code() == KafkaError._AUTHENTICATION:
-                raise BrokerError(
-                    f"Kafka at {address} refuses user {settings.kafka.sasl_username!r}",
-                    remedy="Check kafka.sasl_username, sasl_password and sasl_mechanism",
-                )
-            if fault.code() == KafkaError._SSL:
-                raise BrokerError(
-                    f"no TLS connection to Kafka at {address}: {fault.str()}",
-                    remedy="Check kafka.ssl_ca, and that the listener speaks TLS",
-                )
+        _raise_what_waiting_cannot_mend(settings, seen)
         if time.monotonic() > deadline:
             raise BrokerError(
-                f"Kafka at {address} does not answer in {timeout_s:.0f} s", remedy=LOCAL_REMEDY
+                f"Kafka at {settings.kafka.bootstrap} does not answer in {timeout_s:.0f} s",
+                remedy=LOCAL_REMEDY,
+            )
+
+
+def _raise_what_waiting_cannot_mend(settings: Settings, seen: Iterable[KafkaError]) -> None:
+    """BrokerError for a wrong password and for a TLS handshake that failed."""
+    from confluent_kafka import KafkaError
+
+    address = settings.kafka.bootstrap
+    for fault in seen:
+        if fault.code() == KafkaError._AUTHENTICATION:
+            raise BrokerError(
+                f"Kafka at {address} refuses user {settings.kafka.sasl_username!r}",
+                remedy="Check kafka.sasl_username, sasl_password and sasl_mechanism",
+            )
+        if fault.code() == KafkaError._SSL:
+            raise BrokerError(
+                f"no TLS connection to Kafka at {address}: {fault.str()}",
+                remedy="Check kafka.ssl_ca, and that the listener speaks TLS",
             )
 
 

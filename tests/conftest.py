@@ -6,9 +6,11 @@ The servers die with the test process, however it ends.
 
 from __future__ import annotations
 
+import faulthandler
 import hashlib
 import itertools
 import os
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -30,6 +32,12 @@ settings.register_profile("untimed", settings(), deadline=None)
 settings.load_profile("untimed")
 
 _numbers = itertools.count(1)
+
+
+def pytest_unconfigure() -> None:
+    """A thread that a failed test left behind must not keep the process for ever."""
+    faulthandler.dump_traceback_later(120, exit=True, file=sys.__stderr__)
+
 
 USER, PASSWORD = "payments", "right-Pa55word"
 """Who may enter the TLS listeners of the session's Kafka and Redis, and do all there."""

@@ -49,10 +49,12 @@ def tls_in_front(port: int, files: Certificates, *, mutual: bool = False) -> Ite
         # Closed transports let go of their sockets in the next turn.
         await asyncio.sleep(0.05)
 
-    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),), daemon=True)
     thread.start()
     ready.wait()
-    yield ports[0]
-    loop.call_soon_threadsafe(lambda: [task.cancel() for task in asyncio.all_tasks(loop)])
-    thread.join()
-    loop.close()
+    try:
+        yield ports[0]
+    finally:
+        loop.call_soon_threadsafe(lambda: [task.cancel() for task in asyncio.all_tasks(loop)])
+        thread.join()
+        loop.close()

@@ -74,7 +74,7 @@ def test_stopping_ends_a_wait_and_says_so() -> None:
         seen.append(patience.waiting)
         patience.stop()
 
-    thread = threading.Thread(target=stop)
+    thread = threading.Thread(target=stop, daemon=True)
     thread.start()
     with pytest.raises(Stopped):
         patience(store.commit, 1, name="x")

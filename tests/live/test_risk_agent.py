@@ -143,7 +143,7 @@ def store(settings: Settings) -> Iterator[RiskStore]:
 def building(settings: Settings, store: RiskStore) -> Iterator[None]:
     """An agent in a thread of this process."""
     stop = threading.Event()
-    thread = threading.Thread(target=serve, args=(settings, store, stop.wait))
+    thread = threading.Thread(target=serve, args=(settings, store, stop.wait), daemon=True)
     thread.start()
     try:
         yield
@@ -323,7 +323,7 @@ def test_waiting_ends(
     monkeypatch.setattr("streams.live.risk_source.LONGEST_WAITS", 4)
     patient = RiskSource(store, about, wait_s=0.5)
     with Leadership(store, token) as lead:
-        beats = threading.Thread(target=lambda: [_beat(lead) for _ in range(60)])
+        beats = threading.Thread(target=lambda: [_beat(lead) for _ in range(60)], daemon=True)
         beats.start()
         waited, stale = took(patient, ahead)
         beats.join()
