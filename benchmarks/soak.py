@@ -1,220 +1,347 @@
-"""The fault tests for as long as you like: the same runs with other seeds, round after round.
+"""The fault tests for as long as you like, with seeds that nobody ran before.
 
-In: minutes, a first seed. Out: a table and `benchmarks/results/soak.json` (or `--out`): how often
-each fault was made, how long until the offsets moved again, and every seed that broke a promise.
-Does not know the promises; tests/faults/promises.py does.
+In: minutes. Out: `benchmarks/results/soak.json`, which adds up over runs, and a table of what is
+reached of what is asked, per fault; every seed that broke a promise, and how to run it again.
+Does not know the faults (`tests/faults/scenes.py`) nor the promises (`tests/faults/promises.py`).
 
-    make soak MINUTES=60        or: python benchmarks/soak.py --minutes 60 --seed 1000
+    make soak MINUTES=60                     or: python benchmarks/soak.py --minutes 60
+    python benchmarks/soak.py --only F4 F6-killed --minutes 10
+    python benchmarks/soak.py --again F6-killed:1003
+    python benchmarks/soak.py --table
+
+Time is shared out among the faults: the next piece is one of the fault that had least time in this
+run, so that every fault has its turn first. MINUTES bounds the begin of the last piece, and the
+first turn of each fault is taken in any case (some ten minutes). Several runs may go on at once:
+a seed is taken out of the file under a lock. The memory of a worker that is busy all the while is
+watched beside it, by a process of its own.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import fcntl
 import json
 import os
 import platform
-import statistics
+import shutil
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+import traceback
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 for _name in ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-import redis  # noqa: E402
+ROOT: Final = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
 
 from streams.dev import kafka as kafka_server  # noqa: E402
 from streams.dev import process  # noqa: E402
 from streams.dev import redis as redis_server  # noqa: E402
-from tests.faults import (  # noqa: E402
-    broker_faults,
-    bundle_faults,
-    clock_faults,
-    deaths,
-    disk_faults,
-    interleave,
-    line_faults,
-    redis_faults,
-)
+from streams.versions import code_version  # noqa: E402
+from tests.faults import deaths  # noqa: E402
 from tests.faults.driver import Place  # noqa: E402
+from tests.faults.scenes import SCENES, Scene  # noqa: E402
 
-RESULT = Path(__file__).parent / "results" / "soak.json"
-SCHEDULES = 2_000
+RESULT: Final = Path(__file__).parent / "results" / "soak.json"
+FAILURES: Final = ROOT / "build" / "soak"
+FIRST_SEED: Final = 1_000
+PIECES: Final = 25
+"""Pieces on one broker: each leaves topics behind."""
+MEMORY: Final = "F16-leak"
+MEMORY_MINUTES: Final = 60.0
+MEMORY_PERCENT: Final = 1.0
+"""What an hour may add to a worker's memory."""
 
-Scene = Callable[[Place, int], int]
+Entry = dict[str, Any]
 
 
-def _interleavings(place: Place, seed: int) -> int:
-    # A server without a file: crashes here are the workers', and disk syncs cost.
-    extra = {"appendonly": "no"}
-    directory = place.directory / "interleavings"
-    server = redis_server.start(directory, extra=extra, die_with_parent=True)
+class Book:
+    """The file with what was reached. Every change is read, made and written under a lock."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+    def read(self) -> dict[str, Any]:
+        """All of it."""
+        if not self._path.exists():
+            return {"runs": [], "faults": {}, "memory": []}
+        found: dict[str, Any] = json.loads(self._path.read_text("utf-8"))
+        return found
+
+    @contextlib.contextmanager
+    def changed(self) -> Iterator[dict[str, Any]]:
+        """The content, to be changed."""
+        directory = os.open(self._path.parent, os.O_RDONLY)
+        try:
+            fcntl.flock(directory, fcntl.LOCK_EX)
+            content = self.read()
+            yield content
+            fresh = self._path.with_suffix(f".{os.getpid()}")
+            fresh.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", "utf-8")
+            fresh.rename(self._path)
+        finally:
+            os.close(directory)
+
+    def seed_for(self, scene: Scene) -> int:
+        """A seed that no run has had."""
+        with self.changed() as content:
+            entry = content["faults"].setdefault(scene.name, new_entry())
+            seed: int = entry["next_seed"]
+            entry["next_seed"] += 1
+        return seed
+
+    def note(self, scene: Scene, made: int, seconds: float, place: Place, error: str) -> None:
+        """What a piece came to."""
+        with self.changed() as content:
+            entry = content["faults"][scene.name]
+            entry["made"] += made
+            entry["pieces"] += 1
+            entry["seconds"] = round(entry["seconds"] + seconds, 1)
+            entry["counts"] = dict(Counter(entry["counts"]) + place.counts)
+            for each in place.resumed_s:
+                tenths = f"{each:.1f}"
+                entry["resumed_s"][tenths] = entry["resumed_s"].get(tenths, 0) + 1
+            if error:
+                entry["broken"].append(error)
+
+    def begin(self, what: str) -> int:
+        """A run begins; its number."""
+        with self.changed() as content:
+            content["runs"].append(
+                {
+                    "began": datetime.now(UTC).isoformat(timespec="seconds"),
+                    "what": what,
+                    "minutes": 0.0,
+                    "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+                    "python": platform.python_version(),
+                    "code": code_version(),
+                }
+            )
+            return len(content["runs"]) - 1
+
+    def went_on(self, run: int, minutes: float) -> None:
+        """A run has lasted so long."""
+        with self.changed() as content:
+            content["runs"][run]["minutes"] = round(minutes, 1)
+
+    def remember(self, memory: Entry) -> None:
+        """A worker's memory was watched."""
+        with self.changed() as content:
+            content["memory"].append(memory)
+
+
+def new_entry() -> Entry:
+    """Nothing reached yet. `resumed_s`: how often each time to resume was seen, in 0.1 s."""
+    zero: Entry = {"made": 0, "pieces": 0, "seconds": 0.0, "next_seed": FIRST_SEED}
+    return zero | {"counts": {}, "resumed_s": {}, "broken": []}
+
+
+def chosen(only: Sequence[str]) -> list[Scene]:
+    """The scenes of these names or faults; all when none is named."""
+    if unknown := {*only} - {each for scene in SCENES for each in (scene.fault, scene.name)}:
+        raise SystemExit(f"unknown: {', '.join(sorted(unknown))}; see --table for the names")
+    return [s for s in SCENES if not only or s.fault in only or s.name in only]
+
+
+def next_scene(
+    scenes: Sequence[Scene], faults: dict[str, Entry], spent: Counter[str], left_s: float
+) -> Scene | None:
+    """One of the fault that had least time in this run, and there the scene that lacks most. Each
+    fault has one turn, then only what is not reached yet and fits into the time; None: stop."""
+    entries = {scene.name: faults.get(scene.name, new_entry()) for scene in scenes}
+
+    def share(scene: Scene) -> float:
+        return float(entries[scene.name]["made"] / scene.asked)
+
+    def lasts(scene: Scene) -> float:
+        entry = entries[scene.name]
+        return float(entry["seconds"] / max(1, entry["pieces"]))
+
+    untouched = [scene for scene in scenes if scene.fault not in spent]
+    some = [scene for scene in scenes if share(scene) < 1] or list(scenes)
+    some = untouched or [scene for scene in some if lasts(scene) < left_s]
+    return min(some, key=lambda scene: (spent[scene.fault], share(scene)), default=None)
+
+
+def piece(scene: Scene, seed: int, place: Place, place_of_failures: Path) -> tuple[int, str]:
+    """Make one piece; how much it made, and what was broken ("" for nothing)."""
+    place.directory.mkdir(parents=True)
     try:
-        with redis.Redis.from_url(server.url) as client:
-            for schedule in range(seed * SCHEDULES, (seed + 1) * SCHEDULES):
-                interleave.run(schedule, client)
-                if schedule % 200 == 199:
-                    client.flushall()
-    finally:
-        process.stop(server.child, 0)
-    return SCHEDULES
+        return scene.make(place, seed), ""
+    except Exception as error:
+        # Whatever stops one piece is told with its seed; the others go on.
+        kept = place_of_failures / f"{scene.name}-{seed}"
+        kept.mkdir(parents=True, exist_ok=True)
+        for log in place.directory.rglob("*.log"):
+            with contextlib.suppress(OSError):
+                shutil.copy(
+                    log, kept / log.relative_to(place.directory).as_posix().replace("/", "-")
+                )
+        (kept / "error.txt").write_text(traceback.format_exc(), "utf-8")
+        said = f"{type(error).__name__}: {error}"[:2_000]
+        print(f"BROKEN {scene.name} seed {seed}: {said}\nlogs: {kept}\n{again(scene, seed)}")
+        return 0, f"seed {seed}: {said}"
 
 
-SCENES: tuple[tuple[str, str, Scene], ...] = (
-    ("F1", "kill -9 of one of two workers", lambda p, s: deaths.kill_at_random(p, s, 10)),
-    ("F2", "crash after each step of three rounds", deaths.crash_at_every_step),
-    ("F3", "frozen before the commit, overtaken, thawed", deaths.frozen_between_compute_and_commit),
-    ("F4", "interleavings of workers on one partition", _interleavings),
-    ("F5", "workers join and leave", lambda p, s: deaths.storm(p, s, 60)),
-    ("F6", "kill -9 of Redis", lambda p, s: redis_faults.killed(p, s, 5)),
-    ("F6", "Redis frozen for 10 s", lambda p, s: redis_faults.frozen(p, s, 2, 10)),
-    ("F6", "Redis restored to an older file", lambda p, s: redis_faults.put_back(p, s, 3)),
-    ("F6", "Redis comes back empty: refused", redis_faults.emptied),
-    ("F6", "Redis full: waits, goes on", lambda p, s: redis_faults.full(p, s, 3)),
-    ("F7", "a replica without the last commits promoted", redis_faults.promoted),
-    (
-        "F8",
-        "connections to Redis and Kafka harmed",
-        lambda p, s: line_faults.bad_lines(p, s, 10),
-    ),
-    ("F9", "kill -9 of the only broker", lambda p, s: broker_faults.killed(p, s, 2)),
-    (
-        "F9",
-        "kill -9 of one of three brokers",
-        lambda p, s: broker_faults.one_of_three_killed(p, s, 2),
-    ),
-    ("F9", "unclean election: refused, rebuilt", broker_faults.unclean),
-    ("F10", "disk full under Redis", disk_faults.append_only_file),
-    ("F10", "disk full under the broker", disk_faults.broker_log),
-    ("F10", "disk full under a recording", disk_faults.recording),
-    (
-        "F13",
-        "other round sizes; 1, 2 and 4 workers",
-        lambda p, s: deaths.same_log_again(p, s, 3_000),
-    ),
-    ("F14", "bundle damaged: refused", bundle_faults.refused),
-    ("F14", "bundle exchanged while a worker runs", bundle_faults.swapped),
-    ("F15", "a day ahead, a day behind, frozen", clock_faults.jumps),
-    ("F16", "address space limited (RLIMIT_AS)", deaths.out_of_memory),
-)
+def again(scene: Scene, seed: int) -> str:
+    """How to make a piece again."""
+    return f"again: python benchmarks/soak.py --again {scene.name}:{seed}"
 
 
-@dataclass
-class Line:
-    """What one kind of fault came to."""
-
-    fault: str
-    what: str
-    made: int = 0
-    runs: int = 0
-    seeds: list[int] = field(default_factory=list)
-    resumed_s: list[float] = field(default_factory=list)
-    broken: list[str] = field(default_factory=list)
-
-    def as_json(self) -> dict[str, Any]:
-        resumed = sorted(self.resumed_s)
-        return {
-            "fault": self.fault,
-            "what": self.what,
-            "made": self.made,
-            "runs": self.runs,
-            "seeds": [min(self.seeds), max(self.seeds)] if self.seeds else [],
-            "resumed_s": {
-                "median": round(statistics.median(resumed), 2),
-                "max": round(resumed[-1], 2),
-            }
-            if resumed
-            else None,
-            "broken": self.broken,
-        }
-
-
-@dataclass
-class Leak:
-    """How a busy worker's memory grew."""
-
-    minutes: float = 0.0
-    percent_an_hour: float | None = None
-
-
-def soak(
-    minutes: float, seed: int, only: list[str], out: Path, leak: Leak | None = None
-) -> list[Line]:
-    """Round after round of all scenes until the time is over; the first round is done whole."""
-    lines = [Line(fault, what) for fault, what, _ in SCENES]
-    deadline = time.monotonic() + 60 * minutes
-    began, first = time.monotonic(), seed
-    with tempfile.TemporaryDirectory(prefix="soak-") as name:
+@contextlib.contextmanager
+def servers() -> Iterator[Place]:
+    """A broker and a Redis with nothing in them."""
+    with tempfile.TemporaryDirectory(prefix="soak-", ignore_cleanup_errors=True) as name:
         root = Path(name)
         broker = kafka_server.start(root / "kafka", die_with_parent=True)
-        server = redis_server.start(root / "redis", die_with_parent=True)
-        while seed == first or time.monotonic() < deadline:
-            for line, (fault, _, scene) in zip(lines, SCENES, strict=True):
-                late = seed > first and time.monotonic() > deadline
-                if late or (only and fault not in only):
-                    continue
-                place = Place(broker.bootstrap, server.url, root)
-                try:
-                    line.made += scene(place, seed)
-                except Exception as error:
-                    # Whatever stops one run is told with its seed; the others go on.
-                    line.broken.append(f"seed {seed}: {type(error).__name__}: {error}"[:2_000])
-                line.runs += 1
-                line.seeds.append(seed)
-                line.resumed_s += place.resumed_s
-                print(f"{line.fault:4} {line.what:46} {line.made:>9} {len(line.broken)} broken")
-                report(lines, (time.monotonic() - began) / 60, out, leak)
-                with redis.Redis.from_url(server.url) as client:
-                    client.flushall()
-            seed += 1
-        if leak is not None and leak.minutes:
-            place = Place(broker.bootstrap, server.url, root)
-            grown = deaths.leak(place, first, 60 * leak.minutes)
-            leak.percent_an_hour = round(grown, 2)
-            print(f"F16  resident memory over {leak.minutes:g} minutes: {grown:+.2f} % an hour")
-            report(lines, (time.monotonic() - began) / 60, out, leak)
-        process.stop(broker.child, 0)
-        process.stop(server.child, 0)
-    return lines
+        store = redis_server.start(root / "redis", die_with_parent=True)
+        try:
+            yield Place(broker.bootstrap, store.url, root)
+        finally:
+            process.stop(broker.child, 0)
+            process.stop(store.child, 0)
 
 
-def report(lines: list[Line], minutes: float, out: Path, leak: Leak | None = None) -> None:
-    """Write what was reached so far."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    content = {
-        "minutes": round(minutes, 1),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "python": platform.python_version(),
-        "faults": [line.as_json() for line in lines if line.runs],
-        "memory": asdict(leak) if leak is not None and leak.percent_an_hour is not None else None,
-    }
-    out.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
+def soak(minutes: float, scenes: Sequence[Scene], book: Book) -> bool:
+    """Piece after piece until the time is over. Did every promise hold?"""
+    run = book.begin(" ".join(sorted({scene.fault for scene in scenes}, key=lambda f: int(f[1:]))))
+    began = time.monotonic()
+    spent: Counter[str] = Counter()
+    good = True
+    while True:
+        with servers() as place:
+            for number in range(PIECES):
+                left = 60 * minutes - (time.monotonic() - began)
+                scene = next_scene(scenes, book.read()["faults"], spent, left)
+                if scene is None:
+                    return good
+                seed = book.seed_for(scene)
+                here = replace(
+                    place,
+                    directory=place.directory / f"piece{number}",
+                    seeds=[],
+                    resumed_s=[],
+                    counts=Counter(),
+                )
+                started = time.monotonic()
+                made, error = piece(scene, seed, here, FAILURES)
+                seconds = time.monotonic() - started
+                spent[scene.fault] += round(seconds * 1_000) + 1
+                good = good and not error
+                book.note(scene, made, seconds, here, error)
+                book.went_on(run, (time.monotonic() - began) / 60)
+                print(
+                    f"{scene.name:16} seed {seed} {made:>6} {scene.unit:9} {seconds:6.1f} s"
+                    f" {'BROKEN' if error else ''}",
+                    flush=True,
+                )
+
+
+def watch_memory(minutes: float, book: Book) -> bool:
+    """F16: does a busy worker's memory grow? Told whatever the time, judged from an hour on."""
+    with servers() as place:
+        seen = deaths.leak(place, FIRST_SEED, 60 * minutes)
+    percent = round(seen.percent_an_hour, 2)
+    print(f"{MEMORY}  {minutes:g} minutes: {percent:+.2f} % an hour, {seen.messages} messages")
+    book.remember(
+        {
+            "minutes": round(minutes, 1),
+            "percent_an_hour": percent,
+            "from_mib": round(seen.first / 2**20, 1),
+            "to_mib": round(seen.last / 2**20, 1),
+            "messages": seen.messages,
+            "code": code_version(),
+        }
+    )
+    return minutes < MEMORY_MINUTES or percent < MEMORY_PERCENT
+
+
+def table(content: dict[str, Any]) -> str:
+    """What is reached of what is asked, per scene."""
+    head = f"{'':16} {'fault':36} {'reached':>9} / {'asked':<19} {'seeds':>11}"
+    lines = [f"{head} {'resumed s':>12} broken"]
+    for scene in SCENES:
+        entry = content["faults"].get(scene.name, new_entry())
+        span, said = "-", "-"
+        if entry["pieces"]:
+            span = f"{FIRST_SEED}..{entry['next_seed'] - 1}"
+        times = [float(t) for t, n in entry["resumed_s"].items() for _ in range(n)]
+        if times:
+            said = f"{sorted(times)[len(times) // 2]:.1f} / {max(times):.1f}"
+        asked = f"{scene.asked:,} {scene.unit}"
+        lines.append(
+            f"{scene.name:16} {scene.what:36} {entry['made']:>9,} / {asked:<19} {span:>11}"
+            f" {said:>12} {len(entry['broken'])}"
+        )
+        more = ", ".join(f"{count:,} {what}" for what, count in sorted(entry["counts"].items()))
+        if more:
+            lines.append(f"{'':16} {more}")
+    longest = max(content["memory"], key=lambda each: float(each["minutes"]), default=None)
+    if longest is None:
+        lines.append(f"{MEMORY:16} {'memory of a busy worker':36} {'not watched':>9}")
+    else:
+        reached = f"{longest['minutes']:g}"
+        lines.append(
+            f"{MEMORY:16} {'memory of a busy worker':36} {reached:>9} / {'60 minutes':<19}"
+            f" {longest['percent_an_hour']:+.2f} % an hour, {longest['messages']:,} messages"
+        )
+    total = sum(float(run["minutes"]) for run in content["runs"])
+    lines.append(f"{len(content['runs'])} runs, {total:.0f} minutes in all")
+    return "\n".join(lines)
 
 
 def main() -> int:
     """The command line; 1 when a promise was broken."""
-    arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--minutes", type=float, default=0.0, help="0: one round of all scenes")
-    arguments.add_argument("--seed", type=int, default=1_000)
-    arguments.add_argument("--only", nargs="*", default=[], help="F1 F2 ...")
-    arguments.add_argument(
-        "--leak", type=float, default=0.0, help="minutes to watch a worker's memory at the end"
+    arguments = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    arguments.add_argument("--minutes", type=float, default=0.0, help="0: one turn of each fault")
+    arguments.add_argument("--only", nargs="*", default=[], help="faults or names: F1 F6-killed")
+    arguments.add_argument("--again", metavar="NAME:SEED", help="one piece once more; not counted")
+    arguments.add_argument("--memory", type=float, help="watch a worker's memory for MINUTES only")
+    arguments.add_argument("--table", action="store_true", help="what is reached so far")
     arguments.add_argument("--out", type=Path, default=RESULT)
-    arguments.add_argument("--json", action="store_true")
+    arguments.add_argument("--json", action="store_true", help="the file's content at the end")
     given = arguments.parse_args()
-    leak = Leak(given.leak)
-    lines = soak(given.minutes, given.seed, given.only, given.out, leak)
-    if given.json:
-        print(json.dumps([line.as_json() for line in lines]))
-    # Less than an hour says little: it is told, and not judged.
-    leaks = given.leak >= 60 and (leak.percent_an_hour or 0.0) >= 1.0
-    return leaks or any(line.broken for line in lines)
+    book = Book(given.out)
+    good = True
+    if given.again:
+        name, _, seed = given.again.partition(":")
+        (scene,) = chosen([name])
+        with servers() as place:
+            made, error = piece(
+                scene, int(seed), replace(place, directory=place.directory / "p"), FAILURES
+            )
+        print(f"{scene.name} seed {seed}: {error or f'{made} {scene.unit}, nothing broken'}")
+        return bool(error)
+    if given.memory:
+        return not watch_memory(given.memory, book)
+    if not given.table:
+        beside = None
+        if given.minutes and not given.only:
+            command = [
+                sys.executable,
+                __file__,
+                "--memory",
+                str(given.minutes),
+                "--out",
+                str(given.out),
+            ]
+            beside = subprocess.Popen(command)
+        good = soak(given.minutes, chosen(given.only), book)
+        good = (beside is None or beside.wait() == 0) and good
+    content = book.read()
+    print(json.dumps(content) if given.json else table(content))
+    return not good
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ import redis
 
 from streams.dev import kafka as kafka_server
 from streams.dev import process
-from streams.offline.rebuild import rebuild
 from streams.privacy import account_digest
 from tests.faults.cluster import NODES, three_nodes
 from tests.faults.driver import Place, Run
@@ -145,13 +144,12 @@ def _rebuilt(run: Run, lost: set[str]) -> None:
     The scores of the lost messages stay on their topic, so I1 and I2 cannot be asked for. `lost`:
     accounts whose tombstone may be gone with the log's end; they stay erased, the log does not say.
     """
-    generation = rebuild(run.settings).generation
-    run.watch.rebuilt(generation)
+    run.rebuild()
     run.publish(WAVE)
     run.start(run.another_group()).ready()
     run.finish()
     with redis.Redis.from_url(run.place.redis_url) as client:
-        seen = look(run.settings, client, generation)
+        seen = look(run.settings, client, run.generation)
     expected = run.expected()
     digests = {account_digest(name) for name in lost}
     assert any(set(records) - lost for records in expected.records.values())

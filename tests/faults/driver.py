@@ -15,6 +15,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -25,8 +26,11 @@ import redis
 from confluent_kafka import KafkaException, Producer
 
 from streams.connect import confluent_config
+from streams.offline.rebuild import rebuild
 from streams.settings import Settings
+from streams.store import keys
 from tests.faults.expected import Expected, expect
+from tests.faults.expected import Place as Offset
 from tests.faults.promises import Broken, broken, look
 from tests.faults.source import Source
 from tests.faults.watch import Watch
@@ -54,13 +58,15 @@ def ends(settings: Settings, name: str) -> dict[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where runs happen: servers, and a directory for logs. `seeds` notes what was run."""
+    """Where runs happen: servers, and a directory for logs. `seeds` notes what was run; `counts`
+    what else a run did, for whoever wants to tell it."""
 
     kafka: str
     redis_url: str
     directory: Path
     seeds: list[int] = field(default_factory=list)
     resumed_s: list[float] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
 
 
 class Run:
@@ -97,6 +103,10 @@ class Run:
         self._redis_url = watched or place.redis_url
         self.watch = Watch(self._redis_url, self.namespace, partitions)
         self.workers: list[Worker] = []
+        self.aside: set[Offset] = set()
+        """Messages that no worker is to read."""
+        self.generation = 0
+        """Of the keys that hold the state now; `rebuild` makes the next."""
         self._producer: Producer | None = None
         self._feeding = threading.Event()
         self._feeder: threading.Thread | None = None
@@ -202,6 +212,11 @@ class Run:
     def _tails(self) -> Iterable[str]:
         return (f"{worker.log.name}: ...{worker.said()[-1500:]}" for worker in self.workers[-3:])
 
+    def rebuild(self) -> None:
+        """Make the state again from the log, as `fraudstream rebuild` does."""
+        self.generation = rebuild(self.settings).generation
+        self.watch.rebuilt(self.generation)
+
     # The verdict.
 
     def finish(self) -> None:
@@ -221,13 +236,14 @@ class Run:
             self.settings,
             contents(self.settings, "transactions"),
             ends(self.settings, "transactions"),
+            self.aside,
         )
 
     def faults(self, expected: Expected | None = None) -> list[str]:
         """The promises that do not hold now."""
         with redis.Redis.from_url(self._redis_url) as client:
-            seen = look(self.settings, client)
-            waiting = client.keys(f"{self.namespace}:*:out")
+            seen = look(self.settings, client, self.generation)
+            waiting = client.keys(f"{keys.prefix(self.namespace, self.generation)}:*:out")
         seen.went_back = list(self.watch.went_back)
         seen.said = [line for worker in self.workers for line in worker.said().splitlines()]
         found = list(

@@ -9,19 +9,21 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
 from confluent_kafka import Message
 
-from streams import assembly
+from streams import assembly, deadletter
 from streams.alerts import render
 from streams.batch import Batch
+from streams.columns import Rejected
 from streams.entry import pack
 from streams.offline.replay import Shard
 from streams.privacy import account_digest
+from streams.schema import Reject
 from streams.settings import Settings
 
 BATCH: Final = 37
@@ -96,9 +98,12 @@ def _bytes(found: str | bytes | None) -> bytes | None:
 
 
 def expect(
-    settings: Settings, log: Sequence[Message], ends: Mapping[int, int], size: int = BATCH
+    settings: Settings,
+    log: Sequence[Message],
+    ends: Mapping[int, int],
+    aside: Collection[Place] = (),
 ) -> Expected:
-    """The outcome of a log that is read to its end."""
+    """The outcome of a log that is read to its end; the messages `aside` are read by nobody."""
     judge = assembly.judge(settings)
     found = Expected(dict(ends))
     by_partition: dict[int, list[Message]] = defaultdict(list)
@@ -108,6 +113,10 @@ def expect(
         by_partition[partition].append(message)
     for partition, messages in by_partition.items():
         messages.sort(key=lambda m: m.offset() or 0)
+        topic = settings.topic("transactions")
+        for poison in [m for m in messages if (partition, m.offset()) in aside]:
+            messages.remove(poison)
+            _put_aside(found, batches([poison], topic, partition, 1)[0])
         shard = Shard(
             partition,
             [judge],
@@ -117,7 +126,7 @@ def expect(
         )
         rows: list[tuple[int, str]] = []
         erased: dict[str, int] = {}
-        for batch in batches(messages, settings.topic("transactions"), partition, size):
+        for batch in batches(messages, topic, partition, BATCH):
             step = shard.step(batch)
             columns = step.work.columns
             rows += zip(batch.offsets[columns.row].tolist(), columns.account_id, strict=True)
@@ -136,6 +145,14 @@ def expect(
         found.records[partition] = {name: each for name, each in records.items() if each}
     found.repeats = found.offsets - found.scores.keys() - found.dead.keys() - found.erasures
     return found
+
+
+def _put_aside(found: Expected, batch: Batch) -> None:
+    rejected = Rejected(0, Reject.QUARANTINED, "every worker that handled it died")
+    letter = deadletter.dead_letter(batch, rejected)
+    place = batch.partition, int(batch.offsets[0])
+    found.offsets.add(place)
+    found.dead[place] = (letter.key, letter.value, tuple(letter.headers))
 
 
 def _enter(found: Expected, partition: int, packed: bytes) -> None:

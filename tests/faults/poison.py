@@ -1,0 +1,36 @@
+"""F17: a message that kills every worker that reads it, until it is put aside.
+
+In: a place and a seed. Out: how many messages were put aside, or `Broken`.
+"""
+
+from __future__ import annotations
+
+import random
+
+from streams.live.failpoint import KILLED
+from tests.faults.driver import Place, Run
+
+DEATHS = 3
+MESSAGES = 300
+ALARM = "quarantined: every worker that handled this message died"
+
+
+def put_aside(place: Place, seed: int) -> int:
+    """Three workers die of one message, wherever it stands; the fourth puts it aside unread, says
+    so, and goes on. Every other message has its outcome as if that one were not there."""
+    offset = random.Random(f"poison {seed}").randrange(MESSAGES)
+    with Run(place, seed, partitions=1) as run:
+        run.aside.add((0, offset))
+        run.publish(MESSAGES)
+        poisoned = f"worker.failpoint=offset:{offset}", f"worker.quarantine_after={DEATHS}"
+        for number in range(DEATHS):
+            worker = run.start(*poisoned, run.another_group())
+            if worker.ended() != KILLED or ALARM in worker.said():
+                raise run.failure([f"death {number + 1} at offset {offset}", worker.said()])
+        survivor = run.start(*poisoned, run.another_group()).ready()
+        run.publish(MESSAGES)
+        run.drain()
+        if not survivor.alive or survivor.said().count(ALARM) != 1:
+            raise run.failure([f"offset {offset} was not put aside", survivor.said()])
+        run.judge()
+    return 1
