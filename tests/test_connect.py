@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import redis
 from aiokafka.admin import AIOKafkaAdminClient
+from confluent_kafka import KafkaError
 
 from streams import connect
 from streams.dev import kafka as kafka_server
@@ -73,6 +74,15 @@ def test_no_kafka_at_the_address() -> None:
     settings = load(flags=[f"kafka.bootstrap=127.0.0.1:{process.free_port()}"])
     with pytest.raises(BrokerError, match=r"does not answer.*fraudstream services up"):
         connect.check_kafka(settings, timeout_s=1)
+
+
+def test_errors_that_pass_are_told_by_their_code() -> None:
+    """The library's own answer is False for all of them."""
+    passing = (KafkaError._TRANSPORT, KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError._TIMED_OUT)
+    lasting = (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.UNKNOWN_TOPIC_OR_PART)
+    assert all(connect.passes(KafkaError(code)) for code in passing)
+    assert not any(connect.passes(KafkaError(code)) for code in lasting)
+    assert not connect.passes(KafkaError(KafkaError._TRANSPORT, "x", True)), "a fatal one"
 
 
 def test_faust_gets_the_same_credentials(

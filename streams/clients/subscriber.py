@@ -33,7 +33,7 @@ from confluent_kafka import (
 )
 
 from streams.clients.publisher import settings_for
-from streams.connect import check_kafka, confluent_config
+from streams.connect import check_kafka, confluent_config, passes
 from streams.errors import BrokerError, ConfigError
 from streams.settings import Settings
 
@@ -214,7 +214,7 @@ class Subscriber:
                         self._open.discard(partition)
                 elif error.code() == KafkaError._PARTITION_EOF:
                     self._open.discard(message.partition())
-                elif not error.retriable():
+                elif not passes(error):
                     raise BrokerError(error.str(), topic=self._topic)
         self._settle()
 

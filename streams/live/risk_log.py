@@ -28,7 +28,7 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from streams.batch import Batch
-from streams.connect import confluent_config
+from streams.connect import confluent_config, passes
 from streams.errors import BrokerError
 from streams.schema import MAX_BATCH_EVENTS
 from streams.settings import Settings
@@ -171,7 +171,7 @@ class RiskLog:
             elif error.code() == KafkaError._PARTITION_EOF:
                 assert full is not None and partition is not None
                 ends[full, partition] = message.offset() or 0
-            elif error.fatal() or not error.retriable():
+            elif not passes(error):
                 raise KafkaException(error)
         chunks = [self._chunk(*where, messages) for where, messages in grouped.items()]
         for (full, partition), offset in ends.items():

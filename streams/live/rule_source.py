@@ -15,7 +15,7 @@ from typing import Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from streams.connect import confluent_config
+from streams.connect import confluent_config, passes
 from streams.errors import BrokerError, ConfigError
 from streams.rulebook import RuleBook
 from streams.rules import RuleSet
@@ -114,7 +114,7 @@ class RuleSource:
                 book = self._after(book, message.key(), message.value())
             elif error.code() == KafkaError._PARTITION_EOF:
                 ended.add(partition)
-            elif error.fatal() or not error.retriable():
+            elif not passes(error):
                 fault = error
         # What came before a fault is read, and would not come again.
         if book is not self._book:
