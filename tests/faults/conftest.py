@@ -39,6 +39,7 @@ class Row:
 _rows: list[Row] = []
 
 Tally = Callable[..., "Booking"]
+Booked = Callable[..., None]
 
 
 class Booking:
@@ -86,6 +87,18 @@ def tally(place: Place) -> Tally:
 def seeds() -> Iterator[int]:
     """FAULT_SEED, and those after it."""
     return itertools.count(FIRST_SEED)
+
+
+@pytest.fixture
+def booked(place: Place, seeds: Iterator[int], tally: Tally) -> Booked:
+    """Makes a fault with the next seeds and books it: `booked("F1", "kill -9", kills, times=5)`."""
+
+    def make(fault: str, what: str, scene: Callable[..., int], runs: int = 1, **given: Any) -> None:
+        with tally(fault, what) as row:
+            for seed in itertools.islice(seeds, runs):
+                row.count(scene(place, seed, **given))
+
+    return make
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

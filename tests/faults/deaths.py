@@ -193,7 +193,8 @@ def same_log_again(place: Place, seed: int, events: int) -> int:
         finally:
             for run in runs[1:]:
                 run.__exit__(None, None, None)
-    return len(shapes)
+        place.counts["readings"] += len(shapes)
+    return 1
 
 
 def out_of_memory(place: Place, seed: int, spares_mb: Sequence[int] = (4, 16, 32, 64)) -> int:

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from tests.faults import bundle_faults
-from tests.faults.conftest import Tally
-from tests.faults.driver import Place
+from tests.faults.conftest import Booked
 
 
-def test_damaged_bundles_are_refused(place: Place, seeds: Iterator[int], tally: Tally) -> None:
-    with tally("F14", "bundle damaged: refused") as row:
-        row.count(bundle_faults.refused(place, next(seeds)))
+def test_damaged_bundles_are_refused(booked: Booked) -> None:
+    booked("F14", "bundle damaged: refused", bundle_faults.refused)
 
 
-def test_a_bundle_exchanged_under_a_worker(
-    place: Place, seeds: Iterator[int], tally: Tally
-) -> None:
-    with tally("F14", "bundle exchanged while a worker runs") as row:
-        row.count(bundle_faults.swapped(place, next(seeds)))
+def test_a_bundle_exchanged_under_a_worker(booked: Booked) -> None:
+    booked("F14", "bundle exchanged while a worker runs", bundle_faults.swapped)

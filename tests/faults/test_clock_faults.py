@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from tests.faults import clock_faults
-from tests.faults.conftest import Tally
-from tests.faults.driver import Place
+from tests.faults.conftest import Booked
 
 
-def test_a_clock_that_lies(place: Place, seeds: Iterator[int], tally: Tally) -> None:
-    with tally("F15", "a day ahead, a day behind, frozen") as row:
-        for seed in (next(seeds), next(seeds)):
-            row.count(clock_faults.jumps(place, seed))
+def test_a_clock_that_lies(booked: Booked) -> None:
+    booked("F15", "a day ahead, a day behind, frozen", clock_faults.jumps, runs=2)

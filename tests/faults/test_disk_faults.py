@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from tests.faults import disk_faults
-from tests.faults.conftest import Tally
-from tests.faults.driver import Place
+from tests.faults.conftest import Booked
 
 
-def test_no_room_for_the_append_only_file(place: Place, seeds: Iterator[int], tally: Tally) -> None:
-    with tally("F10", "disk full under Redis") as row:
-        row.count(disk_faults.append_only_file(place, next(seeds)))
+def test_no_room_for_the_append_only_file(booked: Booked) -> None:
+    booked("F10", "disk full under Redis", disk_faults.append_only_file)
 
 
-def test_no_room_for_the_broker(place: Place, seeds: Iterator[int], tally: Tally) -> None:
-    with tally("F10", "disk full under the broker") as row:
-        row.count(disk_faults.broker_log(place, next(seeds)))
+def test_no_room_for_the_broker(booked: Booked) -> None:
+    booked("F10", "disk full under the broker", disk_faults.broker_log)
 
 
-def test_no_room_for_a_recording(place: Place, seeds: Iterator[int], tally: Tally) -> None:
-    with tally("F10", "disk full under a recording") as row:
-        row.count(disk_faults.recording(place, next(seeds)))
+def test_no_room_for_a_recording(booked: Booked) -> None:
+    booked("F10", "disk full under a recording", disk_faults.recording)

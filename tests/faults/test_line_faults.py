@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from tests.faults import line_faults
-from tests.faults.conftest import Tally
-from tests.faults.driver import Place
+from tests.faults.conftest import Booked
 
 
-def test_bad_lines_to_redis_and_kafka(place: Place, seeds: Iterator[int], tally: Tally) -> None:
-    with tally("F8", "connections to Redis and Kafka harmed") as row:
-        row.count(line_faults.bad_lines(place, next(seeds), seconds=20))
+def test_bad_lines_to_redis_and_kafka(booked: Booked) -> None:
+    booked("F8", "connections to Redis and Kafka harmed", line_faults.bad_lines, seconds=20)

@@ -14,7 +14,7 @@ from streams.dev import process
 from streams.live.failpoint import KILLED, STEPS
 from tests.certificates import Certificates
 from tests.conftest import PASSWORD, USER
-from tests.live.reading import contents, publish, settings_for
+from tests.live.reading import publish, settings_for
 from tests.live.workers import check_scores, names_scored, payments, scored, team
 
 
@@ -115,27 +115,6 @@ def test_a_crash_at_every_step_loses_nothing(
         assert last.stop()[0] == 0
     copies = check_scores(settings, 10 * len(STEPS))
     assert set(copies.values()) <= {1, 2}
-
-
-def test_a_message_that_kills_every_worker_is_put_aside(
-    kafka: str, redis_url: str, topic_prefix: str, tmp_path: Path
-) -> None:
-    settings = settings_for(kafka, topic_prefix, partitions=1)
-    publish(settings, payments(100, 1))
-    with team(settings, redis_url, tmp_path) as workers:
-        for _ in range(3):
-            assert workers.start("worker.failpoint=offset:57").ended() == KILLED
-        worker = workers.start("worker.failpoint=offset:57").ready()
-        worker.until(lambda: scored(settings) >= 99, 60)
-        assert "quarantined" in worker.said()
-        publish(settings, payments(20, 1, begin=100))
-        worker.until(lambda: scored(settings) >= 119, 60)
-        assert worker.stop()[0] == 0
-    (dead,) = contents(settings, "transactions.dlq")
-    headers = dict(dead.headers() or ())
-    assert headers["reason"] == b"quarantined" and headers["offset"] == b"57"
-    assert dead.value() == payments(100, 1)[57][2], "as it came, to be looked at"
-    assert names_scored(settings) == {f"t{number}" for number in range(120)} - {"t57"}
 
 
 def test_an_empty_redis_is_refused_when_the_group_has_worked(
