@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, cast
+from typing import Final, Protocol, cast
 
 import redis
 
@@ -86,6 +86,8 @@ class Suspects:
 class RedisNotes:
     """Notes beside the partition's other keys."""
 
+    note_script = scripts.Script.named("note")
+
     def __init__(self, client: redis.Redis, namespace: str) -> None:
         self._client = client
         self._namespace = namespace
@@ -101,9 +103,11 @@ class RedisNotes:
         return {name.decode(): int(value) for name, value in found.items()}
 
     def write(self, partition: int, note: Mapping[str, int]) -> None:
-        """Put these numbers into the note. Raises StoreLost, StoreFull."""
-        with scripts.named_failures(partition):
-            self._client.hset(self._name(partition), mapping=cast(Any, dict(note)))
+        """Put these numbers into the note, also where memory is full. Raises StoreLost."""
+        pairs = [part for pair in note.items() for part in pair]
+        scripts.run(
+            self._client, self.note_script, [self._name(partition)], pairs, partition=partition
+        )
 
     def erase(self, partition: int) -> None:
         """Take the note away. Raises StoreLost."""

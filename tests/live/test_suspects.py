@@ -90,6 +90,20 @@ def test_notes_in_redis_are_notes(redis_url: str) -> None:
         assert notes.read(3) == {} and client.keys("*") == []
 
 
+def test_a_full_redis_takes_notes(redis_url: str) -> None:
+    """Else a claim would wait there, and outboxes that could be emptied would not be."""
+    with redis.Redis.from_url(redis_url) as client:
+        notes = RedisNotes(client, "fs")
+        client.config_set("maxmemory", "1mb")
+        try:
+            with pytest.raises(redis.exceptions.OutOfMemoryError):
+                client.set("other", "x")
+            notes.write(0, {"level": 1, "until": 90})
+            assert notes.read(0) == {"level": 1, "until": 90}
+        finally:
+            client.config_set("maxmemory", "0")
+
+
 def test_a_redis_that_is_away_is_a_lost_store() -> None:
     from redis.backoff import NoBackoff
     from redis.retry import Retry
