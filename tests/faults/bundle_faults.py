@@ -9,7 +9,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -89,22 +89,25 @@ DAMAGES: Final[dict[str, Damage]] = {
 }
 
 
-def refused(place: Place, seed: int) -> int:
+def refused(
+    place: Place, seed: int, damages: Sequence[str] = tuple(DAMAGES), mutant: str | None = None
+) -> int:
     """F14: no worker starts with a damaged bundle; each says in one line why, and claims nothing.
     The undamaged bundle then works."""
     with Run(place, seed, f"model.bundle={bundles.shipped()}") as run:
         run.publish(2 * ROUND)
-        for name, damage in DAMAGES.items():
+        for name in damages:
             folder = place.directory / f"bundle-{seed}-{name.replace(' ', '-')}"
             shutil.copytree(bundles.shipped(), folder)
-            damage(folder)
-            worker = run.start(f"model.bundle={folder}")
-            code, said = worker.ended(), worker.said()
+            DAMAGES[name](folder)
+            worker = run.start(f"model.bundle={folder}", mutant=mutant)
+            run.until(lambda: not worker.alive or "ready" in worker.said())  # noqa: B023
+            code, said = None if worker.alive else worker.ended(), worker.said()
             if code != 1 or "error: " not in said or TRACE in said or run.watch.moves:
                 raise run.failure([f"a bundle ({name}) was not refused: exit {code}", said])
         run.start(f"model.bundle={bundles.shipped()}").ready()
         run.judge()
-    return len(DAMAGES)
+    return len(damages)
 
 
 def swapped(place: Place, seed: int) -> int:

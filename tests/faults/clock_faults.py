@@ -53,12 +53,13 @@ def produced_ms(run: Run) -> list[int]:
     return [int(orjson.loads(value)["produced_time"]) for value in values if value]
 
 
-def jumps(place: Place, seed: int, lies: Sequence[str] = LIES) -> int:
+def jumps(place: Place, seed: int, lies: Sequence[str] = LIES, mutant: str | None = None) -> int:
     """F15: one worker through all of these times; records, ids and messages are the oracle's."""
     clock = place.directory / f"clock-{seed}.json"
     tell(clock, "true")
     with Run(place, seed) as run:
-        worker = run.start(f"worker.batch_events={ROUND}", clock=clock).ready()
+        flag = f"worker.batch_events={ROUND}"
+        worker = run.start(flag, mutant=mutant, clock=clock).ready()
         run.feed(200)
         for lie in lies:
             until_moving(run)

@@ -171,7 +171,7 @@ def longest_pause_s(run: Run, began: float, ended: float) -> float:
     return max(pauses)
 
 
-def same_log_again(place: Place, seed: int, events: int) -> int:
+def same_log_again(place: Place, seed: int, events: int, mutant: str | None = None) -> int:
     """F13: one log, read with other round sizes by 1, 2 and 4 workers; the copies of a score that
     the three leave in the same topic must be equal, and so must their records."""
     shapes = ((1, 4_096), (2, 64), (4, 7))
@@ -180,7 +180,8 @@ def same_log_again(place: Place, seed: int, events: int) -> int:
         runs = [first, *(Run(place, seed, partitions=4, like=first) for _ in shapes[1:])]
         try:
             for run, (number, size) in zip(runs, shapes, strict=True):
-                team = [run.start(f"worker.batch_events={size}") for _ in range(number)]
+                flag = f"worker.batch_events={size}"
+                team = [run.start(flag, mutant=mutant) for _ in range(number)]
                 run.drain()
                 for worker in team:
                     worker.ready()
@@ -239,6 +240,11 @@ def leak(place: Place, seed: int, seconds: float) -> Growth:
         run.starve()
         run.judge()
         messages = sum(run.watch.offsets().values())
+    return grown(times, sizes, messages)
+
+
+def grown(times: Sequence[float], sizes: Sequence[float], messages: int) -> Growth:
+    """The line through sizes (bytes) over times (hours)."""
     slope, at_zero = statistics.linear_regression(times, sizes)
     percent = 100 * slope / statistics.fmean(sizes)
     return Growth(percent, at_zero + slope * times[0], at_zero + slope * times[-1], messages)

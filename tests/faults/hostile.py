@@ -122,7 +122,8 @@ def of_key(value: bytes | None, draw: int) -> bytes | None:
     return (right, right, right, right, None, b"", b"\xff", b"x" * 70_000)[draw]
 
 
-def _send(valid: dict[str, Any], seed: int) -> None:
+def send(valid: dict[str, Any], seed: int) -> None:
+    """One batch of messages made of a valid one."""
     chance = random.Random(seed)
     values = [hostile(valid, chance) for _ in range(BATCH)]
     keys = [of_key(value, chance.randrange(8)) for value in values]
@@ -138,7 +139,7 @@ def attack(messages: int, seed: int | None = None) -> int:
         suppress_health_check=list(HealthCheck),
         derandomize=seed is None,
         database=None,
-    )(given(valid_documents(), st.integers(0, 2**64))(_send))
+    )(given(valid_documents(), st.integers(0, 2**64))(send))
     if seed is not None:
         attacking = seeded(seed)(attacking)
     attacking()

@@ -7,15 +7,21 @@ of the scripts alone; these are of whole workers, under the faults of `deaths.py
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Final
 
+import numpy as np
+
 import streams.live.agents as agents
 import streams.live.app as app
 import streams.live.outbox as outbox
+from model.score import Scorer
+from streams import features
 from streams.columns import select
 from streams.errors import PartitionError
+from streams.live.suspects import Suspects
 from streams.schema import Reject
 from streams.store import Claim, Commit, Writes
 from streams.store.redis import RedisStore
@@ -111,11 +117,9 @@ def _late_dropped(read: Callable[..., Any]) -> Callable[..., Any]:
         columns = read(*args)
         newest: dict[str, int] = {}
         keep = []
-        for account, time in zip(columns.account_id, columns.event_time.tolist(), strict=True):
-            keep.append(time >= newest.get(account, 0))
-            newest[account] = max(time, newest.get(account, 0))
-        import numpy as np
-
+        for account, when in zip(columns.account_id, columns.event_time.tolist(), strict=True):
+            keep.append(when >= newest.get(account, 0))
+            newest[account] = max(when, newest.get(account, 0))
         return select(columns, np.array(keep, np.bool_), Reject.OUT_OF_RANGE, "late")
 
     return reading
@@ -131,6 +135,41 @@ def _talkative(read: Callable[..., Any]) -> Callable[..., Any]:
         return columns
 
     return reading
+
+
+def _by_round_size(read: Callable[..., Any]) -> Callable[..., Any]:
+    """Refuses the last message of every round that has as many as the round may hold."""
+
+    def reading(batch: Any, *args: Any) -> Any:
+        columns = read(batch, *args)
+        keep = np.ones(len(columns), np.bool_)
+        if len(batch) == 7 and len(columns):
+            keep[-1] = False
+        return select(columns, keep, Reject.OUT_OF_RANGE, "the last")
+
+    return reading
+
+
+def _by_the_clock(read: Callable[..., Any]) -> Callable[..., Any]:
+    """Refuses all when the time of day is far from what it was at the start."""
+    started = time.time()
+
+    def reading(*args: Any) -> Any:
+        columns = read(*args)
+        keep = np.full(len(columns), abs(time.time() - started) < 3_600)
+        return select(columns, keep, Reject.OUT_OF_RANGE, "too late")
+
+    return reading
+
+
+def _hasty() -> None:
+    """Puts a message aside one death too early."""
+    app.Suspects = lambda notes, deaths, events: Suspects(notes, deaths - 1, events)
+
+
+def _trusting() -> None:
+    """Takes a bundle whatever features it was trained on."""
+    Scorer.feature_digest = property(lambda _: features.DIGEST)
 
 
 class Restless(outbox.Outbox):
@@ -159,6 +198,10 @@ MUTANTS: Final[dict[str, Callable[[], None]]] = {
     "set_first": _set_first,
     "late_dropped": lambda: setattr(agents, "read", _late_dropped(agents.read)),
     "talkative": lambda: setattr(agents, "read", _talkative(agents.read)),
+    "by_round_size": lambda: setattr(agents, "read", _by_round_size(agents.read)),
+    "by_the_clock": lambda: setattr(agents, "read", _by_the_clock(agents.read)),
+    "hasty": _hasty,
+    "trusting": _trusting,
     "restless": lambda: setattr(app, "Outbox", Restless),
 }
 

@@ -15,7 +15,7 @@ MESSAGES = 300
 ALARM = "quarantined: every worker that handled this message died"
 
 
-def put_aside(place: Place, seed: int) -> int:
+def put_aside(place: Place, seed: int, mutant: str | None = None) -> int:
     """Three workers die of one message, wherever it stands; the fourth puts it aside unread, says
     so, and goes on. Every other message has its outcome as if that one were not there."""
     offset = random.Random(f"poison {seed}").randrange(MESSAGES)
@@ -24,8 +24,9 @@ def put_aside(place: Place, seed: int) -> int:
         run.publish(MESSAGES)
         poisoned = f"worker.failpoint=offset:{offset}", f"worker.quarantine_after={DEATHS}"
         for number in range(DEATHS):
-            worker = run.start(*poisoned, run.another_group())
-            if worker.ended() != KILLED or ALARM in worker.said():
+            worker = run.start(*poisoned, run.another_group(), mutant=mutant)
+            run.until(lambda: not worker.alive or ALARM in worker.said())  # noqa: B023
+            if worker.alive or worker.ended() != KILLED:
                 raise run.failure([f"death {number + 1} at offset {offset}", worker.said()])
         survivor = run.start(*poisoned, run.another_group()).ready()
         run.publish(MESSAGES)

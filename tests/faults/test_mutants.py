@@ -4,16 +4,37 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from types import SimpleNamespace
+from typing import Any, cast
 
+import numpy as np
 import pytest
 import redis
 
-from tests.faults import deaths
+import streams.decode as decoder
+from streams.batch import Batch
+from streams.columns import Columns, select
+from streams.errors import RecordingError
+from streams.schema import Reject
+from streams.state import Arena
+from tests.faults import (
+    bundle_faults,
+    clock_faults,
+    deaths,
+    disk_faults,
+    fuzz_decoder,
+    hostile,
+    poison,
+    record_faults,
+)
 from tests.faults.conftest import Tally
 from tests.faults.driver import Place, Run
 from tests.faults.expected import Expected
 from tests.faults.promises import Broken, Seen, broken, look
 from tests.faults.watch import Watch
+from tests.messages import message
 
 Damage = Callable[[Seen, Run], None]
 
@@ -153,9 +174,19 @@ def _frozen(mutant: str) -> Callable[[Place, int], object]:
     )
 
 
+def _several_shapes(place: Place, seed: int) -> None:
+    deaths.same_log_again(place, seed, 300, "by_round_size")
+
+
+def _a_day_ahead(place: Place, seed: int) -> None:
+    clock_faults.jumps(place, seed, ["ahead"], "by_the_clock")
+
+
 @pytest.mark.parametrize(
     ("mutant", "scene", "promises"),
     [
+        ("by_round_size", _several_shapes, "I1"),
+        ("by_the_clock", _a_day_ahead, "I1"),
         ("late_dropped", _one_worker("late_dropped"), "I1"),
         ("restless", _one_worker("restless"), "I2"),
         ("talkative", _one_worker("talkative"), "I5"),
@@ -180,3 +211,109 @@ def test_a_broken_worker_is_caught(
         assert any(f"\n{promise} " in said for promise in promises.split()), said[:2_000]
         assert "FAULT_SEED=" in said
         row.count(1)
+
+
+@pytest.mark.parametrize(
+    ("mutant", "scene", "said"),
+    [
+        ("hasty", partial(poison.put_aside, mutant="hasty"), "death 3"),
+        (
+            "trusting",
+            partial(bundle_faults.refused, damages=["other feature digest"], mutant="trusting"),
+            "was not refused",
+        ),
+    ],
+    ids=["hasty", "trusting"],
+)
+def test_a_worker_that_does_not_refuse_is_caught(
+    place: Place,
+    seeds: Iterator[int],
+    tally: Tally,
+    mutant: str,
+    scene: Callable[[Place, int], object],
+    said: str,
+) -> None:
+    with tally("F0", f"mutant {mutant}: caught") as row:
+        with pytest.raises(Broken, match=said):
+            scene(place, next(seeds))
+        row.count(1)
+
+
+def test_a_recorder_that_keeps_a_full_disk_to_itself_is_caught(
+    place: Place, seeds: Iterator[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F10."""
+    record = disk_faults._record
+
+    def quiet(run: Run, out: str) -> object:
+        try:
+            return record(run, out)
+        except RecordingError:
+            return None
+
+    monkeypatch.setattr(disk_faults, "_record", quiet)
+    with pytest.raises(Broken, match="taken for whole"):
+        disk_faults.recording(place, next(seeds))
+
+
+def test_a_partition_that_stands_still_is_seen() -> None:
+    """F5: between two moves, before the first, after the last, and where there is none."""
+    moves = [(1.0, 0, 5), (9.0, 0, 6), (2.0, 1, 5), (5.0, 1, 6)]
+    run = SimpleNamespace(partitions=2, watch=SimpleNamespace(moves=moves))
+    assert deaths.longest_pause_s(cast(Run, run), 0.0, 10.0) == 8.0
+    run.partitions = 3
+    assert deaths.longest_pause_s(cast(Run, run), 0.0, 10.0) == 10.0
+
+
+def test_a_leak_is_seen() -> None:
+    """F16: one percent an hour over half an hour, under noise of a page or two."""
+    hours = [n / 3_600 for n in range(1_800)]
+    noise = [4_096 * (n % 3) for n in range(1_800)]
+    leaking = [2e8 * (1 + 0.01 * at) + n for at, n in zip(hours, noise, strict=True)]
+    steady = [2e8 + n for n in noise]
+    assert 0.9 < deaths.grown(hours, leaking, 1).percent_an_hour < 1.1
+    assert abs(deaths.grown(hours, steady, 1).percent_an_hour) < 0.1
+
+
+@pytest.mark.parametrize("lacks", ["message", "neighbours", "detail"])
+def test_a_broken_way_of_a_message_is_caught(lacks: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """F11: a message dropped, one judged by its neighbours, a value told in a dead letter."""
+    if lacks == "neighbours":
+        decode = decoder.decode
+
+        def crowded(batch: Batch, ahead: int) -> Columns:
+            columns = decode(batch, ahead)
+            keep = np.arange(len(columns)) != 1
+            return select(columns, keep, Reject.OUT_OF_RANGE, "the second")
+
+        monkeypatch.setattr(decoder, "decode", crowded)
+        check = fuzz_decoder.checker()
+        with pytest.raises(AssertionError, match="neighbours"):
+            check(b"\0" + message())
+        return
+
+    read, render = hostile.read, hostile.render
+
+    def telling(*args: Any) -> Columns:
+        columns = read(*args)
+        rejects = [replace(each, detail=hostile.SECRET) for each in columns.rejects]
+        return replace(columns, rejects=rejects)
+
+    if lacks == "detail":
+        monkeypatch.setattr(hostile, "read", telling)
+    else:
+        monkeypatch.setattr(hostile, "render", lambda *args: list(render(*args))[1:])
+    # One batch has a message that becomes a dead letter with a detail.
+    with pytest.raises(AssertionError):
+        hostile.run([message(), b"{"], [b"acct-1", b"acct-1"], None)
+
+
+def test_a_record_taken_without_its_checksum_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """F12."""
+    record = record_faults.records(1)[0]
+    monkeypatch.setattr(record_faults, "load_records", lambda *_: 1)
+    with pytest.raises(AssertionError, match="was flipped"):
+        record_faults.every_bit(record)
+    monkeypatch.setattr(Arena, "fill", lambda *_: None)
+    with pytest.raises(AssertionError):
+        record_faults.cuts_and_versions(record)
