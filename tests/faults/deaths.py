@@ -130,7 +130,7 @@ def _told(zombie: Worker) -> bool:
 def refused(run: Run, zombies: Sequence[Worker]) -> None:
     """Each of them was told that its partition has gone on without it."""
     for each in zombies:
-        run.until(lambda: _told(each) or not each.alive, 30)  # noqa: B023
+        run.until(lambda: _told(each) or not each.alive)  # noqa: B023
         if not _told(each):
             raise run.failure(["a zombie was not refused", each.said()])
 

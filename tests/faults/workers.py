@@ -72,6 +72,8 @@ class Worker:
         self._process: ForkServerProcess = _context.Process(
             target=_life,
             args=(arguments, str(log), mutant, spare_mb, str(clock) if clock else None),
+            # Else this process would wait for one that a failed test left frozen.
+            daemon=True,
         )
         self._process.start()
         assert self._process.pid is not None
@@ -118,7 +120,7 @@ class Worker:
     def stop(self) -> int:
         """Ask it to leave in order; its exit code."""
         self.signal(signal.SIGTERM)
-        return self.ended(30)
+        return self.ended()
 
     def resident_bytes(self) -> int:
         """How much memory it has in use."""

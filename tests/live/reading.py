@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from confluent_kafka import Consumer, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
 from faust.types import TP
 
 from streams.connect import confluent_config
@@ -20,7 +20,7 @@ from streams.live.ranges import LogRange
 from streams.settings import Settings, load
 from streams.topics import create
 
-PATIENCE_S = 30.0
+PATIENCE_S = 120.0
 
 
 def settings_for(bootstrap: str, prefix: str, *flags: str, partitions: int = 2) -> Settings:
@@ -82,18 +82,23 @@ def committed(settings: Settings) -> dict[int, int]:
 
 
 def contents(settings: Settings, name: str) -> list[Message]:
-    """All that a topic of the schema holds now."""
+    """All that a topic of the schema holds now. Fails when its ends do not come."""
     last = ends(settings, name)
-    consumer = Consumer(
-        confluent_config(settings, {"group.id": "contents", "auto.offset.reset": "earliest"})
-    )
+    extra = {"group.id": "contents", "auto.offset.reset": "earliest", "enable.partition.eof": True}
+    consumer = Consumer(confluent_config(settings, extra))
     topic, found = settings.topic(name), []
     consumer.assign([TopicPartition(topic, number, 0) for number in last])
+    unread = set(last)
     try:
-        wanted = sum(last.values())
         deadline = time.monotonic() + PATIENCE_S
-        while len(found) < wanted and time.monotonic() < deadline:
-            found += [m for m in consumer.consume(1_000, timeout=0.2) if m.error() is None]
+        while unread:
+            assert time.monotonic() < deadline, f"{name}: partitions not read to the end: {unread}"
+            for message in consumer.consume(1_000, timeout=0.2):
+                error = message.error()
+                if error is None:
+                    found.append(message)
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    unread.discard(message.partition())
         return found
     finally:
         consumer.close()

@@ -44,7 +44,7 @@ def test_two_workers_share_the_work_and_leave_in_order(
         for worker in (two, one):
             code, took_s = worker.stop()
             assert code == 0, worker.said()
-            assert took_s < 5
+            assert took_s < 30, "as long as Kubernetes waits by default"
         # Nothing is left over: another worker finds nothing to resend and nothing to redo.
         with redis.Redis.from_url(redis_url) as client:
             assert client.keys("*:out") == []

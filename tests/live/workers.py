@@ -80,7 +80,7 @@ class Worker:
         """Exit code after SIGTERM, and the seconds it took."""
         began = time.monotonic()
         self.process.terminate()
-        return self.ended(20), time.monotonic() - began
+        return self.ended(), time.monotonic() - began
 
     def frozen(self) -> bool:
         state = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[0]
