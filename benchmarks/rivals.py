@@ -9,7 +9,8 @@ Every model gets the same rows, steps and recipe, no early stopping, and the ave
 weights. Table: average precision of each seed, its mean over seeds beside target attention's with
 a paired bootstrap of the test rows (mean log-odds of the seeds), and scores a second on one core
 (CPU time): the serving kernel for what is served, torch over 64 + 1 events for the others.
-Ablations: one seed each, so a difference of 0.01 says nothing.
+`--ablations` takes the parts out one by one instead (`benchmarks/variants.py`); `--only` names some
+of the models, the shipped one is always among them.
 """
 
 from __future__ import annotations
@@ -18,26 +19,26 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from benchmarks import handbook
 from benchmarks.score import rate
-from model import baseline, finetune, metrics, tokens
+from benchmarks.variants import WAVES, Encoded, LongHistory, OwnKeys, RiskTokens, Variant
+from model import baseline, finetune, metrics
 from model.data import Dataset, gather
 from model.fold import fold
 from model.inputs import HISTORY
 from model.kernel import kernel_of
 from model.loop import Recipe, Source, train
 from model.rivals import CausalAttention, Gru, logits_by_chunks
-from model.transformer import PRESETS, Chunk, Shape, Transformer
+from model.transformer import PRESETS, Transformer
 from streams.dev.shipped import split, stream
 from streams.dev.simulate import Plan
 
@@ -60,66 +61,8 @@ class Set:
     fit: NDArray[np.bool_]
     test: Rows
     recipe: Recipe
-
-
-class Variant(Transformer):
-    """The model with parts taken out. `reach`: most events seen; `conv`, `time`: without them."""
-
-    def __init__(
-        self,
-        shape: Shape,
-        knots: NDArray[np.float32],
-        reach: int = tokens.REACH,
-        conv: bool = True,
-        recency: bool = True,
-        since: bool = True,
-    ) -> None:
-        super().__init__(shape, knots)
-        self.reach_limit, self.since = reach, since
-        if not conv:
-            with torch.no_grad():
-                self.conv[1:] = 0
-            self.conv.register_hook(lambda g: torch.cat([g[:1], torch.zeros_like(g[1:])]))
-        if not recency:
-            for layer in self.layers:
-                layer.recency.requires_grad_(False).zero_()
-
-    def forward(
-        self, chunk: Chunk, masked: Tensor | None = None, use_features: bool = True
-    ) -> Tensor:
-        chunk = chunk._replace(reach=chunk.reach.clamp(max=self.reach_limit))
-        if not self.since:
-            relation, context = chunk.relation.clone(), chunk.context.clone()
-            relation[..., 1] = tokens.RELATION_OFFSETS[1]
-            context[..., tokens.FIELDS.index("gap")] = 0
-            context[..., tokens.FIELDS.index("hour")] = 0
-            chunk = chunk._replace(relation=relation, context=context)
-        found: Tensor = super().forward(chunk, masked, use_features)
-        return found
-
-
-class OwnKeys(Variant):
-    """Keys and values of each layer by its own convolution, not shared."""
-
-    def __init__(self, shape: Shape, knots: NDArray[np.float32]) -> None:
-        super().__init__(shape, knots)
-        first = self.conv
-        self.convs = torch.nn.ParameterList(
-            [torch.nn.Parameter(torch.randn_like(first) * first.std()) for _ in self.layers]
-        )
-
-    def forward(
-        self, chunk: Chunk, masked: Tensor | None = None, use_features: bool = True
-    ) -> Tensor:
-        t = chunk.reach.shape[1]
-        h = self.embed_current(chunk.context[:, -t:], masked)
-        h = h + self.embed_features(chunk.row, chunk.weight)
-        for layer, conv in zip(self.layers, self.convs, strict=True):
-            self.conv = conv
-            keys, values = self.keys_values(chunk)
-            h = layer(h, keys[:, :-1], values[:, :-1], chunk)
-        found: Tensor = self.norm(h)
-        return found
+    trees: Mapping[str, Any] = field(default_factory=lambda: {"rounds": 300, "learning_rate": 0.03})
+    """Settings of LightGBM beside."""
 
 
 Maker = Callable[[NDArray[np.float32]], Any]
@@ -143,6 +86,10 @@ ABLATIONS: dict[str, Maker] = {
     "without convolution": lambda k: Variant(SMALL, k, conv=False),
     "without time terms": lambda k: Variant(SMALL, k, since=False),
     "own keys a layer": lambda k: OwnKeys(SMALL, k),
+    "L = 256": lambda k: LongHistory(SMALL, k),
+    "risk in the tokens": lambda k: RiskTokens(SMALL, k),
+    "features as numbers": lambda k: Encoded(SMALL, k, 0),
+    "features as waves": lambda k: Encoded(SMALL, k, WAVES),
 }
 
 
@@ -165,8 +112,9 @@ def handbook_set(path: Path, work: Path | None) -> Set:
     """A week before those of the protocol's table, fitted on every label known then."""
     d = handbook.opened(path, work)
     fold_ = handbook.fold_of(d, FOLD)
-    recipe = replace(handbook.RECIPES["full"], steps=240)
-    return Set(d, handbook.chosen_rows(d, fold_, "full"), fold_.test, recipe)
+    recipe = replace(RECIPE, steps=400, table_rate=6.0, splits=True)
+    fit = handbook.chosen_rows(d, fold_, "full")
+    return Set(d, fit, fold_.test, recipe, handbook.TREES["full"])
 
 
 def fitted(make: Maker, one: Set, seed: int) -> Any:
@@ -178,7 +126,7 @@ def fitted(make: Maker, one: Set, seed: int) -> Any:
     model = make(start.knots.numpy())
     with torch.no_grad():
         model.head.bias.copy_(start.head.bias)
-    source = Source(one.dataset, start.knots.numpy())
+    source = getattr(model, "source", Source)(one.dataset, start.knots.numpy())
     loss = finetune.fraud_loss(label, one.fit)
     recipe = replace(one.recipe, seed=seed)
     train(model, source, one.fit, loss, recipe)
@@ -216,7 +164,7 @@ def compared(one: Set, makers: dict[str, Maker], seeds: int) -> dict[str, dict[s
         found[name] = {"ap": ap, "scores_per_s": per_s, "cpu_s": spent}
         _tell(f"{name}: {found[name]}")
     x, label = np.asarray(d.features), np.asarray(d.label)
-    trees = baseline.lightgbm(x[one.fit], label[one.fit], rounds=300, learning_rate=0.03)
+    trees = baseline.lightgbm(x[one.fit], label[one.fit], **one.trees)
     means["LightGBM"] = trees.predict(x[one.test])
     found["LightGBM"] = {
         "ap": [metrics.average_precision(y, means["LightGBM"])],
@@ -252,6 +200,7 @@ def main() -> None:
     parser.add_argument("--sets", default="order,simulated,handbook")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--ablations", action="store_true")
+    parser.add_argument("--only", default="", help="names of models, by commas")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
@@ -260,6 +209,8 @@ def main() -> None:
     if args.handbook is not None:
         makers["handbook"] = lambda: handbook_set(args.handbook, args.work)
     models = ABLATIONS if args.ablations else RIVALS
+    if args.only:
+        models = {name: models[name] for name in dict.fromkeys([SHIPPED, *args.only.split(",")])}
     every = {}
     for name in args.sets.split(","):
         if name in makers:

@@ -10,7 +10,7 @@ what can be known at all (`ceiling`, where the stream's makers told it) is calle
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +32,7 @@ EMBEDDING_EVENTS = 150_000
 """Events whose embedding is computed to fit the trees that read it: accounts are left out above."""
 Rows = NDArray[np.int64]
 Scores = NDArray[np.float64]
+Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,13 @@ def segments(
 
 
 def prequential(
-    dataset: Dataset, split: Split, scores: Scores, *, compare: bool = False, threads: int = 1
+    dataset: Dataset,
+    split: Split,
+    scores: Scores,
+    *,
+    compare: bool = False,
+    threads: int = 1,
+    tell: Tell = lambda _: None,
 ) -> list[dict[str, float]]:
     """Week after week of the test rows: the bundle as it is, growing older, and trees fitted anew.
 
@@ -142,6 +149,7 @@ def prequential(
             "auc": metrics.roc_auc(y[inside], scores[inside]),
         }
         if compare:
+            tell(f"week {one + 1}: LightGBM fitted on what was known by then")
             again = _refitted(dataset, first + one * 7 * DAY_MS, split.test[inside], threads)
             if again is not None:
                 row["lightgbm_refitted_ap"] = metrics.average_precision(y[inside], again)
@@ -224,13 +232,17 @@ def report(
     compare: bool = True,
     threads: int = 1,
     budget: float = BUDGET,
+    tell: Tell = lambda _: None,
 ) -> dict[str, Any]:
-    """Everything about a bundle on these test rows."""
+    """Everything about a bundle on these test rows; `tell` hears of each stage as it begins."""
+    tell(f"scoring {len(split.test):,} events")
     scores = score_rows(scorer, dataset, split.test)
     y = dataset.answer()[split.test]
     models = {"this bundle": scores}
     if compare:
+        tell(f"LightGBM and logistic regression on {len(split.fit):,} events")
         models |= comparisons(dataset, split, threads)
+        tell("LightGBM with the bundle's vector of each event")
         models["LightGBM with the embedding"] = embedding_trees(scorer, dataset, split, threads)
     measured = {name: measure(dataset, split.test, s, budget) for name, s in models.items()}
     moment = dataset.time[split.test]
@@ -241,11 +253,12 @@ def report(
         "budget": budget,
         "models": measured,
         "segments": segments(dataset, split.test, scores, budget),
-        "weeks": prequential(dataset, split, scores, compare=compare, threads=threads),
+        "weeks": prequential(dataset, split, scores, compare=compare, threads=threads, tell=tell),
         "thresholds": at_thresholds(scorer, y, scores, len(np.unique(moment // DAY_MS))),
         "reliability": metrics.reliability(y, scores).tolist(),
     }
     if compare:
+        tell("checks: the best single feature, trees on shuffled labels, paired bootstrap")
         found |= _checks(dataset, split, y, scores, models["LightGBM on windows"])
     if ceiling:
         ours = measured["this bundle"]

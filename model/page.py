@@ -19,12 +19,17 @@ import numpy as np
 STYLE: Final = """
 body{font:15px/1.45 system-ui,sans-serif;margin:0 auto;max-width:66em;padding:1.5em;color:#1c2733}
 h1{font-size:1.5em;margin:0}h2{font-size:1.1em;margin:2em 0 .4em;border-top:1px solid #d8dee4;
-padding-top:.8em}p{margin:.3em 0;color:#4a5763}img{width:100%}.wide{overflow-x:auto}
+padding-top:.8em}p{margin:.3em 0;color:#4a5763}.wide{overflow-x:auto}
+.plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(19em,100%),1fr));gap:1em}
+.plots img{width:100%}
 table{border-collapse:collapse;font-size:13px;font-variant-numeric:tabular-nums}
 td,th{padding:4px 9px;border-bottom:1px solid #e6eaee;text-align:right;white-space:nowrap}
 tbody th,thead th:first-child{text-align:left;font-weight:500}thead th{color:#4a5763}
+tbody th{position:sticky;left:0;background:#fff}
 tbody tr:first-child.ours th,tbody tr:first-child.ours td{background:#eef4fb;font-weight:600}
 .bad{color:#a8261f;font-weight:600}
+@media(max-width:40em){body{padding:1em}thead th,tbody th{white-space:normal}
+tbody th{max-width:8.5em}td,th{padding:4px 6px}}
 """
 COLOURS: Final = ("#1f5fa8", "#d1662b", "#8a8f98", "#3d8b4f", "#7d4fa3")
 WORDS: Final = {
@@ -44,6 +49,14 @@ WORDS: Final = {
     "ece": "ECE",
     "lightgbm_refitted_ap": "AP of LightGBM fitted anew",
     "alerts_a_day": "alerts a day",
+}
+FIELD_WORDS: Final = {
+    "kind": "surprise: kind of event",
+    "way": "surprise: channel and entry mode",
+    "amount": "surprise: amount",
+    "mcc": "surprise: merchant category",
+    "country": "surprise: country",
+    "gap": "surprise: time since the event before",
 }
 WHOLE: Final = ("events", "frauds", "week", "rows")
 SMALL: Final = ("brier", "ece", "log_loss", "fpr_budget")
@@ -92,41 +105,58 @@ def _turned(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def _plots(found: Mapping[str, Any]) -> str:
-    """Precision and recall, reliability, and the weeks, as one PNG in base64."""
-    from matplotlib.figure import Figure
-
+    """Precision and recall, reliability, and the weeks: a PNG each, so that a phone stacks them."""
     weeks = found["weeks"]
-    figure = Figure(figsize=(13, 4.1), layout="constrained")
-    left, middle, right = figure.subplots(1, 3)
+    figure, one = _figure("Precision and recall (average precision)")
     for colour, (name, points) in zip(COLOURS, found["curves"].items(), strict=False):
         ap = found["models"][name]["ap"]
-        left.plot(*zip(*points, strict=True), color=colour, lw=1.6, label=f"{name}: {ap:.3f}")
-    left.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.03))
-    left.set_title("Precision and recall (average precision)", loc="left")
-    left.legend(fontsize=8, frameon=False)
+        one.plot(*zip(*points, strict=True), color=colour, lw=1.6, label=f"{name}: {ap:.3f}")
+    one.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.03))
+    one.legend(fontsize=8, frameon=False)
+    images = [_image(figure, "precision by recall of each model")]
+
+    figure, one = _figure("Reliability (bins with fraud in them, of 15)")
     bins = np.array(found["reliability"])[:, :2]
     bins = bins[(bins > 0).all(1)]  # a share of nothing has no place on a logarithmic axis
     low = 10 ** np.floor(np.log10(bins.min())) if len(bins) else 0.01
-    middle.plot([low, 1], [low, 1], color="#8a8f98", lw=0.9)
-    middle.plot(bins[:, 0], bins[:, 1], "o-", color=COLOURS[0], lw=1.2, ms=4)
-    middle.set(xscale="log", yscale="log", xlabel="mean score", ylabel="share of fraud")
-    middle.set_title("Reliability (bins with fraud in them, of 15)", loc="left")
+    one.plot([low, 1], [low, 1], color="#8a8f98", lw=0.9)
+    one.plot(bins[:, 0], bins[:, 1], "o-", color=COLOURS[0], lw=1.2, ms=4)
+    one.set(xscale="log", yscale="log", xlabel="mean score", ylabel="share of fraud")
+    images.append(_image(figure, "share of fraud by mean score"))
+
+    figure, one = _figure("Average precision by week")
     for colour, key, name in (
         (COLOURS[0], "ap", "this bundle, growing older"),
         (COLOURS[1], "lightgbm_refitted_ap", "LightGBM fitted anew each week"),
     ):
         shown = [(row["week"] + 1, row[key]) for row in weeks if key in row]
         if shown:
-            right.plot(*zip(*shown, strict=True), "o-", color=colour, ms=4, label=name)
-    right.set(xlabel="week of the test", ylim=(0, 1.03), xticks=[r["week"] + 1 for r in weeks])
-    right.set_title("Average precision by week", loc="left")
-    right.legend(fontsize=8, frameon=False, loc="lower left")
-    for one in (left, middle, right):
-        one.spines[["top", "right"]].set_visible(False)
-        one.grid(alpha=0.25)
-    page = io.BytesIO()
-    figure.savefig(page, format="png", dpi=140, metadata={"Software": None})
-    return base64.b64encode(page.getvalue()).decode()
+            one.plot(*zip(*shown, strict=True), "o-", color=colour, ms=4, label=name)
+    one.set(xlabel="week of the test", ylim=(0, 1.03), xticks=[r["week"] + 1 for r in weeks])
+    if weeks:
+        one.legend(fontsize=8, frameon=False)
+    images.append(_image(figure, "average precision by week"))
+    return f"<div class=plots>{''.join(images)}</div>"
+
+
+def _figure(title: str) -> tuple[Any, Any]:
+    """A figure with one plot."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.6, 4.1), layout="constrained")
+    one = figure.subplots()
+    one.set_title(title, loc="left", fontsize=10)
+    one.spines[["top", "right"]].set_visible(False)
+    one.grid(alpha=0.25)
+    return figure, one
+
+
+def _image(figure: Any, alt: str) -> str:
+    """A figure as an img with its bytes inside."""
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=150, metadata={"Software": None})
+    data = base64.b64encode(png.getvalue()).decode()
+    return f"<img alt='{alt}' src='data:image/png;base64,{data}'>"
 
 
 def _checks(found: Mapping[str, Any]) -> str:
@@ -186,8 +216,7 @@ def to_html(found: Mapping[str, Any]) -> str:
     for row in weeks.values():
         row.pop("week")
     body = (
-        f"<p><img alt='precision and recall; reliability; weeks' "
-        f"src='data:image/png;base64,{_plots(found)}'></p>"
+        _plots(found)
         + table("Models", _turned(found["models"]), "All on the same test events.")
         + _checks(found)
         + table("The bundle's thresholds", found["thresholds"], "Set before the test, kept here.")
@@ -211,8 +240,9 @@ def unlabelled_html(found: Mapping[str, Any]) -> str:
     ]
     body = table(
         "Surprise as an anomaly score",
-        found["anomaly"],
-        "-log p of each field given the account's past, ranked against the frauds.",
+        {FIELD_WORDS.get(name, name): row for name, row in found["anomaly"].items()},
+        "-log p of each field given the account's past, in nats, ranked against the frauds. The "
+        "first row is the score to take without labels.",
         ours=True,
     ) + table(
         "What the account does next",

@@ -53,7 +53,8 @@ class Heads(nn.Module):
 
 @dataclass
 class Pretrained:
-    """The backbone, its heads, and the held-out nats of each field."""
+    """The backbone, its heads, and the mean nats of each field on some of the rows it was fitted on
+    (`model/unlabelled.py` measures on others)."""
 
     model: Transformer
     heads: Heads

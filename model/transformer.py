@@ -120,10 +120,11 @@ class Layer(nn.Module):
         b, t, _ = h.shape
         q = self.query(self.norm_attention(h)).view(b, t, s.heads, s.key) * s.key**-0.5
         logits = _diagonals(q.permute(0, 2, 1, 3).reshape(b, s.heads * t, s.key) @ keys.mT, t)
-        logits = logits.view(b, s.heads, t, tokens.REACH)
+        reach = chunk.relation.shape[2]
+        logits = logits.view(b, s.heads, t, reach)
         by_row = (q @ self.relation_key.T).permute(0, 2, 1, 3)  # [B, H, T, rows]
         logits = logits + by_relation(by_row, chunk.relation)
-        back = torch.arange(tokens.REACH, 0, -1, device=h.device)
+        back = torch.arange(reach, 0, -1, device=h.device)
         seen = back <= chunk.reach[..., None]  # [B, T, REACH]
         logits = (logits + self.recency[:, None, :]).masked_fill(~seen[:, None], -torch.inf)
         nothing = self.nothing[None, :, None, None].expand(b, s.heads, t, 1)
@@ -148,7 +149,7 @@ def _diagonals(full: Tensor, t: int) -> Tensor:
     """
     b, rows, s = full.shape
     flat = functional.pad(full.reshape(b, rows // t, t * s), (0, t))
-    return flat.view(b, rows // t, t, s + 1)[..., : tokens.REACH]
+    return flat.view(b, rows // t, t, s + 1)[..., : s - t + 1]
 
 
 def _undiagonals(own: Tensor) -> Tensor:

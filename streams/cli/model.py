@@ -116,7 +116,7 @@ def pretrain(
         if not training.first:
             return
         made = bundles.write(to_bundle(dataset, found, name, _groups(dataset)), out)
-    _say("held-out nats by field: " + ", ".join(f"{k} {v:.3f}" for k, v in found.nats.items()))
+    _say("surprise by field, nats: " + ", ".join(f"{k} {v:.3f}" for k, v in found.nats.items()))
     options.say({"model_id": made.model_id, "nats": dict(found.nats)}, made.model_id, as_json)
 
 
@@ -300,8 +300,9 @@ def evaluate(
     else:
         compare = compare and len(split.fit) > 0
         found = evaluation.report(
-            scorer, dataset, split, ceiling=limits, compare=compare, threads=threads, budget=budget
-        )
+            scorer, dataset, split, ceiling=limits, compare=compare, threads=threads,
+            budget=budget, tell=_say,
+        )  # fmt: skip
         text, to_html = evaluation.to_text(found), page.to_html
     found["known_to_the_fit"] = seen
     if seen:

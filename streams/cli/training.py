@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from model.data import Dataset
     from model.loop import Recipe
     from model.transformer import Shape
@@ -27,6 +29,7 @@ class Training:
         self._task: Any = None
         self._writer: Any = None
         self._runs = 0
+        self._judged: dict[str, float] = {}
         self.device = "cpu"
         self.first = True
         """Whether this process is the one that speaks and writes."""
@@ -52,9 +55,13 @@ class Training:
             processes.leave()
 
     def say(self, line: str) -> None:
-        """A line on stderr, from the first process only."""
-        if self.first:
+        """A line on stderr, from the first process only; above the bar where one is drawn."""
+        if not self.first:
+            return
+        if self._bar is None:
             typer.echo(line, err=True)
+        else:
+            self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def plan(self, dataset: Dataset, name: str, shape: Shape, recipe: Recipe, fits: int) -> None:
         """Tell what will be done, what it takes and what serving will cost, before it starts."""
@@ -79,24 +86,31 @@ class Training:
 
             self._writer = SummaryWriter(str(self._folder))
         if sys.stderr.isatty():
-            from rich import progress as rp
             from rich.console import Console
 
-            self._bar = rp.Progress(
-                rp.TextColumn("{task.description}"), rp.BarColumn(), rp.MofNCompleteColumn(),
-                rp.TextColumn("{task.fields[told]}"), rp.TimeRemainingColumn(),
-                console=Console(stderr=True),
-            )  # fmt: skip
-            self._bar.start()
-            self._task = self._bar.add_task("updates", total=updates, told="")
+            self.draw(Console(stderr=True), updates)
+
+    def draw(self, console: Console, updates: int) -> None:
+        """Start the bar on a terminal."""
+        from rich import progress as rp
+
+        self._bar = rp.Progress(
+            rp.TextColumn("{task.description}"), rp.BarColumn(), rp.MofNCompleteColumn(),
+            rp.TextColumn("{task.fields[told]}"), rp.TimeRemainingColumn(), console=console,
+        )  # fmt: skip
+        self._bar.start()
+        self._task = self._bar.add_task("updates", total=updates, told="")
 
     def watch(self, step: int, told: dict[str, float]) -> None:
         """After each update: the bar, and TensorBoard. Several fits follow one another."""
         at = self._runs * self._steps + step
         if step == self._steps:
             self._runs += 1
+        if "judged" in told:
+            self._judged = {"judged": told["judged"]}
         if self._bar is not None:
-            shown = " ".join(f"{k} {v:.4f}" for k, v in told.items() if k != "left_s")
+            known = {"loss": told["loss"], **self._judged}
+            shown = " ".join(f"{k} {v:.4f}" for k, v in known.items())
             self._bar.update(self._task, completed=at, told=shown)
         if self._writer is not None:
             for name, value in told.items():

@@ -1,11 +1,18 @@
-"""Made-up streams for the model's tests: random events, random features, a planted rule."""
+"""Made-up streams for the model's tests: random events, random features, a planted rule; a model
+and a bundle for them, with random weights."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model import data
+from model.bundle import Bundle, weights_of
+from model.calibrate import IDENTITY
+from model.finetune import golden_rows, logits_of
+from model.pretrained import with_golden_scores
 from model.tokens import quantile_knots
 from model.transformer import Shape, Transformer
 
@@ -76,3 +83,26 @@ def model(source: data.Dataset, shape: Shape | None = None, seed: int = 0) -> Tr
         made.feature_step *= 5
         made.head.weight *= 12
     return made.eval()
+
+
+def bundle(
+    source: data.Dataset,
+    seed: int = 0,
+    name: str = "test",
+    thresholds: Mapping[str, float] | None = None,
+) -> Bundle:
+    """The model of `seed` packed with the golden rows of `source`, not calibrated."""
+    made, rows = model(source, seed=seed), np.arange(len(source))
+    packed = Bundle(
+        name=name,
+        shape=made.shape,
+        weights=weights_of(made),
+        names=source.names,
+        feature_digest=source.feature_digest,
+        groups=("one",) * 6 + ("two",) * 6,
+        usual=np.zeros(FEATURES, np.float32),
+        calibration=IDENTITY,
+        golden=golden_rows(source, rows, logits_of(made, source, rows)),
+        thresholds=dict(thresholds or {}),
+    )
+    return with_golden_scores(packed)

@@ -15,11 +15,8 @@ import pytest
 from model import bundle as bundles
 from model import explain
 from model.bundle import Bundle
-from model.calibrate import IDENTITY
 from model.data import Dataset, gather
 from model.errors import BundleError
-from model.finetune import golden_rows, logits_of
-from model.pretrained import with_golden_scores
 from model.registry import Registry
 from model.score import Scorer, StubScorer
 from tests.model import streams_of_words as made
@@ -30,26 +27,9 @@ def data() -> Dataset:
     return made.dataset(accounts=4)
 
 
-def packed(data: Dataset, seed: int = 0, name: str = "test") -> Bundle:
-    model = made.model(data, seed=seed)
-    rows = np.arange(len(data))
-    bundle = Bundle(
-        name=name,
-        shape=model.shape,
-        weights=bundles.weights_of(model),
-        names=data.names,
-        feature_digest=data.feature_digest,
-        groups=("one",) * 6 + ("two",) * 6,
-        usual=np.zeros(made.FEATURES, np.float32),
-        calibration=IDENTITY,
-        golden=golden_rows(data, rows, logits_of(model, data, rows)),
-    )
-    return with_golden_scores(bundle)
-
-
 @pytest.fixture
 def folder(data: Dataset, tmp_path: Path) -> Path:
-    bundles.write(packed(data), tmp_path / "b")
+    bundles.write(made.bundle(data), tmp_path / "b")
     return tmp_path / "b"
 
 
@@ -193,7 +173,7 @@ def test_the_registry_takes_the_two_files_and_nothing_beside_them(
 
 
 def test_wrong_golden_scores_are_refused(data: Dataset, tmp_path: Path) -> None:
-    bundle = packed(data)
+    bundle = made.bundle(data)
     assert bundle.golden_scores is not None
     wrong = Bundle(**{**bundle.__dict__, "golden_scores": bundle.golden_scores + 1e-4})
     bundles.write(wrong, tmp_path / "w")
@@ -214,8 +194,8 @@ def test_signature(data: Dataset, tmp_path: Path) -> None:
     seed, other = bytes(range(32)), bytes(range(1, 33))
     public = Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw()
     stranger = Ed25519PrivateKey.from_private_bytes(other).public_key().public_bytes_raw()
-    bundles.write(packed(data), tmp_path / "signed", seed)
-    bundles.write(packed(data), tmp_path / "plain")
+    bundles.write(made.bundle(data), tmp_path / "signed", seed)
+    bundles.write(made.bundle(data), tmp_path / "plain")
     assert bundles.read(tmp_path / "signed", public).name == "test"
     for folder, key in (("signed", stranger), ("plain", public)):
         with pytest.raises(BundleError, match="signed"):
@@ -224,8 +204,8 @@ def test_signature(data: Dataset, tmp_path: Path) -> None:
 
 def test_registry_promotes_rolls_back_and_keeps_the_good_one(data: Dataset, tmp_path: Path) -> None:
     first, second = tmp_path / "one", tmp_path / "two"
-    bundles.write(packed(data, 0), first)
-    bundles.write(packed(data, 1), second)
+    bundles.write(made.bundle(data, 0), first)
+    bundles.write(made.bundle(data, 1), second)
     registry = Registry(tmp_path / "registry")
     assert registry.current() is None
     a, b = registry.add(first).model_id, registry.add(second).model_id

@@ -11,11 +11,7 @@ import pytest
 
 from model import bundle as bundles
 from model import evaluate, metrics, page
-from model.bundle import Bundle
-from model.calibrate import IDENTITY
 from model.data import Dataset
-from model.finetune import golden_rows, logits_of
-from model.pretrained import with_golden_scores
 from model.score import Scorer
 from tests.model import streams_of_words as made
 
@@ -27,23 +23,8 @@ def data() -> Dataset:
 
 @pytest.fixture(scope="module")
 def scorer(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Scorer:
-    model = made.model(data)
-    bundle = Bundle(
-        name="test",
-        shape=model.shape,
-        weights=bundles.weights_of(model),
-        names=data.names,
-        feature_digest=data.feature_digest,
-        groups=("one",) * 6 + ("two",) * 6,
-        usual=np.zeros(made.FEATURES, np.float32),
-        calibration=IDENTITY,
-        golden=golden_rows(
-            data, np.arange(len(data)), logits_of(model, data, np.arange(len(data)))
-        ),
-        thresholds={"budget_1%": 0.9},
-    )
     folder = tmp_path_factory.mktemp("bundle") / "b"
-    bundles.write(with_golden_scores(bundle), folder)
+    bundles.write(made.bundle(data, thresholds={"budget_1%": 0.9}), folder)
     return Scorer.load(folder)
 
 
@@ -133,7 +114,7 @@ def test_the_page_stands_alone(report: dict, tmp_path: Path) -> None:
     tags = _Tags()
     tags.feed(text)
     assert tags.seen["table"] == 4
-    assert tags.seen["img"] == 1
+    assert tags.seen["img"] == 3
     assert all(source.startswith("data:image/png;base64,") for source in tags.sources)
     assert f"{report['models']['this bundle']['ap']:.3f}" in text
 
