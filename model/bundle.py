@@ -84,6 +84,11 @@ class Bundle:
     def model_id(self) -> str:
         return f"{self.name}@{self.digest}"
 
+    @property
+    def only_pretrained(self) -> bool:
+        """Whether its fraud head is untrained: it carries the field heads of the pretraining."""
+        return any(name.startswith("heads.") for name in self.extra)
+
     def model(self) -> Transformer:
         """The training form, ready to go on training."""
         found = Transformer(self.shape, self.weights["knots"])
@@ -319,6 +324,15 @@ def _assemble(manifest: Mapping[str, Any], arrays: Arrays) -> Bundle:
         extra={k.removeprefix("extra."): v for k, v in arrays.items() if k.startswith("extra.")},
         digest=str(manifest["digest"]),
     )
+
+
+def require_fitted(bundle: Bundle) -> None:
+    """Refuse to serve a bundle that has seen no label: its scores mean nothing."""
+    if bundle.only_pretrained:
+        raise BundleError(
+            f"bundle {bundle.model_id} is pretrained only, its scores mean nothing",
+            remedy="fit it on labels: fraudstream finetune DATA OUT --base BUNDLE",
+        )
 
 
 def require_features(bundle: Bundle, names: Sequence[str], digest: str) -> None:

@@ -34,7 +34,7 @@ from model.inputs import (
     TYPE_SHIFT,
 )
 from model.score import Scorer
-from model.unlabelled import has_heads, likely, read
+from model.unlabelled import likely, read
 
 MAX_CASES: Final = 2_000
 """Of each label, the newest cases that are searched for similar ones."""
@@ -108,7 +108,7 @@ def explain_row(scorer: Scorer, dataset: Dataset, row: int) -> dict[str, Any]:
             {"row": r, "cosine": c, "label": int(label[r]), **event_of(dataset, r)} for r, c in near
         ],
     }
-    if has_heads(scorer.bundle):
+    if scorer.bundle.only_pretrained:
         reading = read(scorer.bundle, dataset, np.array([row]))
         found["surprise"] = {name: float(nats[0]) for name, nats in reading.nats.items()}
         found["likely"] = likely(dataset, reading)

@@ -105,8 +105,12 @@ class Registry:
             raise BundleError(f"{self.root / CURRENT} is damaged: {error}") from None
 
     def promote(self, name: str, time_ms: int, note: str = "") -> Promotion:
-        """Make a bundle the one that serves, after reading all of it."""
+        """Make a bundle the one that serves, after reading all of it.
+
+        Raises BundleError when it is damaged, or has seen no label.
+        """
         found = bundles.read(self.path(name))
+        bundles.require_fitted(found)
         entry = Promotion(found.model_id, time_ms, note)
         self._write([*self.history(), entry])
         return entry

@@ -63,11 +63,6 @@ def heads_of(bundle: Bundle) -> Heads:
     return heads.eval()
 
 
-def has_heads(bundle: Bundle) -> bool:
-    """Whether a bundle can be read here."""
-    return any(name.startswith("heads.") for name in bundle.extra)
-
-
 @torch.no_grad()
 def read(bundle: Bundle, dataset: Dataset, rows: Rows) -> Reading:
     """Surprise and chances of the events at `rows` (in any order)."""

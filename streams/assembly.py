@@ -68,7 +68,10 @@ def bundle_path(settings: Settings) -> Path:
 
 
 def scorer(settings: Settings) -> AnyScorer:
-    """Load the model. Raises BundleError when it is damaged or made for other features."""
+    """Load the model. Raises BundleError when it is damaged, made for other features, or has seen
+    no label."""
+    from model.bundle import require_fitted
+
     if settings.model.bundle in (STUB, NO_MODEL):
         return StubScorer()
     loaded = Scorer.load(
@@ -78,6 +81,7 @@ def scorer(settings: Settings) -> AnyScorer:
         batch=settings.worker.score_batch,
         precision=settings.model.precision,
     )
+    require_fitted(loaded.bundle)
     if loaded.feature_digest != features.DIGEST:
         raise BundleError(
             f"bundle {loaded.model_id} was made for features {loaded.feature_digest}, "

@@ -144,7 +144,7 @@ def alerts(
     sets: options.Set = None,
     as_json: options.Json = False,
 ) -> None:
-    """Show alerts: account, amount, score, decision, reasons in words. Each once.
+    """Show alerts: account, transaction, amount, score, decision, reasons. Each once.
 
     With --json one alert a line, as it is on Kafka.
 

@@ -291,7 +291,7 @@ def evaluate(
     dataset = _data(data, maturity_days)
     scorer = Scorer.load(bundle, threads=threads)
     require_features(scorer.bundle, dataset.names, dataset.feature_digest)
-    bare = unlabelled.has_heads(scorer.bundle)
+    bare = scorer.bundle.only_pretrained
     wait = maturity_days if compare and not bare else None
     split, seen = _test_split(scorer.bundle, dataset, test_from, test_days, wait)
     if bare:

@@ -50,6 +50,8 @@ def models_list(
         past = [vars(entry) for entry in history]
         options.print_json({"models": registry.ids(), "current": current, "history": past})
         return
+    if not registry.ids():
+        typer.echo(f"no bundle in {registry.root}: the shipped one serves", err=True)
     for model_id in registry.ids():
         typer.echo(f"{'*' if model_id == current else ' '} {model_id}")
 
@@ -111,9 +113,27 @@ def models_promote(
 
     Example: fraudstream models promote fraud --note "weekly retraining"
     """
+    from model import bundle as bundles
+    from streams import features
+
+    settings = options.settings(config, sets)
     registry = _registry(config, sets)
-    name = registry.add(Path(model)).model_id if Path(model).is_dir() else model
-    _name(registry.promote(name, _now(), note).model_id, as_json)
+    found = bundles.read(Path(model) if Path(model).is_dir() else registry.path(model))
+    bundles.require_fitted(found)
+    bundles.require_features(found, features.NAMES, features.DIGEST)
+    if Path(model).is_dir():
+        registry.add(Path(model))
+    promoted = registry.promote(found.model_id, _now(), note).model_id
+    typer.echo("workers that start from now on serve it; running ones go on as they are", err=True)
+    cuts = ", ".join(f"{name} from {cut:.3f}" for name, cut in found.thresholds.items())
+    if cuts:
+        decide = settings.decide
+        typer.echo(
+            f"they review from decide.review={decide.review:g} and block from decide.block="
+            f"{decide.block:g}; what the bundle's alert budgets ask for: {cuts}",
+            err=True,
+        )
+    _name(promoted, as_json)
 
 
 @models.command("rollback")

@@ -16,7 +16,8 @@ from streams.money import amount_text
 
 COLOURS = {"block": "bold red", "review": "yellow", "approve": "green"}
 COLUMNS = {
-    "alerts": (("time (UTC)", 19), ("account", 18), ("amount", 16), ("score", 7), ("decision", 9)),
+    "alerts": (("time (UTC)", 19), ("account", 18), ("transaction", 20), ("amount", 16),
+               ("score", 7), ("decision", 9)),
     "scores": (("time (UTC)", 19), ("account", 18), ("transaction", 20), ("score", 7),
                ("decision", 9)),
 }  # fmt: skip
@@ -62,10 +63,9 @@ class Lines:
         self._printed += 1
         decision = str(record["decision"])
         cells = [moment(record["event_time"]), str(record["account_id"])]
+        cells.append(str(record["transaction_id"]))
         if self._alerts:
             cells.append(amount_text(record["amount"], record["currency"]))
-        else:
-            cells.append(str(record["transaction_id"]))
         score = record["score"]
         cells.append("-" if score is None else f"{score:.4f}")
         line = Text()

@@ -11,10 +11,11 @@ import pytest
 from typer.testing import CliRunner
 
 from model import data
-from streams.assembly import bundle_path
+from streams.assembly import bundle_path, scorer
 from streams.cli import build
 from streams.dev.simulate import Plan, simulate
 from streams.dev.training_set import build as build_set
+from streams.errors import BundleError
 from streams.settings import load
 
 RUN = CliRunner()
@@ -126,12 +127,13 @@ def test_an_explanation_names_events_cases_and_reasons(
 
 
 def test_workers_serve_what_was_promoted_and_a_bad_bundle_changes_nothing(
-    bundles: Path, tmp_path: Path
+    made: tuple[Path, pa.Table], bundles: Path, tmp_path: Path
 ) -> None:
     place = ("--set", f"model.registry={tmp_path / 'registry'}")
     settings = load(flags=[place[1]])
     first = verb("models", "promote", bundles / "fraud", *place).strip()
-    second = verb("models", "promote", bundles / "base", *place, "--note", "try").strip()
+    verb("finetune", made[0], tmp_path / "two", "--steps", "1", "--name", "other")
+    second = verb("models", "promote", tmp_path / "two", *place, "--note", "try").strip()
     assert bundle_path(settings).name == second
     assert verb("models", "rollback", *place).strip() == first
     assert bundle_path(settings).name == first
@@ -143,8 +145,22 @@ def test_workers_serve_what_was_promoted_and_a_bad_bundle_changes_nothing(
     bad = tmp_path / "bad"
     bad.mkdir()
     for name in ("weights.safetensors", "manifest.json"):
-        raw = bytearray((bundles / "base" / name).read_bytes())
+        raw = bytearray((bundles / "fraud" / name).read_bytes())
         (bad / name).write_bytes(raw[:-200] if name.startswith("weights") else raw)
     done = RUN.invoke(build(), ["models", "promote", str(bad), *place])
     assert done.exit_code != 0
     assert bundle_path(settings).name == first
+
+
+def test_what_has_seen_no_label_is_not_served(bundles: Path, tmp_path: Path) -> None:
+    place = ("--set", f"model.registry={tmp_path / 'registry'}")
+    done = RUN.invoke(build(), ["models", "promote", str(bundles / "base"), *place])
+    assert done.exit_code != 0
+    assert "pretrained only" in str(done.exception)
+    assert json.loads(verb("models", "list", *place, "--json")) == {
+        "models": [],
+        "current": None,
+        "history": [],
+    }
+    with pytest.raises(BundleError, match="pretrained only"):
+        scorer(load(flags=[f"model.bundle={bundles / 'base'}"]))

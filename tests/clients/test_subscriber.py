@@ -116,9 +116,10 @@ def test_lines_for_people() -> None:
     lines.show(alert(800))
     lines.show(alert(300, "review", late=True, rules=[], score=None))
     heading, first, second = out.getvalue().splitlines()
-    assert heading.split() == ["time", "(UTC)", "account", "amount", "score", "decision", "reasons"]
-    assert first.split(maxsplit=6) == [
-        "2025-01-01", "00:00:00", "a2", "EUR", "1,234.56", "0.8000",
+    names = ["account", "transaction", "amount", "score", "decision", "reasons"]
+    assert heading.split() == ["time", "(UTC)", *names]
+    assert first.split(maxsplit=7) == [
+        "2025-01-01", "00:00:00", "a2", "t800", "EUR", "1,234.56", "0.8000",
         "block     4 payments in 60 s; usual: 1 in 2 days | rule big",
     ]  # fmt: skip
     assert "review" in second
