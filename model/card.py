@@ -21,8 +21,13 @@ LIMITS = (
 )
 
 
-def card(dataset: Dataset, plan: Plan, chosen: Blocks, base: str | None) -> dict[str, Any]:
-    """Times are ms UTC, event times except `labels_known_before`."""
+def card(
+    dataset: Dataset, plan: Plan, chosen: Blocks, base: str | None, taught: int = 0
+) -> dict[str, Any]:
+    """Times are ms UTC, event times except `labels_known_before`.
+
+    `taught` are the events without labels on which trees told the network what to answer.
+    """
     label = np.asarray(dataset.label)
 
     def block(rows: Any, start: int, end: int) -> dict[str, int]:
@@ -37,5 +42,6 @@ def card(dataset: Dataset, plan: Plan, chosen: Blocks, base: str | None) -> dict
         "judged_on": block(chosen.judge, plan.judge_from, plan.judge_to),
         "labels_known_before": plan.cut_ms,
         "pretrained_from": base,
+        "taught_by_trees": {"events": taught, "labels": "those of fitted_on"} if taught else None,
         "limits": list(LIMITS),
     }

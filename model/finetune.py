@@ -32,11 +32,14 @@ from model.kernel import kernel_of
 from model.knots import knots_for
 from model.loop import Progress, Recipe, Source, Tell, Watch, train
 from model.score import calibrate as to_probability
+from model.teacher import Lesson, labels_only
 from model.tokens import quantile_knots
 from model.transformer import Chunk, Shape, Transformer
 
 DAY_MS = 86_400_000
 MIN_FRAUDS = 20
+FAINT = 1e-5
+"""A told probability nearer to 0 or 1 counts as this, or its log-odds would rule."""
 
 
 @dataclass(frozen=True)
@@ -120,18 +123,38 @@ def logits_of(
     return out
 
 
-def fraud_loss(label: NDArray[np.int8], chosen: NDArray[np.bool_], smoothing: float = 0.0) -> Any:
+def fraud_loss(label: NDArray[np.int8], chosen: NDArray[np.bool_]) -> Any:
     """Mean cross-entropy over the chosen rows of a chunk."""
+    return lesson_loss(labels_only(label, chosen))
+
+
+def lesson_loss(lesson: Lesson) -> Any:
+    """Mean over the rows of a chunk that count: cross-entropy, and half the squared difference of
+    log-odds times the row's pull.
+
+    Weights are relative to their mean over the whole lesson, so that a batch that happens to hold
+    many labelled rows takes a longer step, as it should.
+    """
+    usual = float(lesson.weight[lesson.chosen].mean()) if lesson.chosen.any() else 1.0
+    pulled = bool(lesson.pull.any())
 
     def loss(model: Transformer, chunk: Chunk, rows: NDArray[np.int64]) -> Tensor:
         logit = model.logit(model(chunk))
-        y = torch.from_numpy(label[rows].astype(np.float32)).to(logit.device)
-        y = y * (1 - smoothing)
-        weight = chosen[rows].astype(np.float32)
-        weight[:, 1:] *= rows[:, 1:] != rows[:, :-1]  # the end of the stream stands once
-        w = torch.from_numpy(weight).to(logit.device)
+
+        def to(values: NDArray[np.float32]) -> Tensor:
+            return torch.from_numpy(values).to(logit.device)
+
+        once = np.ones(rows.shape, np.float32)
+        once[:, 1:] = rows[:, 1:] != rows[:, :-1]  # the end of the stream stands once
+        weight = lesson.weight[rows] * once
+        share = (once / (usual * max(int((weight > 0).sum()), 1))).astype(np.float32)
+        y = to(lesson.target[rows])
         each = functional.binary_cross_entropy_with_logits(logit, y, reduction="none")
-        return (each * w).sum() / w.sum().clamp(min=1.0)
+        whole = (each * to(lesson.weight[rows] * share)).sum()
+        if pulled:
+            apart = (logit - torch.logit(y, eps=FAINT)).square() / 2
+            whole = whole + (apart * to(lesson.pull[rows] * share)).sum()
+        return whole
 
     return loss
 
@@ -188,9 +211,14 @@ def fit(
     checkpoint: Path | None = None,
     device: str = "cpu",
     watch: Watch = lambda step, told: None,
+    lesson: Lesson | None = None,
 ) -> Fit:
-    """Train one model; the judging block's average precision says when it was best."""
+    """Train one model; the judging block's average precision says when it was best.
+
+    `lesson` is what a teacher adds to the labels of the training block; without one, these alone.
+    """
     label = np.asarray(dataset.label)
+    learnt = labels_only(label, chosen.fit) if lesson is None else lesson
     fit_rows, judge_rows = np.flatnonzero(chosen.fit), np.flatnonzero(chosen.judge)
     model = start(dataset, fit_rows, shape, base, recipe.seed, recipe.splits).to(device)
     source = Source(dataset, model.knots.cpu().numpy(), device)
@@ -199,8 +227,8 @@ def fit(
     def judge(current: Transformer, _: int) -> float:
         return metrics.average_precision(y, logits_of(current, dataset, judge_rows).astype(float))
 
-    loss = fraud_loss(label, chosen.fit)
-    progress = train(model, source, chosen.fit, loss, recipe, judge, tell, checkpoint, watch=watch)
+    loss, rows = lesson_loss(learnt), learnt.chosen
+    progress = train(model, source, rows, loss, recipe, judge, tell, checkpoint, watch=watch)
     model = model.cpu()
     return Fit(model, progress, judge_rows, logits_of(model, dataset, judge_rows))
 
@@ -278,13 +306,14 @@ def seeds(
     checkpoint: Path | None = None,
     device: str = "cpu",
     watch: Watch = lambda step, told: None,
+    lesson: Lesson | None = None,
 ) -> list[Fit]:
     """The same fit from several seeds, best first by the judging block."""
 
     def one(seed: int) -> Fit:
         path = None if checkpoint is None else checkpoint.with_name(f"{checkpoint.name}.{seed}")
         current = replace(recipe, seed=seed)
-        return fit(dataset, chosen, shape, current, base, tell, path, device, watch)
+        return fit(dataset, chosen, shape, current, base, tell, path, device, watch, lesson)
 
     found = [one(recipe.seed + k) for k in range(count)]
     return sorted(found, key=lambda one: -one.progress.best)

@@ -228,6 +228,7 @@ def train(
     torch.manual_seed(recipe.seed * 1_000_003 + processes.number())
     starts = _starts(chosen, recipe, rng)
     run = {**{k: v for k, v in asdict(recipe).items() if k != "steps"}, "rows": len(source)}
+    run["chosen"] = int(chosen.sum())
     if checkpoint is not None and checkpoint.exists():
         progress, best = _resume(checkpoint, whole, optimiser, average, run)
         for _ in range(progress.step):

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from model.data import Dataset
     from model.evaluate import Split
     from model.finetune import Blocks, Plan
+    from model.teacher import Lesson
     from model.transformer import Shape
+    from streams.cli.training import Training
 
 Data = Annotated[Path, typer.Argument(help="Training set, as `fraudstream dataset` writes it.")]
 Out = Annotated[Path, typer.Argument(help="Folder of the bundle to write.")]
@@ -148,6 +150,21 @@ def _fit_plan(
     return plan, tuning.blocks(dataset, plan)
 
 
+def _lesson(
+    dataset: Dataset, plan: Plan, chosen: Blocks, seed: int, training: Training
+) -> tuple[Lesson, int]:
+    """What trees teach, and on how many events without labels. Each process grows the same ones."""
+    from model import teacher
+
+    others = teacher.unlabelled(dataset, chosen.fit, chosen.judge, plan.cut_ms)
+    taught = int(others.sum())
+    training.say(
+        f"teacher: {teacher.BAGS} fits of trees on {int(chosen.fit.sum()):,} labelled events,"
+        f" for {taught:,} without labels"
+    )
+    return teacher.lesson(dataset, chosen.fit, others, seed, training.threads), taught
+
+
 def finetune(
     data: Data,
     out: Out,
@@ -165,6 +182,9 @@ def finetune(
     threads: Threads = 1,
     seed: Seed = 0,
     seeds: Annotated[int, typer.Option(min=1, max=32, help="Fits; the best one is kept.")] = 1,
+    teacher: Annotated[
+        bool, typer.Option(help="Trees tell the network what to answer on events without labels.")
+    ] = False,
     checkpoint: Resume = None,
     tensorboard: Board = None,
     device: Device = "auto",
@@ -174,7 +194,7 @@ def finetune(
 ) -> None:
     """Fit on the labels known at a moment, calibrate, write a bundle.
 
-    Example: fraudstream finetune data/ bundles/fraud --base bundles/base --steps 500
+    Example: fraudstream finetune data/ bundles/fraud --base bundles/base --steps 500 --teacher
     """
     from model import bundle as bundles
     from model import finetune as tuning
@@ -184,15 +204,17 @@ def finetune(
 
     bundles.check_name(name)
     start = None if base is None else bundles.read(base)
+    base_id = None if start is None else start.model_id
     shape = _shape(preset) if start is None else start.shape
     dataset = _data(data, maturity_days)
     recipe = Recipe(steps=steps, seed=seed)
     plan, chosen = _fit_plan(dataset, cut, test_days, judge_days, maturity_days)
     with Training(steps, threads, device, tensorboard) as training:
-        training.plan(dataset, preset if start is None else start.model_id, shape, recipe, seeds)
+        training.plan(dataset, base_id or preset, shape, recipe, seeds)
+        lesson, taught = _lesson(dataset, plan, chosen, seed, training) if teacher else (None, 0)
         best = tuning.seeds(
             dataset, chosen, shape, recipe, seeds, start, training.say, checkpoint,
-            training.device, training.watch,
+            training.device, training.watch, lesson,
         )[0]  # fmt: skip
         if not training.first:
             return
@@ -201,7 +223,7 @@ def finetune(
             "maturity_days": maturity_days,
             "steps": steps,
             "seed": seed,
-            "card": card(dataset, plan, chosen, None if start is None else start.model_id),
+            "card": card(dataset, plan, chosen, base_id, taught),
         }
         made = tuning.to_bundle(dataset, chosen, best, name, _groups(dataset), about)
         made = bundles.write(made, out, None if key is None else key.read_bytes())

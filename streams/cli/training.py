@@ -23,7 +23,8 @@ class Training:
     """A context manager around one run; joins the other processes where `torchrun` started it."""
 
     def __init__(self, steps: int, threads: int, device: str, tensorboard: Path | None) -> None:
-        self._steps, self._threads, self._wanted = steps, threads, device
+        self._steps, self._wanted = steps, device
+        self.threads = threads
         self._folder = tensorboard
         self._bar: Any = None
         self._task: Any = None
@@ -39,7 +40,7 @@ class Training:
 
         from model import processes
 
-        torch.set_num_threads(self._threads)
+        torch.set_num_threads(self.threads)
         self.device = processes.join(self._wanted)
         self.first = processes.number() == 0
         return self

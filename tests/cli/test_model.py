@@ -80,6 +80,22 @@ def test_the_same_seed_gives_the_same_bytes(
         assert (tmp_path / "again" / name).read_bytes() == (bundles / "fraud" / name).read_bytes()
 
 
+def test_a_teacher_is_named_in_the_card_and_binds_the_checkpoint(
+    made: tuple[Path, pa.Table], bundles: Path, tmp_path: Path
+) -> None:
+    words = ["finetune", made[0], tmp_path / "taught", "--steps", "2", "--teacher"]
+    verb(*words, "--checkpoint", tmp_path / "f.pt")
+    cards = [
+        json.loads((folder / "manifest.json").read_text())["about"]["card"]
+        for folder in (tmp_path / "taught", bundles / "fraud")
+    ]
+    assert cards[0]["taught_by_trees"]["events"] > 0
+    assert cards[1]["taught_by_trees"] is None
+    alone = [str(word) for word in (*words[:-1], "--checkpoint", tmp_path / "f.pt")]
+    done = RUN.invoke(build(), alone)
+    assert "is of a run with {'chosen'" in str(done.exception)
+
+
 def test_evaluation_leaves_the_days_that_the_fit_knew(
     made: tuple[Path, pa.Table], bundles: Path, tmp_path: Path
 ) -> None:

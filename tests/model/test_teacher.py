@@ -1,0 +1,100 @@
+"""The teacher: what it may see, what it tells, and that a network learns more with it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from model import finetune, loop, metrics, teacher
+from model.errors import DatasetError
+from model.loop import Recipe, Source
+from model.transformer import Chunk, Shape
+from tests.model import streams_of_words as made
+
+SMALL = Shape(event=16, knots=16)
+"""The sizes of the shipped kernel, which is compiled once."""
+FEW = {"rounds": 60, "learning_rate": 0.1, "min_data_in_leaf": 10}
+
+
+def test_the_teacher_sees_no_label_but_those_of_the_fit() -> None:
+    whole = made.dataset(12, 150)
+    rows = whole.account < 6
+    flipped = replace(whole, label=np.where(rows, whole.label, 1 - whole.label).astype(np.int8))
+    found = [teacher.lesson(one, rows, ~rows, bags=1, trees=FEW) for one in (whole, flipped)]
+    assert (found[0].target == found[1].target).all()
+    assert (found[0].target[rows] == whole.label[rows]).all()
+    told = found[0].target[~rows]
+    assert ((told > 0) & (told < 1)).all()
+    assert metrics.roc_auc(whole.label[~rows], told.astype(float)) > 0.8
+    assert (found[0].weight > 0).all()
+    assert (found[0].pull[rows] == 0).all()
+
+
+def test_a_row_is_labelled_or_taught_and_some_are_taught() -> None:
+    whole = made.dataset(6, 60)
+    rows = whole.account < 3
+    with pytest.raises(DatasetError, match="both"):
+        teacher.lesson(whole, rows, whole.account < 4)
+    with pytest.raises(DatasetError, match="without labels"):
+        teacher.lesson(whole, rows, np.zeros(len(whole), bool))
+
+
+def test_what_is_taught_lies_before_the_fit_and_outside_both_blocks() -> None:
+    whole = made.dataset(12, 150)
+    cut = int(np.quantile(whole.time, 0.9))
+    plan = finetune.Plan.newest(whole, cut, 10, 5 * made.DAY_MS)
+    chosen = finetune.blocks(whole, plan)
+    others = teacher.unlabelled(whole, chosen.fit, chosen.judge, cut)
+    assert others.any()
+    assert not (others & (chosen.fit | chosen.judge)).any()
+    assert whole.time[others].max() < cut
+
+
+class Fixed(torch.nn.Module):
+    """A model that answers what it is told to."""
+
+    def __init__(self, logit: torch.Tensor) -> None:
+        super().__init__()
+        self.said = logit
+
+    def forward(self, chunk: Chunk | None) -> torch.Tensor:
+        return self.said
+
+    def logit(self, h: torch.Tensor) -> torch.Tensor:
+        return h
+
+
+def test_the_loss_is_the_weighted_sum_that_it_says() -> None:
+    lesson = teacher.Lesson(
+        target=np.array([1.0, 0.2, 0.5], np.float32),
+        weight=np.array([3.0, 1.0, 0.0], np.float32),
+        pull=np.array([0.0, 0.1, 0.0], np.float32),
+    )
+    said = torch.tensor([[0.3, -0.7, 2.0, 2.0]])
+    rows = np.array([[0, 1, 2, 2]])
+    found = finetune.lesson_loss(lesson)(Fixed(said), None, rows)  # type: ignore[arg-type]
+    labelled = 3 * np.log1p(np.exp(-0.3))
+    told = 0.2 * np.log1p(np.exp(0.7)) + 0.8 * np.log1p(np.exp(-0.7))
+    apart = 0.05 * (-0.7 - np.log(0.2 / 0.8)) ** 2
+    assert float(found) == pytest.approx((labelled + told + apart) / (2.0 * 2), rel=1e-5)
+
+
+def test_a_network_repeats_its_teacher_where_nobody_labelled() -> None:
+    """On accounts that neither of them saw; without a teacher it would say something else."""
+    whole = made.dataset(40, 120, plain=True)
+    rows, others = whole.account < 8, (whole.account >= 8) & (whole.account < 30)
+    lesson = teacher.lesson(whole, rows, whole.account >= 8, bags=1, trees=FEW)
+    unseen = np.flatnonzero(whole.account >= 30)
+    told = np.log(lesson.target[unseen] / (1 - lesson.target[unseen]))
+    taught = teacher.Lesson(lesson.target, np.where(rows | others, lesson.weight, 0), lesson.pull)
+    recipe = Recipe(steps=60, chunk=32, batch=16, rate=1e-2, average=0.9)
+    alike = []
+    for one in (teacher.labels_only(whole.label, rows), taught):
+        model = finetune.start(whole, np.flatnonzero(rows), SMALL, None, 0)
+        source = Source(whole, model.knots.numpy())
+        loop.train(model, source, one.chosen, finetune.lesson_loss(one), recipe)
+        alike.append(float(np.corrcoef(finetune.logits_of(model, whole, unseen), told)[0, 1]))
+    assert alike[1] > alike[0] + 0.2, alike
