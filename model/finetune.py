@@ -38,8 +38,6 @@ from model.transformer import Chunk, Shape, Transformer
 
 DAY_MS = 86_400_000
 MIN_FRAUDS = 20
-FAINT = 1e-5
-"""A told probability nearer to 0 or 1 counts as this, or its log-odds would rule."""
 
 
 @dataclass(frozen=True)
@@ -129,32 +127,21 @@ def fraud_loss(label: NDArray[np.int8], chosen: NDArray[np.bool_]) -> Any:
 
 
 def lesson_loss(lesson: Lesson) -> Any:
-    """Mean over the rows of a chunk that count: cross-entropy, and half the squared difference of
-    log-odds times the row's pull.
+    """Mean cross-entropy over the rows of a chunk that count, each by its share of the weight.
 
     Weights are relative to their mean over the whole lesson, so that a batch that happens to hold
     many labelled rows takes a longer step, as it should.
     """
     usual = float(lesson.weight[lesson.chosen].mean()) if lesson.chosen.any() else 1.0
-    pulled = bool(lesson.pull.any())
 
     def loss(model: Transformer, chunk: Chunk, rows: NDArray[np.int64]) -> Tensor:
         logit = model.logit(model(chunk))
-
-        def to(values: NDArray[np.float32]) -> Tensor:
-            return torch.from_numpy(values).to(logit.device)
-
-        once = np.ones(rows.shape, np.float32)
-        once[:, 1:] = rows[:, 1:] != rows[:, :-1]  # the end of the stream stands once
-        weight = lesson.weight[rows] * once
-        share = (once / (usual * max(int((weight > 0).sum()), 1))).astype(np.float32)
-        y = to(lesson.target[rows])
+        weight = lesson.weight[rows] / np.float32(usual)
+        weight[:, 1:] *= rows[:, 1:] != rows[:, :-1]  # the end of the stream stands once
+        y = torch.from_numpy(lesson.target[rows]).to(logit.device)
+        w = torch.from_numpy(weight).to(logit.device)
         each = functional.binary_cross_entropy_with_logits(logit, y, reduction="none")
-        whole = (each * to(lesson.weight[rows] * share)).sum()
-        if pulled:
-            apart = (logit - torch.logit(y, eps=FAINT)).square() / 2
-            whole = whole + (apart * to(lesson.pull[rows] * share)).sum()
-        return whole
+        return (each * w).sum() / max(int((weight > 0).sum()), 1)
 
     return loss
 

@@ -227,8 +227,7 @@ def train(
     rng = np.random.default_rng([recipe.seed, 0])
     torch.manual_seed(recipe.seed * 1_000_003 + processes.number())
     starts = _starts(chosen, recipe, rng)
-    run = {**{k: v for k, v in asdict(recipe).items() if k != "steps"}, "rows": len(source)}
-    run["chosen"] = int(chosen.sum())
+    run = {"rows": len(source), "chosen": int(chosen.sum()), **asdict(recipe), "steps": 0}
     if checkpoint is not None and checkpoint.exists():
         progress, best = _resume(checkpoint, whole, optimiser, average, run)
         for _ in range(progress.step):

@@ -36,7 +36,6 @@ BAGS: Final = 3
 """Fits of the trees on other samples; the mean of their log-odds is the teacher."""
 LABEL_WEIGHT: Final = 5.0
 """Of a known label beside a told one: there are fewer, and they are true."""
-PULL: Final = 0.03
 BLOCK: Final = 65_536
 
 
@@ -44,14 +43,11 @@ BLOCK: Final = 65_536
 class Lesson:
     """What to answer on each row [n] of a training set.
 
-    target: probability of fraud; weight: how much it counts, 0 not at all; pull: how much the
-    squared difference of log-odds counts beside the cross-entropy, which hardly feels the order of
-    events that are all quiet.
+    target: probability of fraud; weight: how much it counts, 0 not at all.
     """
 
     target: NDArray[np.float32]
     weight: NDArray[np.float32]
-    pull: NDArray[np.float32]
 
     @property
     def chosen(self) -> Mask:
@@ -61,8 +57,7 @@ class Lesson:
 
 def labels_only(label: NDArray[np.int8], rows: Mask) -> Lesson:
     """No teacher: every chosen row's label, all of one weight."""
-    weight = rows.astype(np.float32)
-    return Lesson((label == 1).astype(np.float32), weight, np.zeros_like(weight))
+    return Lesson((label == 1).astype(np.float32), rows.astype(np.float32))
 
 
 def unlabelled(dataset: Dataset, fit: Mask, judge: Mask, cut_ms: int) -> Mask:
@@ -103,5 +98,4 @@ def lesson(
         seen = np.asarray(dataset.features[some])
         logit = np.mean([one.predict(seen, raw_score=True) for one in grown], axis=0)
         target[some] = 1 / (1 + np.exp(-logit))
-    weight = np.where(rows, LABEL_WEIGHT, others).astype(np.float32)
-    return Lesson(target, weight, np.where(others, PULL, 0).astype(np.float32))
+    return Lesson(target, np.where(rows, LABEL_WEIGHT, others).astype(np.float32))

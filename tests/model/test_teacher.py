@@ -30,7 +30,6 @@ def test_the_teacher_sees_no_label_but_those_of_the_fit() -> None:
     assert ((told > 0) & (told < 1)).all()
     assert metrics.roc_auc(whole.label[~rows], told.astype(float)) > 0.8
     assert (found[0].weight > 0).all()
-    assert (found[0].pull[rows] == 0).all()
 
 
 def test_a_row_is_labelled_or_taught_and_some_are_taught() -> None:
@@ -71,15 +70,13 @@ def test_the_loss_is_the_weighted_sum_that_it_says() -> None:
     lesson = teacher.Lesson(
         target=np.array([1.0, 0.2, 0.5], np.float32),
         weight=np.array([3.0, 1.0, 0.0], np.float32),
-        pull=np.array([0.0, 0.1, 0.0], np.float32),
     )
     said = torch.tensor([[0.3, -0.7, 2.0, 2.0]])
     rows = np.array([[0, 1, 2, 2]])
     found = finetune.lesson_loss(lesson)(Fixed(said), None, rows)  # type: ignore[arg-type]
     labelled = 3 * np.log1p(np.exp(-0.3))
     told = 0.2 * np.log1p(np.exp(0.7)) + 0.8 * np.log1p(np.exp(-0.7))
-    apart = 0.05 * (-0.7 - np.log(0.2 / 0.8)) ** 2
-    assert float(found) == pytest.approx((labelled + told + apart) / (2.0 * 2), rel=1e-5)
+    assert float(found) == pytest.approx((labelled + told) / (2.0 * 2), rel=1e-5)
 
 
 def test_a_network_repeats_its_teacher_where_nobody_labelled() -> None:
@@ -89,7 +86,7 @@ def test_a_network_repeats_its_teacher_where_nobody_labelled() -> None:
     lesson = teacher.lesson(whole, rows, whole.account >= 8, bags=1, trees=FEW)
     unseen = np.flatnonzero(whole.account >= 30)
     told = np.log(lesson.target[unseen] / (1 - lesson.target[unseen]))
-    taught = teacher.Lesson(lesson.target, np.where(rows | others, lesson.weight, 0), lesson.pull)
+    taught = teacher.Lesson(lesson.target, np.where(rows | others, lesson.weight, 0))
     recipe = Recipe(steps=60, chunk=32, batch=16, rate=1e-2, average=0.9)
     alike = []
     for one in (teacher.labels_only(whole.label, rows), taught):
