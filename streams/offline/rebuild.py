@@ -26,6 +26,7 @@ from streams import topics
 from streams.batch import Batch
 from streams.connect import check_kafka, check_redis, confluent_config, redis_client
 from streams.errors import Conflict, StoreError, StoreFull
+from streams.offline import aside
 from streams.offline.merged import LogMessage, MergedLog
 from streams.offline.replay import BATCH_EVENTS, Shard
 from streams.offline.routing import Route, find
@@ -71,7 +72,10 @@ def rebuild(settings: Settings, progress: Progress = lambda done, total: None) -
     log = MergedLog(config, settings.topic("transactions"))
     try:
         check_redis(settings, client)
-        return _Rebuild(settings, client, log, Identity(topic_id, count)).run(progress)
+        _, letters = topics.describe(settings, "transactions.dlq")
+        put_aside = aside.read(config, settings, letters)
+        identity = Identity(topic_id, count)
+        return _Rebuild(settings, client, log, identity, put_aside).run(progress)
     except Conflict:
         raise StoreError(
             "an account was erased while the state was made again; nothing was switched",
@@ -92,10 +96,16 @@ class _Rebuild:
     """One run."""
 
     def __init__(
-        self, settings: Settings, client: redis.Redis, log: MergedLog, identity: Identity
+        self,
+        settings: Settings,
+        client: redis.Redis,
+        log: MergedLog,
+        identity: Identity,
+        put_aside: aside.Aside,
     ) -> None:
         self._client = client
         self._log = log
+        self._aside = put_aside
         self._identity = identity
         self._namespace = settings.redis.namespace
         RedisStore(client, require_durable=settings.redis.require_durable).check()
@@ -185,8 +195,11 @@ class _Rebuild:
         ]
 
     def _kept(self, group: list[LogMessage]) -> Iterator[LogMessage]:
-        """Without what is marked as erased: by the account's digest and the log's own offset."""
+        """Without what killed every worker, and what is marked as erased: by the account's digest
+        and the log's own offset."""
         for message in group:
+            if self._aside.has(message):
+                continue
             cuts = self._markers.get(message.partition)
             if cuts and message.key is not None:
                 name = message.key.decode(errors="replace")

@@ -17,7 +17,8 @@ ALARM = "quarantined: every worker that handled this message died"
 
 def put_aside(place: Place, seed: int, mutant: str | None = None) -> int:
     """Three workers die of one message, wherever it stands; the fourth puts it aside unread, says
-    so, and goes on. Every other message has its outcome as if that one were not there."""
+    so, and goes on. Every other message has its outcome as if that one were not there. Nor does a
+    rebuild read it."""
     offset = random.Random(f"poison {seed}").randrange(MESSAGES)
     with Run(place, seed, partitions=1) as run:
         run.aside.add((0, offset))
@@ -28,10 +29,15 @@ def put_aside(place: Place, seed: int, mutant: str | None = None) -> int:
             run.until(lambda: not worker.alive or ALARM in worker.said())  # noqa: B023
             if worker.alive or worker.ended() != KILLED:
                 raise run.failure([f"death {number + 1} at offset {offset}", worker.said()])
-        survivor = run.start(*poisoned, run.another_group()).ready()
+        # In the run's own group: a rebuild reads as far as that has committed.
+        survivor = run.start(*poisoned).ready()
         run.publish(MESSAGES)
         run.drain()
         if not survivor.alive or survivor.said().count(ALARM) != 1:
             raise run.failure([f"offset {offset} was not put aside", survivor.said()])
+        run.judge()
+        run.rebuild()
+        run.publish(MESSAGES)
+        run.start(*poisoned, run.another_group()).ready()
         run.judge()
     return 1
