@@ -53,7 +53,7 @@ bench: setup ## every benchmark that needs no data of yours, one table each
 	for one in $(WITH_DATA); do echo "== benchmarks/$$one.py needs a data file: see benchmarks/README.md"; done
 
 MINUTES ?= 60
-soak: setup ## the fault tests with other seeds for MINUTES=60
+soak: setup ## every fault with new seeds for MINUTES=60; results add up
 	$(BIN)/python benchmarks/soak.py --minutes $(MINUTES)
 
 bundle: setup ## train the shipped model again, after a change of the feature list
