@@ -311,9 +311,16 @@ def _curve(y: NDArray[Any], scores: Scores, points: int = 200) -> list[tuple[flo
 
 
 def to_text(found: Mapping[str, Any]) -> str:
-    """A line a model, for a terminal."""
+    """A line a model, for a terminal, and whether the bundle is better than the trees."""
     shown = ("ap", "auc", "cp100", "recall_budget", "ece", "brier")
-    return "\n".join(
+    lines = [
         f"{name}: " + ", ".join(f"{k} {row[k]:.4f}" for k in shown)
         for name, row in found["models"].items()
-    )
+    ]
+    if "ap_minus_lightgbm" in found:
+        d = found["ap_minus_lightgbm"]
+        lines.append(
+            f"ap of this bundle less LightGBM's: {d['difference']:+.4f}, 95 % {d['low']:+.4f} to "
+            f"{d['high']:+.4f}"
+        )
+    return "\n".join(lines)

@@ -29,7 +29,7 @@ tbody th{position:sticky;left:0;background:#fff}
 tbody tr:first-child.ours th,tbody tr:first-child.ours td{background:#eef4fb;font-weight:600}
 .bad{color:#a8261f;font-weight:600}
 @media(max-width:40em){body{padding:1em}thead th,tbody th{white-space:normal}
-tbody th{max-width:8.5em}td,th{padding:4px 6px}}
+tbody th{max-width:8.5em;overflow-wrap:anywhere}td,th{padding:4px 6px}}
 """
 COLOURS: Final = ("#1f5fa8", "#d1662b", "#8a8f98", "#3d8b4f", "#7d4fa3")
 WORDS: Final = {
@@ -83,7 +83,7 @@ def table(
     names = list(dict.fromkeys(k for row in rows.values() for k in row))
     head = "".join(f"<th>{html.escape(WORDS.get(n, n.replace('_', ' ')))}</th>" for n in names)
     body = "".join(
-        f"<tr{' class=ours' if ours else ''}><th>{html.escape(name)}</th>"
+        f"<tr{' class=ours' if ours else ''}><th>{html.escape(name.replace('_', ' '))}</th>"
         + "".join(f"<td>{_cell(k, row[k])}</td>" if k in row else "<td></td>" for k in names)
         + "</tr>"
         for name, row in rows.items()
