@@ -51,13 +51,14 @@ WORDS: Final = {
     "alerts_a_day": "alerts a day",
 }
 FIELD_WORDS: Final = {
-    "kind": "surprise: kind of event",
-    "way": "surprise: channel and entry mode",
-    "amount": "surprise: amount",
-    "mcc": "surprise: merchant category",
-    "country": "surprise: country",
-    "gap": "surprise: time since the event before",
+    "kind": "kind of event",
+    "way": "channel and entry mode",
+    "amount": "amount",
+    "mcc": "merchant category",
+    "country": "country",
+    "gap": "time since the event before",
 }
+"""Of the fields that pretraining predicts."""
 WHOLE: Final = ("events", "frauds", "week", "rows")
 SMALL: Final = ("brier", "ece", "log_loss", "fpr_budget")
 
@@ -240,7 +241,10 @@ def unlabelled_html(found: Mapping[str, Any]) -> str:
     ]
     body = table(
         "Surprise as an anomaly score",
-        {FIELD_WORDS.get(name, name): row for name, row in found["anomaly"].items()},
+        {
+            f"surprise: {FIELD_WORDS[name]}" if name in FIELD_WORDS else name: row
+            for name, row in found["anomaly"].items()
+        },
         "-log p of each field given the account's past, in nats, ranked against the frauds. The "
         "first row is the score to take without labels.",
         ours=True,

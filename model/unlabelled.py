@@ -5,9 +5,10 @@ score, no label needed), chances of the next event (propensity), and both measur
 rivals. Does not know how the heads were trained (`model/pretrain.py`).
 
 The whole event is hidden from the model, so each field is judged by the account's past alone.
-Surprise is -log p in nats. A field may be surprising because the account is: so the anomaly score
-is the sum over fields of surprise minus what was expected (the entropy of the distribution), in
-standard deviations of it. Propensity mixes the model's chances evenly with the account's own
+Surprise is -log p in nats. A field may be surprising because the account is: so each field counts
+with its surprise minus what was expected (the entropy of the distribution), in standard deviations
+of it, and the anomaly score is that of the oddest field. A sum over fields drowns one odd field in
+the noise of the others. Propensity mixes the model's chances evenly with the account's own
 frequencies, which know what the account likes where the model knows what comes when.
 """
 
@@ -27,6 +28,7 @@ from model.data import Dataset
 from model.errors import BundleError
 from model.inputs import AMOUNT_SHIFT, CHANNELS, HISTORY, MCC_MASK
 from model.loop import Source, cover, wanted
+from model.page import FIELD_WORDS
 from model.pretrain import MERGED, TARGETS, Heads, hide
 
 Rows = NDArray[np.int64]
@@ -157,11 +159,21 @@ def mixed(chances: NDArray[np.float32], frequencies: NDArray[np.float32]) -> NDA
     return np.asarray((chances + own) / 2, np.float32)
 
 
+def anomaly_score(reading: Reading) -> NDArray[np.float32]:
+    """How odd each event is: what its oddest field is above its expected surprise."""
+    return np.asarray(np.max(list(reading.excess.values()), 0), np.float32)
+
+
 def anomaly(dataset: Dataset, rows: Rows, reading: Reading) -> dict[str, dict[str, float]]:
-    """How well surprise alone ranks the frauds among `rows`: each field, and their sum."""
+    """How well surprise alone ranks the frauds among `rows`: the score, sums, each field."""
     y = dataset.answer()[rows]
     total, plain = (np.sum(list(one.values()), 0) for one in (reading.excess, reading.nats))
-    scores = {"anomaly score": total, "sum of surprise": plain, **reading.nats}
+    scores = {
+        "anomaly score": anomaly_score(reading),
+        "sum above what was expected": total,
+        "sum of surprise": plain,
+        **reading.nats,
+    }
     return {
         name: {
             "ap": metrics.average_precision(y, np.asarray(score, np.float64)),
@@ -234,7 +246,8 @@ def to_text(found: Mapping[str, Any]) -> str:
     lines = [f"{found['model_id']}: {found['events']} events, {found['frauds']} frauds"]
     for part in ("anomaly", "propensity"):
         lines += [
-            f"{part}, {name}: " + ", ".join(f"{k} {v:.4f}" for k, v in row.items())
+            f"{part}, {FIELD_WORDS.get(name, name)}: "
+            + ", ".join(f"{k} {v:.4f}" for k, v in row.items())
             for name, row in found[part].items()
         ]
     return "\n".join(lines)

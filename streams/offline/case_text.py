@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from model.inputs import COUNTS_SHIFT
+from model.page import FIELD_WORDS
 from streams.money import amount_text
 from streams.reasons import reasons
 
@@ -70,6 +71,7 @@ def to_text(found: Mapping[str, Any]) -> str:
         told = ", ".join(f"{one['what']} {100 * one['chance']:.0f} %" for one in chances)
         lines.append(f"likely {name}: {told}")
     if "surprise" in found:
-        told = ", ".join(f"{name} {nats:.2f}" for name, nats in found["surprise"].items())
+        surprise = found["surprise"].items()
+        told = ", ".join(f"{FIELD_WORDS.get(name, name)} {nats:.2f}" for name, nats in surprise)
         lines.append(f"surprise, nats: {told}")
     return "\n".join(lines)

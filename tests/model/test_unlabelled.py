@@ -71,6 +71,14 @@ def test_surprise_finds_the_odd_amounts_without_labels(
     assert abs(found["anomaly"]["mcc"]["auc"] - 0.5) < 0.2
 
 
+def test_one_odd_field_is_not_lost_among_noisy_ones() -> None:
+    rng = np.random.default_rng(1)
+    fields = {str(k): rng.normal(0, 1, 5_000).astype(np.float32) for k in range(6)}
+    fields["3"][7] = 8.0
+    reading = unlabelled.Reading({}, fields, {})
+    assert unlabelled.anomaly_score(reading).argmax() == 7
+
+
 def test_the_next_event_is_told_better_than_by_own_frequencies(
     bundle: Bundle, data: Dataset, rows: np.ndarray
 ) -> None:
