@@ -1,6 +1,6 @@
 """The validated columns of one micro-batch: what `decode` makes and every later step reads.
 
-In: nothing. Out: the types. Does not know JSON, Kafka, or what the columns are used for.
+In: nothing. Out: the types. Does not know Kafka, or what the columns are used for.
 
 Every message of the batch is in exactly one of three places: an accepted row (arrays and lists
 below, all of one length n, in offset order), a reject, or a tombstone.
@@ -8,10 +8,12 @@ below, all of one length n, in offset order), a reject, or a tombstone.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, overload
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from model.inputs import EVENT_WORDS
@@ -31,6 +33,40 @@ class Rejected:
     detail: str
 
 
+class Documents(Sequence[Mapping[str, Any]]):
+    """The messages as JSON objects, parsed when one is asked for: few are, as only rules on fields
+    beside the columns and the reasons of alerts need them. Read only."""
+
+    __slots__ = ("_parsed", "values")
+
+    def __init__(self, values: Sequence[bytes]) -> None:
+        self.values = values
+        self._parsed: list[dict[str, Any]] | None = None
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    @overload
+    def __getitem__(self, row: int) -> dict[str, Any]: ...
+
+    @overload
+    def __getitem__(self, row: slice) -> list[dict[str, Any]]: ...
+
+    def __getitem__(self, row: int | slice) -> Any:
+        if isinstance(row, slice):
+            return self._all()[row]
+        return orjson.loads(self.values[row]) if self._parsed is None else self._parsed[row]
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """All of them; they are then kept for the next rule."""
+        return iter(self._all())
+
+    def _all(self) -> list[dict[str, Any]]:
+        if self._parsed is None:
+            self._parsed = list(map(orjson.loads, self.values))
+        return self._parsed
+
+
 @dataclass(frozen=True, slots=True)
 class Columns:
     """n accepted transactions of one batch.
@@ -41,7 +77,7 @@ class Columns:
     billing_country, ip_country: uint16 [n], 26*a+b+1 of the two letters, 0 = not given
                      (merchant_country is in the words)
     latitude, longitude: int32 [n], microdegrees, NO_POSITION = not given
-    docs:            the parsed JSON objects, for rules and reasons; read only
+    docs:            the messages as JSON objects, for rules and reasons
     rejects:         ascending by row
     tombstones:      (row, account_id): a null value with a key asks for the account's erasure
     """
@@ -61,7 +97,7 @@ class Columns:
     ip_country: NDArray[np.uint16]
     latitude: NDArray[np.int32]
     longitude: NDArray[np.int32]
-    docs: list[dict[str, Any]]
+    docs: Documents
     rejects: list[Rejected]
     tombstones: list[tuple[int, str]]
 
@@ -103,7 +139,7 @@ def select(columns: Columns, keep: NDArray[np.bool_], reason: Reject, detail: st
         ip_country=columns.ip_country[keep],
         latitude=columns.latitude[keep],
         longitude=columns.longitude[keep],
-        docs=[columns.docs[i] for i in chosen],
+        docs=Documents([columns.docs.values[i] for i in chosen]),
         rejects=sorted([*columns.rejects, *dropped], key=lambda each: each.row),
         tombstones=columns.tombstones,
     )
@@ -128,7 +164,7 @@ def refused(batch: Batch, reason: Reject, detail: str) -> Columns:
         ip_country=none.astype(np.uint16),
         latitude=none.astype(np.int32),
         longitude=none.astype(np.int32),
-        docs=[],
+        docs=Documents([]),
         rejects=[Rejected(row, reason, detail) for row in range(len(batch))],
         tombstones=[],
     )

@@ -46,14 +46,9 @@ def _look_alike() -> frozenset[str]:
     return frozenset(map(chr, _look_alikes()))
 
 
-def beyond_ascii(text: str) -> str:
-    """The characters outside ASCII and DEL, in order: mostly few, where each is to be looked at."""
-    return "".join(_BEYOND.findall(text))
-
-
 def has_look_alikes(text: str) -> bool:
     """Is a digit, space or dash of another script in this text, or an invisible character?"""
-    return not text.isascii() and not _look_alike().isdisjoint(beyond_ascii(text))
+    return not text.isascii() and not _look_alike().isdisjoint("".join(_BEYOND.findall(text)))
 
 
 def _searchable(text: str) -> bytes:

@@ -1,8 +1,8 @@
 """The exact verdict on one transaction message: accepted, or one reason and one detail.
 
 In: value, key, headers and broker time of one message. Out: None, or (reason, detail).
-Does not know batches or columns; `decode` clears whole columns at once and asks here only about
-messages it could not clear. The order of the tests below is the order of precedence: a message
+Does not know batches or columns; `decode` clears plain messages by itself and asks here only about
+the others. The order of the tests below is the order of precedence: a message
 with several faults gets the first one's code. A detail names fields and limits, never a value.
 """
 
@@ -27,7 +27,7 @@ from streams.codes import (
     EVENT_TYPE_CODES,
     MCC_CODES,
 )
-from streams.privacy import beyond_ascii, has_look_alikes, has_pan, has_pan_bytes, strings_in
+from streams.privacy import has_look_alikes, has_pan, has_pan_bytes, strings_in
 from streams.scan import outline
 from streams.schema import (
     MAX_AMOUNT_MINOR,
@@ -191,19 +191,6 @@ def _unparsable(value: bytes, depth: int) -> tuple[Reject, str]:
     if any(BAD_CHARACTERS.search(each) for each in strings_in(lenient)):
         return Reject.BAD_CHARACTER, "a control character or lone surrogate in a string"
     return Reject.BAD_JSON, "not JSON (a constant or number that JSON does not have)"
-
-
-def surely_plain(value: bytes, document: Any) -> bool:
-    """Is there no bad character in any string, nor a card number that the raw bytes hide?
-
-    For JSON whose raw bytes were searched for card numbers. False may be wrong, True never is.
-    """
-    if b"\\" in value:
-        inner = PARTING.join(strings_in(document))
-        return not (BAD_CHARACTERS.search(inner) or has_look_alikes(inner) or has_pan(inner))
-    # Raw controls are no JSON inside strings, and between them they are white space.
-    wide = beyond_ascii(value.decode())
-    return not (BAD_CHARACTERS.search(wide) or has_look_alikes(wide))
 
 
 def _holds_pan(value: bytes, document: Any) -> bool:

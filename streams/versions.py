@@ -44,7 +44,6 @@ SPINE: Final = (
     "rules",
     "scan",
     "schema",
-    "screen",
     "settle",
     "state",
     "validate",

@@ -1,7 +1,8 @@
-"""Fields of accepted messages to arrays: the event words, hashes, codes and positions.
+"""Values of accepted messages to arrays: the event words, hashes, codes and positions.
 
-In: field columns that passed every test, and the raw bytes. Out: arrays of one length.
-Does not know how messages are parsed or refused; `model/inputs.py` says what each bit means.
+In: parsed messages that passed every test, and the arrays of `kernels/fields.py`. Out: the same
+arrays filled, and columns made of them. Does not know how messages are read or refused;
+`model/inputs.py` says what each bit means.
 """
 
 from __future__ import annotations
@@ -39,122 +40,101 @@ from streams.codes import (
     MCC_CODES,
 )
 from streams.columns import NO_POSITION
+from streams.kernels.fields import CODED, CURRENCY_NAMES, HASHED, Taken
 
-Fields = Mapping[str, Sequence[Any]]
-"""One sequence for each field that occurs; all of one length, None where not given."""
 Words = NDArray[np.uint64]
 
 _COUNTED_TYPES: Final = ("authorization", "capture", "transfer")
 _COUNTED: Final = np.isin(np.arange(8), [0, *(EVENT_TYPE_CODES[name] for name in _COUNTED_TYPES)])
 _CREDIT: Final = np.uint64(DIRECTION_CODES["credit"])
 _DEGREE: Final = 1e6
+_CURRENCY_CODES: Final = {name: code for code, name in enumerate(CURRENCY_NAMES)}
+_TABLES: Final[Mapping[str, Mapping[Any, int]]] = {
+    "event_type": EVENT_TYPE_CODES,
+    "direction": DIRECTION_CODES,
+    "channel": CHANNEL_CODES,
+    "entry_mode": ENTRY_MODE_CODES,
+    "auth_response": AUTH_RESPONSE_CODES,
+    "mcc": MCC_CODES,
+    "merchant_country": COUNTRY_CODES,
+    "billing_country": COUNTRY_CODES,
+    "ip_country": COUNTRY_CODES,
+    "currency": _CURRENCY_CODES,
+}
+assert tuple(_TABLES) == CODED
 
 
-def codes(fields: Fields, name: str, table: Mapping[str | None, int], n: int) -> Words:
-    """The field's codes, uint64 [n]; 0 where not given."""
-    column = fields.get(name)
-    if column is None:
-        return np.zeros(n, np.uint64)
-    return np.fromiter(map(table.__getitem__, column), np.uint64, n)
+def take(document: Mapping[str, Any], i: int, out: Taken) -> None:
+    """Put the values of one valid message into row i, as the kernel does for those it clears."""
+    out.numbers[i] = document["event_time"], document["amount"]
+    # Only entry_mode is free text.
+    out.codes[i] = [table.get(document.get(name), OTHER_CODE) for name, table in _TABLES.items()]
+    out.hashes[i] = [hashed(document.get(name)) for name in HASHED]
+    out.position[i] = [microdegrees(document.get(name)) for name in ("latitude", "longitude")]
 
 
-def countries(fields: Fields, name: str, n: int) -> NDArray[np.uint16]:
-    """The field's countries as numbers, uint16 [n]; 0 where not given."""
-    return codes(fields, name, COUNTRY_CODES, n).astype(np.uint16)
+def hashed(text: str | None) -> int:
+    """xxh3-64 of a text, 1 for one that comes out 0; 0 for none."""
+    return 0 if text is None else max(xxh3_64_intdigest(text.encode()), 1)
 
 
-def _entry_modes(fields: Fields, n: int) -> Words:
-    column = fields.get("entry_mode")
-    if column is None:
-        return np.zeros(n, np.uint64)
-    coded = [ENTRY_MODE_CODES.get(mode, OTHER_CODE) for mode in column]
-    return np.array(coded, np.uint64)
+def microdegrees(degrees: float | None) -> int:
+    """Rounded half to even; NO_POSITION for none."""
+    return NO_POSITION if degrees is None else round(degrees * _DEGREE)
 
 
-def hashes(column: Sequence[str]) -> Words:
-    """xxh3-64 of each text; one that comes out 0 is 1."""
-    raw = np.fromiter(map(xxh3_64_intdigest, map(str.encode, column)), np.uint64, len(column))
-    return np.maximum(raw, np.uint64(1))
+def codes(values: Taken, name: str) -> Words:
+    """The codes of one field, uint64 [n]; 0 where not given."""
+    column: Words = values.codes[:, CODED.index(name)].astype(np.uint64)
+    return column
 
 
-def _optional_hashes(fields: Fields, name: str, n: int, wanted: NDArray[np.bool_]) -> Words:
-    """Hashes of the field where it is given and `wanted`, else 0."""
-    column = fields.get(name)
-    out = np.zeros(n, np.uint64)
-    if column is None:
-        return out
-    if wanted.all():
-        try:
-            return hashes(column)
-        except TypeError:  # not given everywhere
-            pass
-    rows = [i for i in np.flatnonzero(wanted).tolist() if column[i] is not None]
-    out[rows] = hashes([column[i] for i in rows])
-    return out
+def hashes(values: Taken, name: str) -> Words:
+    """The hashes of one field, uint64 [n]; 0 where not given."""
+    return values.hashes[:, HASHED.index(name)]
 
 
-def places(fields: Fields, n: int) -> tuple[Words, Words, Words]:
-    """Hashes of merchant, of terminal, and of the place: the first given of merchant, terminal
-    and counterparty."""
-    everywhere = np.ones(n, np.bool_)
-    merchant = _optional_hashes(fields, "merchant_id", n, everywhere)
-    terminal = _optional_hashes(fields, "terminal_id", n, everywhere)
-    place = np.where(merchant, merchant, terminal)
-    other = _optional_hashes(fields, "counterparty_account_id", n, place == 0)
-    return merchant, terminal, np.where(place, place, other)
+def currencies(values: Taken) -> list[str]:
+    """The currency of each message."""
+    column = values.codes[:, CODED.index("currency")].tolist()
+    return list(map(CURRENCY_NAMES.__getitem__, column))
 
 
-def integers(column: Sequence[int]) -> NDArray[np.int64]:
-    """int64 [n]."""
-    return np.fromiter(column, np.int64, len(column))
+def _place(values: Taken) -> Words:
+    """Hash of the place: the first given of merchant, terminal and counterparty."""
+    merchant, terminal = hashes(values, "merchant_id"), hashes(values, "terminal_id")
+    other = hashes(values, "counterparty_account_id")
+    place: Words = np.where(merchant, merchant, np.where(terminal, terminal, other))
+    return place
 
 
-def microdegrees(fields: Fields, name: str, n: int) -> NDArray[np.int32]:
-    """int32 [n], rounded half to even; NO_POSITION where not given."""
-    column = fields.get(name)
-    if column is None:
-        return np.full(n, NO_POSITION, np.int32)
-    degrees = np.array(column, np.float64)  # None becomes NaN
-    missing = np.isnan(degrees)
-    scaled = np.rint(np.where(missing, 0.0, degrees) * _DEGREE).astype(np.int32)
-    return np.where(missing, np.int32(NO_POSITION), scaled)
-
-
-def _head(fields: Fields, event_time: NDArray[np.int64], n: int) -> Words:
+def _head(values: Taken) -> Words:
     """Word 0: time, enumerations, counts."""
-    event_type = codes(fields, "event_type", EVENT_TYPE_CODES, n)
-    direction = codes(fields, "direction", DIRECTION_CODES, n)
+    event_type, direction = codes(values, "event_type"), codes(values, "direction")
     counts = _COUNTED[event_type.astype(np.int64)] & (direction != _CREDIT)
-    word: Words = event_time.astype(np.uint64) << np.uint64(TIME_SHIFT)
+    word: Words = values.numbers[:, 0].astype(np.uint64) << np.uint64(TIME_SHIFT)
     word |= event_type << np.uint64(TYPE_SHIFT)
     word |= direction << np.uint64(DIRECTION_SHIFT)
-    word |= codes(fields, "channel", CHANNEL_CODES, n) << np.uint64(CHANNEL_SHIFT)
-    word |= _entry_modes(fields, n) << np.uint64(ENTRY_SHIFT)
-    word |= codes(fields, "auth_response", AUTH_RESPONSE_CODES, n) << np.uint64(AUTH_SHIFT)
+    word |= codes(values, "channel") << np.uint64(CHANNEL_SHIFT)
+    word |= codes(values, "entry_mode") << np.uint64(ENTRY_SHIFT)
+    word |= codes(values, "auth_response") << np.uint64(AUTH_SHIFT)
     word |= counts.astype(np.uint64) << np.uint64(COUNTS_SHIFT)
     return word
 
 
-def pack(
-    fields: Fields,
-    values: Sequence[bytes],
-    event_time: NDArray[np.int64],
-    amount: NDArray[np.int64],
-    place: Words,
-) -> Words:
-    """The event words, uint64 [n, 4]."""
-    n = len(values)
+def pack(values: Taken, raw: Sequence[bytes]) -> Words:
+    """The event words, uint64 [n, 4], of n messages with these raw bytes."""
+    n = len(raw)
     words = np.empty((n, EVENT_WORDS), np.uint64)
-    words[:, 0] = _head(fields, event_time, n)
-    words[:, 1] = amount.astype(np.uint64) << np.uint64(AMOUNT_SHIFT)
-    words[:, 1] |= codes(fields, "mcc", MCC_CODES, n)
-    identity = np.maximum(hashes(fields["transaction_id"]) >> np.uint64(ID_SHIFT), np.uint64(1))
-    content = np.fromiter(map(xxh3_64_intdigest, values), np.uint64, n) >> np.uint64(48)
+    words[:, 0] = _head(values)
+    words[:, 1] = values.numbers[:, 1].astype(np.uint64) << np.uint64(AMOUNT_SHIFT)
+    words[:, 1] |= codes(values, "mcc")
+    identity = np.maximum(hashes(values, "transaction_id") >> np.uint64(ID_SHIFT), np.uint64(1))
+    content = np.fromiter(map(xxh3_64_intdigest, raw), np.uint64, n) >> np.uint64(48)
     words[:, 2] = identity << np.uint64(ID_SHIFT) | content
-    device = _optional_hashes(fields, "device_id", n, np.ones(n, np.bool_))
-    words[:, 3] = _top(place, 32) << np.uint64(PLACE_SHIFT)
-    words[:, 3] |= codes(fields, "merchant_country", COUNTRY_CODES, n) << np.uint64(COUNTRY_SHIFT)
-    words[:, 3] |= _top(device, DEVICE_MASK.bit_length())
+    words[:, 3] = _top(_place(values), 32) << np.uint64(PLACE_SHIFT)
+    words[:, 3] |= codes(values, "merchant_country") << np.uint64(COUNTRY_SHIFT)
+    words[:, 3] |= _top(hashes(values, "device_id"), DEVICE_MASK.bit_length())
     return words
 
 

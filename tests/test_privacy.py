@@ -40,7 +40,7 @@ Discover, JCB, Maestro."""
 
 
 def luhn(digits: str) -> bool:
-    """The check by its definition, apart from the one in `scan.py`."""
+    """The check by its definition, apart from the one in `cards.py`."""
     total = 0
     for place, digit in enumerate(reversed(digits)):
         value = int(digit) * (2 if place % 2 else 1)

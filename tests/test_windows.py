@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from streams import features, windows
 from streams.features import INDEX, NAMES
-from streams.kernels import SOURCES, pack, traits
+from streams.kernels import SOURCES, message, pack, traits
 from streams.state import Arena
 from tests.events import FixedRisk, Line, Shelf, columns_of, line_of, lines_of, run
 from tests.oracle import Oracle
@@ -283,6 +283,7 @@ def test_distance_is_the_chord(lat1: int, lon1: int, lat2: int, lon2: int) -> No
 
 def test_machine_code_is_tied_to_all_of_its_sources() -> None:
     entries = (
+        message.clear,
         windows.apply_rows,
         pack.load_records,
         pack.measure_pieces,

@@ -18,7 +18,7 @@ from model import data
 from streams import features
 from streams.batch import Batch
 from streams.clients.encode import messages
-from streams.columns import Columns
+from streams.columns import Columns, Documents
 from streams.decode import decode
 from streams.labels import LabelBook, decode_labels
 from streams.risk import RiskView, Sheet, digest_of
@@ -51,7 +51,7 @@ def _batches(table: pa.Table) -> Iterator[Columns]:
         offset += n
         found = decode(batch, DAY_MS)
         bare = replace(batch, values=[None] * n)
-        yield replace(found, batch=bare, docs=[{}] * len(found.row))
+        yield replace(found, batch=bare, docs=Documents([b"{}"] * len(found)))
 
 
 def _label_values(labels: pa.Table) -> Iterator[bytes]:

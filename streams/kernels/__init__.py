@@ -1,4 +1,8 @@
-"""What the Numba pass of `streams/windows.py` is made of: functions of arrays, nothing else.
+"""What the Numba passes of `streams/decode.py` and `streams/windows.py` are made of: functions of
+arrays, nothing else.
+
+message  plain messages cleared and read         fields    the schema and the values, as arrays
+lexical  white space, strings, numbers           xxh3      the hash of a text
 
 record   layout, checksum, 128-bit sums         cells     the arrays, as the kernels see them
 ring     the last 64 events in time order       panes     what is kept of events behind the ring
@@ -22,7 +26,10 @@ SOURCES: Final = hashlib.sha256(
         file.read_bytes()
         for folder, names in (
             ("streams.kernels", None),
-            ("streams", ("features.py", "columns.py", "windows.py")),
+            (
+                "streams",
+                ("cards.py", "codes.py", "columns.py", "features.py", "schema.py", "windows.py"),
+            ),
             ("model", ("inputs.py",)),
         )
         for file in sorted(resources.files(folder).iterdir(), key=lambda each: each.name)

@@ -5,6 +5,7 @@ In: a `Step`. Out: the columns that `results.py` writes. Does not know files or 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,9 @@ import orjson
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from model.inputs import CHANNEL_MASK, CHANNEL_SHIFT, COUNTRY_MASK, COUNTRY_SHIFT
 from streams.alerts import DECISIONS
+from streams.codes import CHANNEL_CODES, COUNTRY_CODES
 from streams.entry import LATE, Entry
 from streams.offline.replay import Step
 from streams.offline.results import BASE, DEAD, DUPLICATE, ERASED, OUTCOMES, SCORED
@@ -22,6 +25,18 @@ _REASON = "reason"
 _TYPES = {field.name: field.type for field in BASE}
 _OUTCOMES = pa.array(OUTCOMES)
 _DECISIONS = pa.array([decision.value for decision in DECISIONS])
+
+
+def _by_code(codes: Mapping[str | None, int]) -> pa.Array:
+    """The name of each code of an event word; null for 0 and for codes that nothing has."""
+    names: list[str | None] = [None] * (max(codes.values()) + 1)
+    for name, code in codes.items():
+        names[code] = name
+    return pa.array(names, pa.string())
+
+
+_CHANNELS = _by_code(CHANNEL_CODES)
+_COUNTRIES = _by_code(COUNTRY_CODES)
 
 
 def rows(step: Step) -> dict[str, pa.Array]:
@@ -52,14 +67,25 @@ def _own(step: Step) -> dict[str, pa.Array]:
         "event_time": columns.event_time,
         "amount": columns.amount,
         "currency": columns.currency,
-        "channel": [document.get("channel") for document in columns.docs],
-        "country": [document.get("merchant_country") for document in columns.docs],
+        "channel": _CHANNELS.take(
+            pa.array(_bits(columns.words[:, 0], CHANNEL_SHIFT, CHANNEL_MASK))
+        ),
+        "country": _COUNTRIES.take(
+            pa.array(_bits(columns.words[:, 3], COUNTRY_SHIFT, COUNTRY_MASK))
+        ),
         "late": work.late,
         "edge": work.edge,
         "feature_digest": work.digest,
         "risk": work.risk_versions,
     }
-    return {name: pa.array(column, _TYPES[name]) for name, column in values.items()}
+    return {
+        name: column if isinstance(column, pa.Array) else pa.array(column, _TYPES[name])
+        for name, column in values.items()
+    }
+
+
+def _bits(words: NDArray[np.uint64], shift: int, mask: int) -> pa.Array:
+    return pa.array(((words >> np.uint64(shift)) & np.uint64(mask)).astype(np.uint16))
 
 
 def _named(codes: NDArray[np.int8], names: pa.Array) -> pa.Array:

@@ -1,0 +1,239 @@
+"""What the kernel over messages knows of the schema, and where it puts their values.
+
+In: the schema's fields, limits and code lists. Out: `TABLES`, and the arrays `Taken`.
+Does not know how a message is read; `message.py` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streams.codes import (
+    AUTH_RESPONSE_CODES,
+    CHANNEL_CODES,
+    COUNTRIES,
+    CURRENCIES,
+    DIRECTION_CODES,
+    ENTRY_MODE_CODES,
+    EVENT_TYPE_CODES,
+    country_code,
+)
+from streams.columns import NO_POSITION
+from streams.schema import MAX_ID_LENGTH, MAX_TEXT_LENGTH, OPTIONAL_FIELDS, REQUIRED_FIELDS
+
+FIELDS: Final = REQUIRED_FIELDS + OPTIONAL_FIELDS
+NUMBER: Final[Mapping[str, int]] = {name: number for number, name in enumerate(FIELDS)}
+
+CODED: Final = (
+    "event_type",
+    "direction",
+    "channel",
+    "entry_mode",
+    "auth_response",
+    "mcc",
+    "merchant_country",
+    "billing_country",
+    "ip_country",
+    "currency",
+)
+"""Columns of `Taken.codes`; a currency's code is its place in `CURRENCY_NAMES`."""
+HASHED: Final = (
+    "transaction_id",
+    "merchant_id",
+    "terminal_id",
+    "counterparty_account_id",
+    "device_id",
+)
+"""Columns of `Taken.hashes`."""
+SPANNED: Final = ("account_id", "transaction_id", "tenant_id")
+"""Columns of `Taken.spans`."""
+CURRENCY_NAMES: Final = tuple(sorted(CURRENCIES))
+
+LETTERS: Final = (
+    (0x00C0, 0x024F),  # Latin with marks
+    (0x0386, 0x052F),  # Greek, Cyrillic
+    (0x05D0, 0x05EA),  # Hebrew
+    (0x0621, 0x064A),  # Arabic
+    (0x0904, 0x0939),  # Devanagari
+    (0x0E01, 0x0E30),  # Thai
+    (0x3041, 0x309F),  # Japanese
+    (0x30A1, 0x30FE),
+    (0x4E00, 0x9FFF),  # Chinese
+    (0xAC00, 0xD7A3),  # Korean
+)
+"""Code points outside ASCII that are neither bad characters nor anything that a card number could
+hide in; a test looks at each. Others may be as good: `streams/validate.py` decides about them."""
+
+_ENUMERATIONS: Final = {
+    "event_type": EVENT_TYPE_CODES,
+    "direction": DIRECTION_CODES,
+    "channel": CHANNEL_CODES,
+    "entry_mode": ENTRY_MODE_CODES,
+    "auth_response": AUTH_RESPONSE_CODES,
+}
+assert tuple(_ENUMERATIONS) == CODED[: len(_ENUMERATIONS)]
+
+_NO_TEXTS: Final = (
+    *("schema_version", "event_time", "amount", "observed_time"),
+    *("latitude", "longitude", "ext"),
+)
+_LONG_TEXTS: Final = ("device_id", "ip_hash", "email_hash")
+_COUNTRY_FIELDS: Final = ("merchant_country", "billing_country", "ip_country")
+
+NOTHING, ENUMERATION, MCC, COUNTRY, CURRENCY = range(5)
+"""What else a text must be: `Tables.form`."""
+
+
+class Tables(NamedTuple):
+    """What the schema says, as arrays.
+
+    names:   uint8, the members' names one after another; name f is names[at[f]:at[f + 1]]
+    at:      int32 [28 + 1]
+    field:   int8 [256], the field of a name's `mark`, -1 = none
+    longest: int32 [28], bytes of its text, 0 = it is no text
+    form:    int8 [28]
+    code, hash, span: int8 [28], its column in the arrays of `Taken`, -1 = none
+    values:  uint8, the values of the enumerations one after another
+    value_at: int32, where each begins, and one end
+    first:   int32 [5 + 1], the first value of each enumeration, and one end
+    country: uint16 [26 * 26], 26*a+b+1 or 0 = no country
+    currency: int16 [26 ** 3], its place in CURRENCY_NAMES or -1
+    letters: int32 [k, 2], LETTERS
+    """
+
+    names: NDArray[np.uint8]
+    at: NDArray[np.int32]
+    field: NDArray[np.int8]
+    longest: NDArray[np.int32]
+    form: NDArray[np.int8]
+    code: NDArray[np.int8]
+    hash: NDArray[np.int8]
+    span: NDArray[np.int8]
+    values: NDArray[np.uint8]
+    value_at: NDArray[np.int32]
+    first: NDArray[np.int32]
+    country: NDArray[np.uint16]
+    currency: NDArray[np.int16]
+    letters: NDArray[np.int32]
+
+
+class Taken(NamedTuple):
+    """The values of n messages; what a message does not give is 0.
+
+    cleared:    bool [n]; the other arrays mean nothing where it is False
+    numbers:    int64 [n, 2], event_time and amount
+    codes:      uint16 [n, len(CODED)]
+    hashes:     uint64 [n, len(HASHED)], xxh3-64, 0 = not given
+    spans:      int64 [n, len(SPANNED), 2], begin and end of the text, both 0 = not given
+    position:   int32 [n, 2], latitude and longitude in microdegrees, NO_POSITION = not given
+    """
+
+    cleared: NDArray[np.bool_]
+    numbers: NDArray[np.int64]
+    codes: NDArray[np.uint16]
+    hashes: NDArray[np.uint64]
+    spans: NDArray[np.int64]
+    position: NDArray[np.int32]
+
+    def only(self, keep: NDArray[np.bool_]) -> Taken:
+        """The rows marked in `keep`."""
+        return Taken(
+            cleared=self.cleared[keep],
+            numbers=self.numbers[keep],
+            codes=self.codes[keep],
+            hashes=self.hashes[keep],
+            spans=self.spans[keep],
+            position=self.position[keep],
+        )
+
+
+def taken(n: int) -> Taken:
+    """Memory for n messages."""
+    return Taken(
+        cleared=np.zeros(n, np.bool_),
+        numbers=np.zeros((n, 2), np.int64),
+        codes=np.zeros((n, len(CODED)), np.uint16),
+        hashes=np.zeros((n, len(HASHED)), np.uint64),
+        spans=np.zeros((n, len(SPANNED), 2), np.int64),
+        position=np.full((n, 2), NO_POSITION, np.int32),
+    )
+
+
+def mark(first: int, last_but_one: int, length: int) -> int:
+    """A number below 256 from a name's bytes, found by trial: another one for each field."""
+    return (first + last_but_one + 23 * length) & 255
+
+
+def _joined(texts: list[str]) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
+    """The texts one after another, and where each begins, with one end."""
+    data = np.frombuffer("".join(texts).encode("ascii"), np.uint8)
+    return data, np.cumsum([0, *map(len, texts)]).astype(np.int32)
+
+
+def _fields() -> NDArray[np.int8]:
+    table = np.full(256, -1, np.int8)
+    for number, name in enumerate(FIELDS):
+        raw = name.encode("ascii")
+        place = mark(raw[0], raw[-2], len(raw))
+        assert table[place] < 0, "two names have one mark: choose other factors"
+        table[place] = number
+    return table
+
+
+def _columns(names: tuple[str, ...]) -> NDArray[np.int8]:
+    return np.array([names.index(name) if name in names else -1 for name in FIELDS], np.int8)
+
+
+def _forms() -> NDArray[np.int8]:
+    special = {"mcc": MCC, "currency": CURRENCY, **dict.fromkeys(_COUNTRY_FIELDS, COUNTRY)}
+    special.update(dict.fromkeys(_ENUMERATIONS, ENUMERATION))
+    return np.array([special.get(name, NOTHING) for name in FIELDS], np.int8)
+
+
+def _longest() -> NDArray[np.int32]:
+    limits = dict.fromkeys(_NO_TEXTS, 0) | dict.fromkeys(_LONG_TEXTS, MAX_TEXT_LENGTH)
+    return np.array([limits.get(name, MAX_ID_LENGTH) for name in FIELDS], np.int32)
+
+
+def _country() -> NDArray[np.uint16]:
+    table = np.zeros(26 * 26, np.uint16)
+    for name in COUNTRIES:
+        table[country_code(name) - 1] = country_code(name)
+    return table
+
+
+def _currency() -> NDArray[np.int16]:
+    table = np.full(26**3, -1, np.int16)
+    for place, name in enumerate(CURRENCY_NAMES):
+        a, b, c = (ord(letter) - 65 for letter in name)
+        table[26 * (26 * a + b) + c] = place
+    return table
+
+
+def _tables() -> Tables:
+    names, at = _joined(list(FIELDS))
+    enumerations = [[name for name in table if name] for table in _ENUMERATIONS.values()]
+    values, value_at = _joined([value for each in enumerations for value in each])
+    return Tables(
+        names=names,
+        at=at,
+        field=_fields(),
+        longest=_longest(),
+        form=_forms(),
+        code=_columns(CODED),
+        hash=_columns(HASHED),
+        span=_columns(SPANNED),
+        values=values,
+        value_at=value_at,
+        first=np.cumsum([0, *map(len, enumerations)]).astype(np.int32),
+        country=_country(),
+        currency=_currency(),
+        letters=np.array(LETTERS, np.int32),
+    )
+
+
+TABLES: Final = _tables()

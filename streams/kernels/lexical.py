@@ -1,0 +1,130 @@
+"""The tokens of JSON inside kernels: white space, plain strings, numbers, and two kinds of codes.
+
+In: bytes, and where in them. Out: where a token ends, and what it is. Does not know the schema.
+Every function looks only at places from its `at` to before its end. -1 means: not that.
+
+Bytes in the code: 34 `"`, 45 `-`, 46 `.`, 48 `0`, 57 `9`, 92 a backslash, 127 DEL.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streams.kernels.record import Flag, Int, kernel, outline
+
+Bytes = NDArray[np.uint8]
+
+MOST_INTEGER_DIGITS, MOST_FRACTION_DIGITS = 18, 15
+"""A number has at most so many digits; with a point, at most the second many in all."""
+
+
+@kernel
+def past_space(data: Bytes, at: Int, high: Int) -> Int:
+    while at < high and (data[at] == 32 or data[at] == 10 or data[at] == 13 or data[at] == 9):
+        at += 1
+    return at
+
+
+@outline
+def _past_letter(data: Bytes, at: Int, high: Int, letters: NDArray[np.int32]) -> Int:
+    """The end of the UTF-8 character at `at` if it is one of the letters, else -1 (RFC 3629)."""
+    lead = np.int64(data[at])
+    if 0xC3 <= lead <= 0xDF:
+        length, point, least = 2, lead & 31, 0x80
+    elif 0xE0 <= lead <= 0xEF:
+        length, point, least = 3, lead & 15, 0x800
+    else:
+        return -1
+    if at + length > high:
+        return -1
+    for i in range(1, length):
+        byte = np.int64(data[at + i])
+        if byte >> 6 != 2:
+            return -1
+        point = point << 6 | byte & 63
+    for k in range(len(letters)):
+        if point >= least and letters[k, 0] <= point <= letters[k, 1]:
+            return at + length
+    return -1
+
+
+@kernel
+def text_end(data: Bytes, at: Int, high: Int, letters: NDArray[np.int32]) -> Int:
+    """Where the quote is that ends the plain string that begins at `at`; -1 if it is not plain."""
+    while at < high:
+        byte = data[at]
+        if byte == 34:
+            return at
+        if byte < 32 or byte == 92 or byte == 127:
+            return -1
+        if byte < 127:
+            at += 1
+            continue
+        at = _past_letter(data, at, high, letters)
+        if at < 0:
+            return -1
+    return -1
+
+
+@kernel
+def same_bytes(data: Bytes, at: Int, stop: Int, other: Bytes, begin: Int, end: Int) -> Flag:
+    same = stop - at == end - begin
+    i = 0
+    while same and i < stop - at:
+        same = data[at + i] == other[begin + i]
+        i += 1
+    return same
+
+
+@kernel
+def digits(data: Bytes, at: Int, stop: Int, wanted: Int) -> Int:
+    """The number of `wanted` digits; -1 if it is anything else."""
+    if stop - at != wanted:
+        return -1
+    number: Int = 0
+    for i in range(at, stop):
+        if data[i] < 48 or data[i] > 57:
+            return -1
+        number = 10 * number + np.int64(data[i]) - 48
+    return number
+
+
+@kernel
+def capitals(data: Bytes, at: Int, stop: Int, wanted: Int) -> Int:
+    """`wanted` letters A to Z as a number of base 26; -1 if it is anything else."""
+    if stop - at != wanted:
+        return -1
+    number: Int = 0
+    for i in range(at, stop):
+        if data[i] < 65 or data[i] > 90:
+            return -1
+        number = 26 * number + np.int64(data[i]) - 65
+    return number
+
+
+@outline
+def read_number(data: Bytes, at: Int, high: Int) -> tuple[Int, Int, Int, Flag]:
+    """End, digits as one integer, digits after the point (-1 without one), negative. End -1 if the
+    number is none, has an exponent or too many digits."""
+    negative = data[at] == 45
+    begin = at + 1 if negative else at
+    mantissa: Int = 0
+    at = begin
+    while at < high and 48 <= data[at] <= 57 and at - begin <= MOST_INTEGER_DIGITS:
+        mantissa = 10 * mantissa + np.int64(data[at]) - 48
+        at += 1
+    whole = at - begin
+    if whole == 0 or whole > MOST_INTEGER_DIGITS or (whole > 1 and data[begin] == 48):
+        return -1, 0, 0, negative
+    if at == high or data[at] != 46:
+        return at, mantissa, -1, negative
+    at += 1
+    begin = at
+    while at < high and 48 <= data[at] <= 57 and whole + at - begin <= MOST_FRACTION_DIGITS:
+        mantissa = 10 * mantissa + np.int64(data[at]) - 48
+        at += 1
+    decimals = at - begin
+    if decimals == 0 or whole + decimals > MOST_FRACTION_DIGITS:
+        return -1, 0, 0, negative
+    return at, mantissa, decimals, negative

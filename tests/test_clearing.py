@@ -1,0 +1,194 @@
+"""The pass over bytes against the exact verdict: it clears nothing bad; its values are right."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numba import njit
+from xxhash import xxh3_64_intdigest
+
+from streams import words
+from streams.kernels.fields import FIELDS, LETTERS, SPANNED, TABLES, Taken, taken
+from streams.kernels.message import clear
+from streams.kernels.xxh3 import LONGEST, xxh3
+from streams.privacy import has_look_alikes
+from streams.schema import MAX_EVENT_TIME_MS
+from streams.validate import BAD_CHARACTERS, CHECKS, examine
+from tests.messages import FULL, SMALL, message, odd_documents, valid_documents
+
+KEY = b"acct-1"
+
+
+def cleared(value: bytes, key: bytes = KEY, latest: int = MAX_EVENT_TIME_MS) -> Taken:
+    """One message through the kernel, with bytes around it that must not matter."""
+    out = taken(1)
+    data = np.frombuffer(b'"1' + value + b'"1}', np.uint8)
+    bounds, keys = np.array([2, 2 + len(value)]), np.frombuffer(key, np.uint8)
+    clear(data, bounds, keys, np.array([0, len(key)]), np.array([latest]), TABLES, out)
+    return out
+
+
+def check(value: bytes, key: bytes = KEY, latest: int = MAX_EVENT_TIME_MS) -> bool:
+    """Whether the message is cleared; if so it must be valid, and its values those of its JSON."""
+    found = cleared(value, key, latest)
+    if not found.cleared[0]:
+        return False
+    assert examine(value, key, (), latest) is None
+    document = orjson.loads(value)
+    wanted = taken(1)
+    words.take(document, 0, wanted)
+    for name in ("numbers", "codes", "hashes", "position"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(wanted, name), err_msg=name)
+    padded = b'"1' + value
+    texts = [padded[begin:end].decode() for begin, end in found.spans[0].tolist()]
+    assert texts == [document.get(name) or "" for name in SPANNED]
+    return True
+
+
+def test_the_tables_know_every_field() -> None:
+    assert tuple(CHECKS) == FIELDS
+
+
+def test_plain_messages_are_cleared() -> None:
+    assert check(message())
+    assert check(orjson.dumps(SMALL))
+    assert check(json.dumps(FULL).encode()), "white space between the tokens"
+    assert check(json.dumps(FULL, indent=2).encode())
+    assert check(message(merchant_id="Łódź", ext={"city": "東京 Köln Афины"}))
+    assert check(message(**dict.fromkeys(list(FULL)[len(SMALL) :]))), "nulls"
+
+
+NOT_CLEARED = [
+    message()[:-1],
+    message() + b"x",
+    message() + b"}",
+    message()[:-1] + b",}",
+    message()[:-1] + b',"amount":1250}',
+    message()[:-1] + b',"novelty":1}',
+    message(novelty=None),
+    message(amount=None),
+    message(amount="1250"),
+    message(amount=1250.0),
+    message(amount=-1),
+    message(amount=10**15),
+    message(amount=True),
+    message().replace(b"1250", b"01250"),
+    message().replace(b"1250", b"1e3"),
+    message().replace(b"1250", b"1250."),
+    message().replace(b"1250", b"+1250"),
+    message().replace(b"1250", b"-"),
+    message().replace(b"1250", b""),
+    message().replace(b"1250", b"1" * 400),
+    message().replace(b"1250", b"nule"),
+    message().replace(b"1250", b"1250\x00"),
+    message().replace(b"48.85837", b"48.8.5837"),
+    message().replace(b"48.85837", b"90.00000000001"),
+    message().replace(b"48.85837", b"-90.00000000001"),
+    message().replace(b'"tx-1"', b'"t\\u0078-1"'),
+    message().replace(b'"tx-1"', b'"tx\x1f1"'),
+    message().replace(b'"tx-1"', b'"tx\x7f1"'),
+    message().replace(b'"tx-1"', b'"\xc3"'),
+    message().replace(b'"tx-1"', b'"\xe0\x83\x80"'),
+    message().replace(b'"tx-1"', b'"\xe4\xb8"'),
+    message().replace(b'"tx-1"', b'"tx-1'),
+    message().replace(b'"tx-1"', b"tx-1"),
+    message(transaction_id="\u0660"),
+    message(transaction_id=""),
+    message(transaction_id="x" * 65),
+    message(device_id="x" * 129),
+    message(card_id="4111111111111111"),
+    message(currency="XYZ"),
+    message(currency="eur"),
+    message(currency="EURO"),
+    message(merchant_country="ZZ"),
+    message(mcc="54a1"),
+    message(mcc="541"),
+    message(channel="fax"),
+    message(latitude=None),
+    message(longitude=...),
+    message(ext=[]),
+    message(ext={"a": 1}),
+    message(ext={"": "x"}),
+    message(ext={f"k{i}": "x" for i in range(33)}),
+    message(ext=...)[:-1] + b',"ext":{"a":"1","b":"2","a":"3"}}',
+    message(ext=...)[:-1] + b',"ext":{"a":"1",}}',
+    message(ext=...)[:-1] + b',"ext":{"a":"1"',
+    message(ext=...)[:-1] + b',"ext":{"a"',
+    b"",
+    b"{}",
+    b"[]",
+    b"{",
+    b" ",
+]
+
+
+@pytest.mark.parametrize("value", NOT_CLEARED)
+def test_anything_else_is_not(value: bytes) -> None:
+    assert not check(value)
+
+
+def test_the_key_and_the_time_count() -> None:
+    for key in (b"", b"acct-", b"acct-11", b"acct-2"):
+        assert not check(message(), key)
+    assert check(message(), KEY, FULL["event_time"])
+    assert not check(message(), KEY, FULL["event_time"] - 1)
+
+
+@settings(max_examples=300)
+@given(odd_documents(), st.sampled_from([None, 1, 2]))
+def test_odd_documents(document: dict[str, Any], indent: int | None) -> None:
+    account = document.get("account_id")
+    key = account.encode(errors="replace") if isinstance(account, str) else KEY
+    check(json.dumps(document, ensure_ascii=False, indent=indent).encode(errors="replace"), key)
+
+
+@settings(max_examples=100)
+@given(valid_documents())
+def test_valid_documents(document: dict[str, Any]) -> None:
+    check(orjson.dumps(document), document["account_id"].encode())
+
+
+@settings(max_examples=500)
+@given(st.data())
+def test_bytes_changed_anywhere(data: st.DataObject) -> None:
+    value = bytearray(message())
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.integers(0, len(value) - 1))
+        value[at] = data.draw(
+            st.one_of(st.sampled_from(b'{}[]",:.-0189eE \\'), st.integers(0, 255))
+        )
+    check(bytes(value[: data.draw(st.integers(len(value) - 2, len(value)))]))
+
+
+@settings(max_examples=300)
+@given(st.decimals(-181, 181, places=None, allow_nan=False, allow_infinity=False))
+def test_positions_are_rounded_as_the_parsers_numbers(degrees: Any) -> None:
+    text = format(degrees, "f").encode()[:19].rstrip(b".")
+    check(message().replace(b"2.294481", text))
+
+
+def test_the_letters_hide_nothing() -> None:
+    for first, last in LETTERS:
+        text = "".join(map(chr, range(first, last + 1)))
+        assert not BAD_CHARACTERS.search(text) and not has_look_alikes(text)
+        ends = message(merchant_id=chr(first) + chr(last))
+        assert check(ends)
+
+
+@njit
+def _xxh3(data: Any, begin: int, end: int) -> Any:
+    return xxh3(data, begin, end)
+
+
+def test_xxh3_is_that_of_the_library() -> None:
+    rng = np.random.default_rng(1)
+    for length in range(1, LONGEST + 1):
+        for _ in range(8):
+            data = rng.integers(0, 256, length + 3, np.uint8)
+            assert _xxh3(data, 2, 2 + length) == xxh3_64_intdigest(data[2 : 2 + length].tobytes())
