@@ -5,7 +5,9 @@ the time of each million of a long stream. Rows:
 
     orjson            parsing the messages and nothing else: the unit
     features          decode, state, windows, features, result rows; with and without risk columns
-    polars            the same six windows (count, sum, mean, std, min, max) as rolling aggregates
+    windows alone     the same without result rows and their files: what polars does, and more
+    polars            the same six windows (count, sum, mean, std, min, max) as rolling aggregates;
+                      it reads and parses the same messages, and writes nothing
     model             the whole replay with the shipped model, where there is one
     jobs              wall time of the whole features pass by 1 and by 2 processes
 
@@ -105,6 +107,16 @@ def pass_over(on: tuple[Job, Snapshots, bool], shard: int, tell: Callable[[int],
             tell(len(step.work.columns.batch))
 
 
+def windows_alone(job: Job) -> int:
+    """Every shard through decode, state, windows and features; nothing is kept."""
+    count = 0
+    for shard in job.source.shards():
+        runner = open_shard(job, Snapshots(job.out), shard, judged=False)
+        for step in runner.steps(job.source.batches(shard, job.batch)):
+            count += len(step.work.columns.batch)
+    return count
+
+
 def whole(job: Job, snapshots: Snapshots, judged: bool, jobs: int = 1, shards: int = 99) -> int:
     counts: list[int] = []
     on = (job, snapshots, judged)
@@ -187,10 +199,13 @@ def with_model(job: Job, scratch: Path, shards: int) -> Iterator[Row]:
 
 def by_jobs(job: Job, scratch: Path) -> Iterator[Row]:
     snapshots = build(job.source, job.settings[0], scratch / "risk")
+    alone = 0.0
     for jobs in (1, 2):
         began = time.perf_counter()
         events = whole(job, snapshots, False, jobs)
-        yield row(f"features, {jobs} jobs, wall clock", time.perf_counter() - began, events)
+        wall = time.perf_counter() - began
+        alone = alone or wall
+        yield row(f"features, {jobs} jobs, wall clock", wall, events, growth=round(alone / wall, 2))
 
 
 def long_stream(scratch: Path, events: int, accounts: int) -> Iterator[Row]:
@@ -247,9 +262,10 @@ def simulated(events: int, scratch: Path) -> Iterator[Row]:
     yield row("lay a file out as a recording", time.process_time() - began, events)
     job = Job(source, (settings(),), scratch / "out")
     yield from measure(job, scratch)
-    began = time.process_time()
-    done = polars_windows(job)
-    yield row("polars, the same windows", time.process_time() - began, done)
+    ours, done = cpu(partial(windows_alone, job))
+    yield row("windows alone", ours, done)
+    polars, done = cpu(partial(polars_windows, job))
+    yield row("polars, the same windows", polars, done, dearer=round(polars / ours, 2))
 
 
 def every(asked: argparse.Namespace, scratch: Path) -> Iterator[Row]:
@@ -266,7 +282,7 @@ def shown(found: Row) -> str:
         return str(found["what"])
     more = [
         f"{name} {found[name]}"
-        for name in ("ratio", "goal", "goal_a_second", "peak_gib")
+        for name in ("ratio", "goal", "goal_a_second", "dearer", "growth", "peak_gib")
         if name in found
     ]
     line = f"{found['what']:36} {found['events']:>11,} {found['us']:>9.2f} {found['a_second']:>10,}"
@@ -275,7 +291,7 @@ def shown(found: Row) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--events", type=int, default=400_000, help="0: the long stream only")
+    parser.add_argument("--events", type=int, default=1_500_000, help="0: the long stream only")
     parser.add_argument("--long", type=int, default=3 * MILLION, help="events of the long stream")
     parser.add_argument("--accounts", type=int, default=200_000, help="accounts of the long stream")
     parser.add_argument("--model-shards", type=int, default=1, help="of 8, for the model rows")

@@ -14,12 +14,12 @@ from numba import njit
 from xxhash import xxh3_64_intdigest
 
 from streams import words
-from streams.kernels.fields import FIELDS, LETTERS, SPANNED, TABLES, Taken, taken
+from streams.kernels.fields import LETTERS, SPANNED, TABLES, Taken, taken
 from streams.kernels.message import clear
 from streams.kernels.xxh3 import LONGEST, xxh3
 from streams.privacy import has_look_alikes
 from streams.schema import MAX_EVENT_TIME_MS
-from streams.validate import BAD_CHARACTERS, CHECKS, examine
+from streams.validate import BAD_CHARACTERS, examine
 from tests.messages import FULL, SMALL, message, odd_documents, valid_documents
 
 KEY = b"acct-1"
@@ -49,10 +49,6 @@ def check(value: bytes, key: bytes = KEY, latest: int = MAX_EVENT_TIME_MS) -> bo
     texts = [padded[begin:end].decode() for begin, end in found.spans[0].tolist()]
     assert texts == [document.get(name) or "" for name in SPANNED]
     return True
-
-
-def test_the_tables_know_every_field() -> None:
-    assert tuple(CHECKS) == FIELDS
 
 
 def test_plain_messages_are_cleared() -> None:

@@ -82,6 +82,11 @@ _NO_TEXTS: Final = (
     *("latitude", "longitude", "ext"),
 )
 _LONG_TEXTS: Final = ("device_id", "ip_hash", "email_hash")
+_IDS: Final = (
+    *("transaction_id", "account_id", "card_id", "merchant_id", "terminal_id"),
+    *("counterparty_account_id", "original_transaction_id", "tenant_id"),
+)
+assert {*CODED, *_NO_TEXTS, *_LONG_TEXTS, *_IDS} == set(FIELDS), "say here what a new field may be"
 _COUNTRY_FIELDS: Final = ("merchant_country", "billing_country", "ip_country")
 
 NOTHING, ENUMERATION, MCC, COUNTRY, CURRENCY = range(5)
@@ -195,8 +200,9 @@ def _forms() -> NDArray[np.int8]:
 
 
 def _longest() -> NDArray[np.int32]:
-    limits = dict.fromkeys(_NO_TEXTS, 0) | dict.fromkeys(_LONG_TEXTS, MAX_TEXT_LENGTH)
-    return np.array([limits.get(name, MAX_ID_LENGTH) for name in FIELDS], np.int32)
+    limits = dict.fromkeys((*CODED, *_IDS), MAX_ID_LENGTH) | dict.fromkeys(_NO_TEXTS, 0)
+    limits |= dict.fromkeys(_LONG_TEXTS, MAX_TEXT_LENGTH)
+    return np.array([limits[name] for name in FIELDS], np.int32)
 
 
 def _country() -> NDArray[np.uint16]:
