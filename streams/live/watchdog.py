@@ -6,6 +6,8 @@ watches may be what hangs.
 
 A worker stands still when messages wait and no round has ended for `worker.watchdog_s`, unless it
 waits for the store and says so; or when it gave a partition up and nobody took the partition away.
+Time in which the watchdog itself did not run does not count: the process was stopped, or the
+machine slept, and a worker that wakes up finds out by itself what it no longer owns.
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ from dataclasses import dataclass
 from streams.errors import FraudstreamError
 
 CHECK_EVERY_S = 1.0
+ASLEEP_S = 5.0
+"""A look that comes so late was kept from coming."""
 GRACE_S = 5.0
 """After a crash in order was asked for."""
 EXIT_CODE = 70
@@ -64,7 +68,7 @@ class Watchdog:
         self._clock = clock
         self._kill = kill
         self._stopped = threading.Event()
-        self._reported = self._moved = clock()
+        self._reported = self._moved = self._looked = clock()
         self._rounds = -1
         self._given_up = 0.0
         self._crashed_at: float | None = None
@@ -72,7 +76,7 @@ class Watchdog:
 
     def start(self) -> None:
         """Watch from now on."""
-        self._reported = self._moved = self._clock()
+        self._reported = self._moved = self._looked = self._clock()
         self._thread.start()
 
     def stop(self) -> None:
@@ -93,6 +97,13 @@ class Watchdog:
     def check(self) -> None:
         """One look. Asks for a crash once; ends the process if that does not happen."""
         now = self._clock()
+        asleep, self._looked = now - self._looked, now
+        if asleep > ASLEEP_S:
+            self._reported = min(now, self._reported + asleep)
+            self._moved = min(now, self._moved + asleep)
+            self._given_up = 0.0
+            if self._crashed_at is not None:
+                self._crashed_at = min(now, self._crashed_at + asleep)
         if self._crashed_at is not None:
             if now - self._crashed_at > GRACE_S:
                 _logger.critical("the crash does not come to its end; ending the process")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from streams.live.watchdog import EXIT_CODE, GRACE_S, Signs, Stalled, Watchdog
@@ -29,6 +31,12 @@ class Case:
 
     def crash(self, reason: Stalled) -> None:
         self.crashes.append(str(reason))
+
+    def look(self, seconds: int) -> None:
+        """Second by second: a look, and no report."""
+        for _ in range(seconds):
+            self.clock.now += 1
+            self.dog.check()
 
     def live(self, seconds: int, **signs: object) -> None:
         """Second by second: a report and a look."""
@@ -75,8 +83,9 @@ def test_waiting_for_the_store_is_no_standstill(case: Case) -> None:
 
 def test_a_silent_event_loop_is_a_standstill(case: Case) -> None:
     case.live(1)
-    case.clock.now += 11
-    case.dog.check()
+    case.look(10)
+    assert case.crashes == []
+    case.look(1)
     assert "event loop" in case.crashes[0]
 
 
@@ -88,21 +97,41 @@ def test_a_partition_given_up_must_be_taken_away(case: Case) -> None:
 
 
 def test_a_crash_that_does_not_end_is_ended(case: Case) -> None:
-    case.clock.now += 11
-    case.dog.check()
-    case.clock.now += GRACE_S
-    case.dog.check()
+    case.look(11)
+    case.look(int(GRACE_S))
     assert case.kills == []
-    case.clock.now += 1
-    case.dog.check()
+    case.look(1)
     assert case.kills == [EXIT_CODE]
+
+
+@pytest.mark.parametrize("first", ["the event loop", "the watchdog"])
+def test_time_in_which_the_process_was_frozen_does_not_count(case: Case, first: str) -> None:
+    case.live(5, waiting=1)
+    case.clock.now += 3_600
+    if first == "the event loop":
+        case.dog.report(Signs(waiting=1, rounds=0, given_up=3_600))
+    case.dog.check()
+    case.live(4, waiting=1)
+    assert case.crashes == []
+    case.live(3, waiting=1)
+    assert "no round has ended for 1" in case.crashes[0], "what it stood before still counts"
+
+
+def test_a_crash_is_given_its_time_after_a_freeze(case: Case) -> None:
+    case.look(11)
+    case.clock.now += 3_600
+    case.dog.check()
+    case.look(int(GRACE_S))
+    assert case.crashes and case.kills == []
 
 
 def test_the_thread_looks_by_itself_and_stops() -> None:
     crashes: list[Stalled] = []
     dog = Watchdog(0.1, crashes.append)
     dog.start()
+    deadline = time.monotonic() + 60
     while not crashes:
-        pass
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
     dog.stop()
     assert not dog._thread.is_alive()
