@@ -5,7 +5,9 @@ In: a place and a seed. Out: nothing, or `Broken`. Each function is one run.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import time
 from dataclasses import replace
 
@@ -70,6 +72,9 @@ def broker_log(place: Place, seed: int) -> int:
                 run.judge()
         finally:
             process.stop(broker.child, 0)
+            # The disk goes with the run; what the broker said about its logs does not.
+            with contextlib.suppress(OSError):
+                shutil.copy(directory / "kafka.log", place.directory / f"broker-{seed}-kafka.log")
     return 1
 
 
