@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,8 @@ from tests.faults.promises import Broken
 from tests.faults.scenes import SCENES, Scene
 
 
-def scene(make: object = lambda place, seed: 3) -> Scene:
-    return Scene("F1", "kills", "kill -9 of one of two workers", 10, "kills", make)  # type: ignore[arg-type]
+def scene(make: Callable[[Place, int], int] = lambda place, seed: 3) -> Scene:
+    return Scene("F1", "kills", "kill -9 of one of two workers", 10, "kills", make)
 
 
 def nowhere(path: Path) -> Place:
