@@ -177,23 +177,23 @@ def _take_number(data: Bytes, at: Int, high: Int, i: Int, field: Int, out: Taken
 
 
 @kernel
-def _past_pair(data: Bytes, at: Int, high: Int, tables: Tables) -> tuple[Int, Int, Int, Int]:
+def _past_pair(data: Bytes, at: Int, high: Int, tables: Tables) -> tuple[Int, Int, Int]:
     """Of a member `"name":"text"` of ext at `at`: its end or -1, where the name begins and ends."""
     if at >= high or data[at] != 34:
-        return -1, 0, 0, 0
+        return -1, 0, 0
     end = text_end(data, at + 1, high, tables.letters)
     if end <= at + 1 or end - at - 1 > MAX_ID_LENGTH:
-        return -1, 0, 0, 0
+        return -1, 0, 0
     colon = past_space(data, end + 1, high)
     if colon >= high or data[colon] != 58:
-        return -1, 0, 0, 0
+        return -1, 0, 0
     begin = past_space(data, colon + 1, high)
     if begin >= high or data[begin] != 34:
-        return -1, 0, 0, 0
+        return -1, 0, 0
     stop = text_end(data, begin + 1, high, tables.letters)
     if stop < 0 or stop - begin - 1 > MAX_TEXT_LENGTH:
-        return -1, 0, 0, 0
-    return stop + 1, begin, at + 1, end
+        return -1, 0, 0
+    return stop + 1, at + 1, end
 
 
 @kernel
@@ -201,7 +201,7 @@ def _named_before(data: Bytes, low: Int, at: Int, name: Int, end: Int, tables: T
     """Whether a member of ext between `low` and `at` has the name data[name:end]."""
     here = past_space(data, low, at)
     while here < at:
-        stop, _, begin, last = _past_pair(data, here, at, tables)
+        stop, begin, last = _past_pair(data, here, at, tables)
         if same_bytes(data, name, end, data, begin, last):
             return True
         here = past_space(data, past_space(data, stop, at) + 1, at)
@@ -217,7 +217,7 @@ def _past_ext(data: Bytes, at: Int, high: Int, tables: Tables) -> Int:
         return at + 1
     members = 0
     while members < MAX_EXT_FIELDS:
-        stop, _, name, end = _past_pair(data, at, high, tables)
+        stop, name, end = _past_pair(data, at, high, tables)
         if stop < 0 or _named_before(data, low, at, name, end, tables):
             return -1
         members += 1
