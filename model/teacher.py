@@ -99,3 +99,29 @@ def lesson(
         logit = np.mean([one.predict(seen, raw_score=True) for one in grown], axis=0)
         target[some] = 1 / (1 + np.exp(-logit))
     return Lesson(target, np.where(rows, LABEL_WEIGHT, others).astype(np.float32))
+
+
+def softened(
+    dataset: Dataset,
+    rows: Mask,
+    mix: float,
+    seed: int = 0,
+    folds: int = 5,
+    trees: Mapping[str, Any] = TREES,
+) -> Lesson:
+    """Labels on `rows`, each moved by `mix` towards what trees expect that never saw it.
+
+    The rows are dealt into `folds`; trees fitted on the others tell each fold's probability. Where
+    labels are many but noisy this says how sure a row's label is, which the label does not.
+    """
+    x = np.asarray(dataset.features[rows])
+    y = (np.asarray(dataset.label)[rows] == 1).astype(np.int8)
+    deal = np.random.default_rng(seed).permutation(len(y)) % folds
+    expected = np.empty(len(y))
+    for fold in range(folds):
+        rest = deal != fold
+        grown = baseline.lightgbm(x[rest], y[rest], seed=seed, **trees)
+        expected[~rest] = grown.predict(x[~rest])
+    target = np.zeros(len(dataset), np.float32)
+    target[rows] = (1 - mix) * y + mix * expected
+    return Lesson(target, rows.astype(np.float32))

@@ -52,6 +52,20 @@ def test_what_is_taught_lies_before_the_fit_and_outside_both_blocks() -> None:
     assert whole.time[others].max() < cut
 
 
+def test_what_softens_a_label_never_saw_it() -> None:
+    whole = made.dataset(12, 150)
+    rows = whole.account < 8
+    one = int(np.flatnonzero(rows)[3])
+    label = np.array(whole.label)
+    label[one] = 1 - label[one]
+    flipped = replace(whole, label=label)
+    before, after = (teacher.softened(each, rows, 0.7, trees=FEW) for each in (whole, flipped))
+    assert abs(after.target[one] - before.target[one]) == pytest.approx(0.3)
+    assert not before.target[~rows].any() and not before.weight[~rows].any()
+    moved = before.target[rows] - 0.3 * whole.label[rows]
+    assert metrics.roc_auc(whole.label[rows], moved.astype(float)) > 0.8
+
+
 class Fixed(torch.nn.Module):
     """A model that answers what it is told to."""
 
