@@ -27,8 +27,9 @@ Out = Annotated[Path | None, typer.Option("--out", help="Directory for results; 
 Jobs = Annotated[
     int | None, typer.Option(min=1, help="Processes. Default: every core that the source can use.")
 ]
-JOB_ROWS = 100_000
-"""A process takes some seconds to start: it should have so many messages."""
+JOB_ROWS = 500_000
+"""A process takes some seconds to start: it should have so many messages. Passes with a model gain
+from half a million on, passes without one later (benchmarks/results/replay.md)."""
 Engine = Annotated[str, typer.Option(help="processes, or ray for a Ray cluster.")]
 
 
