@@ -30,17 +30,16 @@ from model.inputs import (
     TIME_SHIFT,
     TYPE_SHIFT,
 )
-from streams.codes import (
-    AUTH_RESPONSE_CODES,
-    CHANNEL_CODES,
-    COUNTRY_CODES,
-    DIRECTION_CODES,
-    ENTRY_MODE_CODES,
-    EVENT_TYPE_CODES,
-    MCC_CODES,
-)
+from streams.codes import COUNTRY_CODES, DIRECTION_CODES, EVENT_TYPE_CODES, MCC_CODES
 from streams.columns import NO_POSITION
-from streams.kernels.fields import CODED, CURRENCY_NAMES, HASHED, Taken
+from streams.kernels.fields import (
+    CODED,
+    COUNTRY_FIELDS,
+    CURRENCY_NAMES,
+    ENUMERATIONS,
+    HASHED,
+    Taken,
+)
 
 Words = NDArray[np.uint64]
 
@@ -50,15 +49,9 @@ _CREDIT: Final = np.uint64(DIRECTION_CODES["credit"])
 _DEGREE: Final = 1e6
 _CURRENCY_CODES: Final = {name: code for code, name in enumerate(CURRENCY_NAMES)}
 _TABLES: Final[Mapping[str, Mapping[Any, int]]] = {
-    "event_type": EVENT_TYPE_CODES,
-    "direction": DIRECTION_CODES,
-    "channel": CHANNEL_CODES,
-    "entry_mode": ENTRY_MODE_CODES,
-    "auth_response": AUTH_RESPONSE_CODES,
+    **ENUMERATIONS,
     "mcc": MCC_CODES,
-    "merchant_country": COUNTRY_CODES,
-    "billing_country": COUNTRY_CODES,
-    "ip_country": COUNTRY_CODES,
+    **dict.fromkeys(COUNTRY_FIELDS, COUNTRY_CODES),
     "currency": _CURRENCY_CODES,
 }
 assert tuple(_TABLES) == CODED

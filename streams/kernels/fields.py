@@ -68,14 +68,14 @@ LETTERS: Final = (
 """Code points outside ASCII that are neither bad characters nor anything that a card number could
 hide in; a test looks at each. Others may be as good: `streams/validate.py` decides about them."""
 
-_ENUMERATIONS: Final = {
+ENUMERATIONS: Final[Mapping[str, Mapping[str | None, int]]] = {
     "event_type": EVENT_TYPE_CODES,
     "direction": DIRECTION_CODES,
     "channel": CHANNEL_CODES,
     "entry_mode": ENTRY_MODE_CODES,
     "auth_response": AUTH_RESPONSE_CODES,
 }
-assert tuple(_ENUMERATIONS) == CODED[: len(_ENUMERATIONS)]
+assert tuple(ENUMERATIONS) == CODED[: len(ENUMERATIONS)]
 
 _NO_TEXTS: Final = (
     *("schema_version", "event_time", "amount", "observed_time"),
@@ -87,7 +87,7 @@ _IDS: Final = (
     *("counterparty_account_id", "original_transaction_id", "tenant_id"),
 )
 assert {*CODED, *_NO_TEXTS, *_LONG_TEXTS, *_IDS} == set(FIELDS), "say here what a new field may be"
-_COUNTRY_FIELDS: Final = ("merchant_country", "billing_country", "ip_country")
+COUNTRY_FIELDS: Final = ("merchant_country", "billing_country", "ip_country")
 
 NOTHING, ENUMERATION, MCC, COUNTRY, CURRENCY = range(5)
 """What else a text must be: `Tables.form`."""
@@ -194,8 +194,8 @@ def _columns(names: tuple[str, ...]) -> NDArray[np.int8]:
 
 
 def _forms() -> NDArray[np.int8]:
-    special = {"mcc": MCC, "currency": CURRENCY, **dict.fromkeys(_COUNTRY_FIELDS, COUNTRY)}
-    special.update(dict.fromkeys(_ENUMERATIONS, ENUMERATION))
+    special = {"mcc": MCC, "currency": CURRENCY, **dict.fromkeys(COUNTRY_FIELDS, COUNTRY)}
+    special.update(dict.fromkeys(ENUMERATIONS, ENUMERATION))
     return np.array([special.get(name, NOTHING) for name in FIELDS], np.int8)
 
 
@@ -222,7 +222,7 @@ def _currency() -> NDArray[np.int16]:
 
 def _tables() -> Tables:
     names, at = _joined(list(FIELDS))
-    enumerations = [[name for name in table if name] for table in _ENUMERATIONS.values()]
+    enumerations = [[name for name in table if name] for table in ENUMERATIONS.values()]
     values, value_at = _joined([value for each in enumerations for value in each])
     return Tables(
         names=names,

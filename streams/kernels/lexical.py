@@ -1,4 +1,4 @@
-"""The tokens of JSON inside kernels: white space, plain strings, numbers, and two kinds of codes.
+"""The tokens of JSON inside kernels: white space, plain strings, numbers, figures of any base.
 
 In: bytes, and where in them. Out: where a token ends, and what it is. Does not know the schema.
 Every function looks only at places from its `at` to before its end. -1 means: not that.
@@ -78,29 +78,27 @@ def same_bytes(data: Bytes, at: Int, stop: Int, other: Bytes, begin: Int, end: I
 
 
 @kernel
-def digits(data: Bytes, at: Int, stop: Int, wanted: Int) -> Int:
-    """The number of `wanted` digits; -1 if it is anything else."""
+def figures(data: Bytes, at: Int, stop: Int, wanted: Int, lowest: Int, base: Int) -> Int:
+    """`wanted` figures of a base as a number, the figure for 0 being the byte `lowest`; -1 if it is
+    anything else."""
     if stop - at != wanted:
         return -1
     number: Int = 0
     for i in range(at, stop):
-        if data[i] < 48 or data[i] > 57:
+        figure = np.int64(data[i]) - lowest
+        if figure < 0 or figure >= base:
             return -1
-        number = 10 * number + np.int64(data[i]) - 48
+        number = base * number + figure
     return number
 
 
 @kernel
-def capitals(data: Bytes, at: Int, stop: Int, wanted: Int) -> Int:
-    """`wanted` letters A to Z as a number of base 26; -1 if it is anything else."""
-    if stop - at != wanted:
-        return -1
-    number: Int = 0
-    for i in range(at, stop):
-        if data[i] < 65 or data[i] > 90:
-            return -1
-        number = 26 * number + np.int64(data[i]) - 65
-    return number
+def _past_digits(data: Bytes, at: Int, high: Int, number: Int) -> tuple[Int, Int]:
+    """The end of the digits at `at`, and the number with them put after it."""
+    while at < high and 48 <= data[at] <= 57:
+        number = 10 * number + np.int64(data[at]) - 48
+        at += 1
+    return at, number
 
 
 @outline
@@ -109,21 +107,17 @@ def read_number(data: Bytes, at: Int, high: Int) -> tuple[Int, Int, Int, Flag]:
     number is none, has an exponent or too many digits."""
     negative = data[at] == 45
     begin = at + 1 if negative else at
-    mantissa: Int = 0
-    at = begin
-    while at < high and 48 <= data[at] <= 57 and at - begin <= MOST_INTEGER_DIGITS:
-        mantissa = 10 * mantissa + np.int64(data[at]) - 48
-        at += 1
+    # One digit more than allowed is looked at, so that too many are seen to be too many.
+    most = min(high, begin + MOST_INTEGER_DIGITS + 1)
+    at, mantissa = _past_digits(data, begin, most, 0)
     whole = at - begin
     if whole == 0 or whole > MOST_INTEGER_DIGITS or (whole > 1 and data[begin] == 48):
         return -1, 0, 0, negative
     if at == high or data[at] != 46:
         return at, mantissa, -1, negative
-    at += 1
-    begin = at
-    while at < high and 48 <= data[at] <= 57 and whole + at - begin <= MOST_FRACTION_DIGITS:
-        mantissa = 10 * mantissa + np.int64(data[at]) - 48
-        at += 1
+    begin = at + 1
+    most = min(high, begin + MOST_FRACTION_DIGITS - whole + 1)
+    at, mantissa = _past_digits(data, begin, most, mantissa)
     decimals = at - begin
     if decimals == 0 or whole + decimals > MOST_FRACTION_DIGITS:
         return -1, 0, 0, negative

@@ -13,7 +13,7 @@ The grammar is that of RFC 8259. A number with a fraction is m / 10^k with m < 2
 both exact in float64, so one division gives the nearest float64, as every correct parser does
 (Clinger, "How to read floating point numbers accurately", 1990).
 
-Bytes in the code: 34 `"`, 44 `,`, 45 `-`, 46 `.`, 48 `0`, 58 `:`, 92 a backslash, 123 `{`, 125 `}`.
+Bytes in the code: 34 `"`, 44 `,`, 48 `0`, 58 `:`, 65 `A`, 110 `n`, 123 `{`, 125 `}`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ from streams.kernels import SOURCES
 from streams.kernels.fields import (
     CODED,
     COUNTRY,
-    CURRENCY,
     ENUMERATION,
     MCC,
     NUMBER,
@@ -42,8 +41,7 @@ from streams.kernels.fields import (
 from streams.kernels.lexical import (
     MOST_FRACTION_DIGITS,
     Bytes,
-    capitals,
-    digits,
+    figures,
     past_space,
     read_number,
     same_bytes,
@@ -103,15 +101,13 @@ def _code(data: Bytes, at: Int, stop: Int, field: Int, tables: Tables) -> Int:
     if form == ENUMERATION:
         return _enumerated(data, at, stop, np.int64(tables.code[field]), tables)
     if form == MCC:
-        return digits(data, at, stop, 4)
+        return figures(data, at, stop, 4, 48, 10)
     if form == COUNTRY:
-        place = capitals(data, at, stop, 2)
+        place = figures(data, at, stop, 2, 65, 26)
         code = np.int64(tables.country[place]) if place >= 0 else 0
         return code if code > 0 else -1
-    if form == CURRENCY:
-        place = capitals(data, at, stop, 3)
-        return np.int64(tables.currency[place]) if place >= 0 else -1
-    return 0
+    place = figures(data, at, stop, 3, 65, 26)  # a currency
+    return np.int64(tables.currency[place]) if place >= 0 else -1
 
 
 @kernel
@@ -141,12 +137,6 @@ def _take_text(
 
 
 @kernel
-def _take_degrees(value: Real, i: Int, column: Int, limit: Int, out: Taken) -> Flag:
-    out.position[i, column] = np.int32(np.rint(value * 1e6))
-    return -limit <= value <= limit
-
-
-@kernel
 def _take_number(data: Bytes, at: Int, high: Int, i: Int, field: Int, out: Taken) -> Int:
     """Put the number at `at` where it belongs; its end, -1 if it is not valid."""
     stop, mantissa, decimals, negative = read_number(data, at, high)
@@ -157,9 +147,11 @@ def _take_number(data: Bytes, at: Int, high: Int, i: Int, field: Int, out: Taken
         if decimals > 0:
             value /= _POWERS[decimals]
         value = -value if negative else value
-        fits = value >= -180.0 and value <= 180.0
         column, limit = (0, 90) if field == _LATITUDE else (1, 180)
-        return stop if fits and _take_degrees(value, i, column, limit, out) else -1
+        if not -limit <= value <= limit:
+            return -1
+        out.position[i, column] = np.int32(np.rint(value * 1e6))
+        return stop
     if decimals >= 0 or negative:
         return -1
     valid = False
@@ -291,35 +283,8 @@ def _read(data: Bytes, low: Int, high: Int, i: Int, tables: Tables, out: Taken) 
     return given if past_space(data, at + 1, high) == high else -1
 
 
-@outline
-def _clear(
-    data: Bytes,
-    bounds: NDArray[np.int64],
-    keys: Bytes,
-    key_bounds: NDArray[np.int64],
-    latest: NDArray[np.int64],
-    tables: Tables,
-    out: Taken,
-) -> None:
-    """Read the n messages data[bounds[i]:bounds[i+1]] with the keys keys[key_bounds[i]:...].
-
-    `latest` int64 [n] is the last event_time allowed; `out` comes from `taken(n)`.
-    """
-    for i in range(len(latest)):
-        low, high = bounds[i], bounds[i + 1]
-        given = _read(data, low, high, i, tables, out) if high - low <= MAX_MESSAGE_BYTES else -1
-        if given < 0 or given & _REQUIRED != _REQUIRED:
-            continue
-        if (given >> _LATITUDE & 1) != (given >> _LONGITUDE & 1):
-            continue
-        begin, end = out.spans[i, _ACCOUNT, 0], out.spans[i, _ACCOUNT, 1]
-        keyed = same_bytes(data, begin, end, keys, key_bounds[i], key_bounds[i + 1])
-        if keyed and out.numbers[i, 0] <= latest[i]:
-            out.cleared[i] = not holds_pan(data, low, high)
-
-
 def _entry(sources: str) -> Callable[..., None]:
-    """`_clear` as Python calls it; see `streams.kernels` for `sources`."""
+    """See `streams.kernels` for `sources`."""
 
     @entry
     def clear(
@@ -331,8 +296,24 @@ def _entry(sources: str) -> Callable[..., None]:
         tables: Tables,
         out: Taken,
     ) -> None:
+        """Read the n messages data[bounds[i]:bounds[i+1]] with the keys keys[key_bounds[i]:...].
+
+        `latest` int64 [n] is the last event_time allowed; `out` comes from `taken(n)`.
+        """
         assert sources
-        _clear(data, bounds, keys, key_bounds, latest, tables, out)
+        for i in range(len(latest)):
+            low, high = bounds[i], bounds[i + 1]
+            given = (
+                _read(data, low, high, i, tables, out) if high - low <= MAX_MESSAGE_BYTES else -1
+            )
+            if given < 0 or given & _REQUIRED != _REQUIRED:
+                continue
+            if (given >> _LATITUDE & 1) != (given >> _LONGITUDE & 1):
+                continue
+            begin, end = out.spans[i, _ACCOUNT, 0], out.spans[i, _ACCOUNT, 1]
+            keyed = same_bytes(data, begin, end, keys, key_bounds[i], key_bounds[i + 1])
+            if keyed and out.numbers[i, 0] <= latest[i]:
+                out.cleared[i] = not holds_pan(data, low, high)
 
     return clear
 
