@@ -7,7 +7,7 @@ blanked (a card number was found, or its account was erased) has nothing to send
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -53,6 +53,18 @@ class DeadLetter:
         }
 
 
+def _number(said: Mapping[str, bytes], name: str, absent: int, digits: int = 18) -> int:
+    """Whoever may write the topic may write anything."""
+    told = said.get(name, b"")
+    return int(told) if told.isdigit() and len(told) <= digits else absent
+
+
+def origin(said: Mapping[str, bytes]) -> tuple[str, int, int]:
+    """Topic, partition and offset that a letter's headers name; -1 for what is no number."""
+    topic = said.get("topic", b"").decode("utf-8", "replace")
+    return topic, _number(said, "partition", -1, 9), _number(said, "offset", -1)
+
+
 def parse(message: Message) -> DeadLetter:
     """A Kafka message of the dead letter topic."""
     pairs: Any = message.headers() or []
@@ -61,18 +73,13 @@ def parse(message: Message) -> DeadLetter:
     def text(name: str) -> str:
         return found.get(name, b"").decode("utf-8", "replace")
 
-    def number(name: str, absent: int, digits: int = 18) -> int:
-        """Whoever may write the topic may write anything."""
-        told = found.get(name, b"")
-        return int(told) if told.isdigit() and len(told) <= digits else absent
-
     key, value = message.key(), message.value()
     return DeadLetter(
         at=(int(message.partition() or 0), int(message.offset() or 0)),
         reason=text("reason"),
         detail=text("detail"),
-        source=(text("topic"), number("partition", -1, 9), number("offset", -1)),
-        time_ms=min(number("time", 0), MAX_EVENT_TIME_MS),
+        source=origin(found),
+        time_ms=min(_number(found, "time", 0), MAX_EVENT_TIME_MS),
         key=key.encode() if isinstance(key, str) else key,
         value=(value.encode() if isinstance(value, str) else value) or None,
     )

@@ -8,14 +8,12 @@ again has other messages at the same offsets.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
+from streams.clients.deadletters import origin
 from streams.offline.merged import LogMessage, MergedLog
 from streams.schema import MAX_MESSAGE_BYTES, Reject
 from streams.settings import Settings
-
-DIGITS: Final = 18
-"""Whoever may write the topic may write anything."""
 
 
 class Aside:
@@ -38,19 +36,15 @@ def read(config: Mapping[str, Any], settings: Settings, partitions: int) -> Asid
     Raises BrokerError.
     """
     log = MergedLog(config, settings.topic("transactions.dlq"))
-    topic = settings.topic("transactions").encode()
+    topic, reason = settings.topic("transactions"), Reject.QUARANTINED.encode()
     letters: dict[tuple[int, int], bytes] = {}
     try:
         for group in log.read({number: log.limits(number) for number in range(partitions)}):
             for message in group:
                 said = dict(message.headers)
-                place = said.get("partition", b""), said.get("offset", b"")
-                if (
-                    said.get("reason") == Reject.QUARANTINED.encode()
-                    and said.get("topic") == topic
-                    and all(each.isdigit() and len(each) <= DIGITS for each in place)
-                ):
-                    letters[int(place[0]), int(place[1])] = message.value or b""
+                named, partition, offset = origin(said)
+                if said.get("reason") == reason and named == topic:
+                    letters[partition, offset] = message.value or b""
     finally:
         log.close()
     return Aside(letters)
