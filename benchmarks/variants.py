@@ -15,7 +15,6 @@ from typing import Final
 
 import numpy as np
 import torch
-from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -129,44 +128,10 @@ class Encoded(Variant):
         return found + (kept * unknown) @ self.unknown_table
 
 
-@njit(cache=True, nogil=True)
-def _relate(
-    words: NDArray[np.uint64],
-    place: NDArray[np.int32],
-    first: NDArray[np.int64],
-    count: int,
-    reach: int,
-) -> NDArray[np.int16]:
-    """`tokens.relate_chunk` for any reach."""
-    out = np.zeros((len(first), count, reach, 3), np.int16)
-    for b in range(len(first)):
-        for t in range(count):
-            i = first[b] + t
-            if i >= len(words):
-                continue
-            for r in range(1, min(reach, place[i]) + 1):
-                w0, w1, w3 = words[i, 0], words[i, 1], words[i, 3]
-                tokens.relate(w0, w1, w3, words[i - r], out[b, t, reach - r])
-    return out
-
-
 class LongSource(Source):
     """Chunks whose targets see up to LONG - 4 events."""
 
     reach = LONG - 4
-
-    def chunk(self, first: Rows, count: int) -> tuple[Chunk, Rows]:
-        made, rows = super().chunk(first, count)
-        around = first[:, None] + np.arange(-self.reach - 2, count)
-        around = np.clip(around, 0, len(self.words) - 1)
-        relation = _relate(self.words, self.place, first, count, self.reach)
-        made = made._replace(
-            context=self._tensor(self.codes[around].astype(np.int64)),
-            behind=self._tensor(np.minimum(self.place[around], 2).astype(np.int64)),
-            reach=self._tensor(np.minimum(self.place[rows], self.reach).astype(np.int64)),
-            relation=self._tensor(relation + self._offsets),
-        )
-        return made, rows
 
 
 class LongHistory(Variant):

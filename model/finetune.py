@@ -30,7 +30,7 @@ from model.fold import fold
 from model.inputs import HISTORY, ScoringBatch
 from model.kernel import kernel_of
 from model.knots import knots_for
-from model.loop import Progress, Recipe, Source, Tell, Watch, train
+from model.loop import Progress, Recipe, Source, Tell, Watch, train, wanted
 from model.score import calibrate as to_probability
 from model.teacher import Lesson, labels_only
 from model.tokens import quantile_knots
@@ -132,12 +132,12 @@ def lesson_loss(lesson: Lesson) -> Any:
     Weights are relative to their mean over the whole lesson, so that a batch that happens to hold
     many labelled rows takes a longer step, as it should.
     """
-    usual = float(lesson.weight[lesson.chosen].mean()) if lesson.chosen.any() else 1.0
+    chosen = lesson.chosen
+    usual = float(lesson.weight[chosen].mean()) if chosen.any() else 1.0
 
     def loss(model: Transformer, chunk: Chunk, rows: NDArray[np.int64]) -> Tensor:
         logit = model.logit(model(chunk))
-        weight = lesson.weight[rows] / np.float32(usual)
-        weight[:, 1:] *= rows[:, 1:] != rows[:, :-1]  # the end of the stream stands once
+        weight = lesson.weight[rows] / np.float32(usual) * wanted(chosen, rows)
         y = torch.from_numpy(lesson.target[rows]).to(logit.device)
         w = torch.from_numpy(weight).to(logit.device)
         each = functional.binary_cross_entropy_with_logits(logit, y, reduction="none")

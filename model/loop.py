@@ -29,11 +29,13 @@ from model.errors import DatasetError
 from model.transformer import Chunk, Transformer
 
 Rows = NDArray[np.int64]
-_BEFORE = tokens.REACH + 2
 
 
 class Source:
     """A dataset as codes, ready to be cut into chunks. `columns` replaces the feature matrix."""
+
+    reach = tokens.REACH
+    """Most past events that a target sees."""
 
     def __init__(
         self,
@@ -57,9 +59,9 @@ class Source:
         """Codes of the chunks from each `first`, and the row of each target [B, T]."""
         n = len(self.words)
         rows = np.minimum(first[:, None] + np.arange(count), n - 1)
-        around = first[:, None] + np.arange(-_BEFORE, count)
+        around = first[:, None] + np.arange(-self.reach - 2, count)
         around = np.clip(around, 0, n - 1)
-        relation = tokens.relate_chunk(self.words, self.place, first, count)
+        relation = tokens.relate_chunk(self.words, self.place, first, count, self.reach)
         x = np.ascontiguousarray(self.features[rows.reshape(-1)], np.float32)
         row, weight = tokens.encode_features(x, self.knots)
         shape = (*rows.shape, x.shape[1])
@@ -67,7 +69,7 @@ class Source:
         made = Chunk(
             context=to(self.codes[around].astype(np.int64)),
             behind=to(np.minimum(self.place[around], 2).astype(np.int64)),
-            reach=to(np.minimum(self.place[rows], tokens.REACH).astype(np.int64)),
+            reach=to(np.minimum(self.place[rows], self.reach).astype(np.int64)),
             relation=to(relation + self._offsets),
             row=to(row.astype(np.int64).reshape(shape)),
             weight=to(weight.reshape(shape)),

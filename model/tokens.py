@@ -147,20 +147,24 @@ def encode_stream(words: NDArray[np.uint64], place: NDArray[np.int32]) -> NDArra
 
 @njit(cache=True, nogil=True)
 def relate_chunk(
-    words: NDArray[np.uint64], place: NDArray[np.int32], first: NDArray[np.int64], count: int
+    words: NDArray[np.uint64],
+    place: NDArray[np.int32],
+    first: NDArray[np.int64],
+    count: int,
+    reach: int = REACH,
 ) -> NDArray[np.int16]:
-    """Pair codes [chunks, count, REACH, 3] of the rows from each `first`; column c is r = REACH-c.
+    """Pair codes [chunks, count, reach, 3] of the rows from each `first`; column c is r = reach-c.
 
     Pairs outside the account have code 0; the caller masks them.
     """
-    out = np.zeros((len(first), count, REACH, 3), np.int16)
+    out = np.zeros((len(first), count, reach, 3), np.int16)
     for b in range(len(first)):
         for t in range(count):
             i = first[b] + t
             if i >= len(words):
                 continue
-            for r in range(1, min(REACH, place[i]) + 1):
-                relate(words[i, 0], words[i, 1], words[i, 3], words[i - r], out[b, t, REACH - r])
+            for r in range(1, min(reach, place[i]) + 1):
+                relate(words[i, 0], words[i, 1], words[i, 3], words[i - r], out[b, t, reach - r])
     return out
 
 
