@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from model.bundle import require_fitted
 from model.inputs import AnyScorer
 from model.score import Scorer, StubScorer
 from streams import features
@@ -70,8 +71,6 @@ def bundle_path(settings: Settings) -> Path:
 def scorer(settings: Settings) -> AnyScorer:
     """Load the model. Raises BundleError when it is damaged, made for other features, or has seen
     no label."""
-    from model.bundle import require_fitted
-
     if settings.model.bundle in (STUB, NO_MODEL):
         return StubScorer()
     loaded = Scorer.load(

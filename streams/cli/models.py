@@ -14,14 +14,19 @@ from streams.cli import options
 
 if TYPE_CHECKING:
     from model.registry import Registry
+    from streams.settings import Settings
 
 models = typer.Typer(help="Bundles on disk: list, show, add, promote, roll back.")
 
 
 def _registry(config: Path | None, sets: list[str] | None) -> Registry:
+    return _registry_of(options.settings(config, sets))
+
+
+def _registry_of(settings: Settings) -> Registry:
     from model.registry import Registry
 
-    return Registry(options.settings(config, sets).model.registry)
+    return Registry(settings.model.registry)
 
 
 def _name(model_id: str, as_json: bool) -> None:
@@ -117,7 +122,7 @@ def models_promote(
     from streams import features
 
     settings = options.settings(config, sets)
-    registry = _registry(config, sets)
+    registry = _registry_of(settings)
     found = bundles.read(Path(model) if Path(model).is_dir() else registry.path(model))
     bundles.require_fitted(found)
     bundles.require_features(found, features.NAMES, features.DIGEST)

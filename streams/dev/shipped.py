@@ -88,29 +88,27 @@ def _whole() -> tuple[data.Dataset, list[Rows]]:
     return data.concat(parts), [np.concatenate([m[k] for m in masks]) for k in range(3)]
 
 
-def train(folder: Path, tell: evaluate.Tell) -> float:
-    """Train and write the bundle; returns the seconds."""
-    began = time.monotonic()
-    whole, (fit, judge, _) = _whole()
+def train(folder: Path, whole: data.Dataset, masks: list[Rows], tell: evaluate.Tell) -> None:
+    """Train and write the bundle."""
+    fit, judge, _ = masks
     chosen = finetune.Blocks(fit, judge)
     tell(f"{len(whole)} events, {int(fit.sum())} to fit, {int(judge.sum())} to judge")
     found = finetune.fit(whole, chosen, PRESETS["small"], RECIPE, tell=tell)
-    seconds = time.monotonic() - began
     groups = [feature.group for feature in features.FEATURES]
     about = {
         "trained_on": "fraudstream simulate; plans in streams/dev/shipped.py",
         "card": "Simulated streams only: for the demo and for tests, not for real payments.",
     }
     bundles.write(finetune.to_bundle(whole, chosen, found, NAME, groups, about), folder)
-    return seconds
 
 
-def measure(folder: Path, tell: evaluate.Tell) -> dict[str, Any]:
+def measure(
+    folder: Path, whole: data.Dataset, masks: list[Rows], tell: evaluate.Tell
+) -> dict[str, Any]:
     """The report of the bundle: on the last weeks of its streams, and on a stream it never saw."""
     size = sum(path.stat().st_size for path in folder.iterdir())
     assert size <= MAX_BYTES, size
     scorer = Scorer.load(folder)
-    whole, masks = _whole()
     rows = evaluate.Split(*(np.flatnonzero(mask) for mask in masks))
     report = evaluate.report(scorer, whole, rows, threads=THREADS, tell=tell)
     other = stream(UNSEEN)
@@ -132,12 +130,14 @@ def main(folder: Path, only_report: bool) -> None:
         sys.stderr.write(f"{time.monotonic() - began:6.0f} s  {line}\n")
         sys.stderr.flush()
 
+    whole, masks = _whole()
     path = folder.with_name(f"{folder.name}.report.json")
     if only_report:
         trained_s = orjson.loads(path.read_bytes())["trained_s"] if path.exists() else None
     else:
-        trained_s = train(folder, tell)
-    report = {**measure(folder, tell), "trained_s": trained_s}
+        train(folder, whole, masks, tell)
+        trained_s = time.monotonic() - began
+    report = {**measure(folder, whole, masks, tell), "trained_s": trained_s}
     path.write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2) + b"\n")
 
 
