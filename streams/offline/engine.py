@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import socket
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from typing import Any, Literal, TypeVar
@@ -29,6 +30,7 @@ Work = Callable[[On, int, Tell], None]
 """Does one shard."""
 
 ASK_S = 0.5
+KNOCK_S = 10.0
 _counted: Any = None
 """In a worker process: the counter shared with its parent."""
 
@@ -96,14 +98,23 @@ def _ray() -> Any:
             "the Ray engine is not installed", remedy="pip install 'fraudstream[ray]'"
         ) from None
     if not ray.is_initialized():
+        address = os.environ.get("RAY_ADDRESS", "")
         try:
+            _knock(address)
             ray.init(log_to_driver=False, include_dashboard=False, logging_level=logging.WARNING)
-        except ConnectionError as error:
+        except OSError as error:
             raise ConfigError(
-                f"no Ray cluster at {os.environ.get('RAY_ADDRESS')}: {error}",
+                f"no Ray cluster at {address}: {error}",
                 remedy="start one with `ray start`, or unset RAY_ADDRESS",
             ) from None
     return ray
+
+
+def _knock(address: str) -> None:
+    """Ray asks an address where nobody listens for minutes; raises OSError after seconds."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if port.isdigit():
+        socket.create_connection((host, int(port)), KNOCK_S).close()
 
 
 def _on_ray(work: Work[On], on: On, shards: Sequence[int], tell: Tell) -> None:
