@@ -6,6 +6,7 @@ FraudstreamError                 everything this package raises on purpose
 |- BrokerError                   Kafka refused or lost something; carries topic, partition, offset
 |- StoreError                    the state store cannot be used
 |  |- StoreUnready               a check at start failed; the message says the remedy
+|  |  `- LogShort                the topic's log ends before the state
 |  |- StoreLost                  no answer came; the same call may be repeated as it was
 |  `- PartitionError             about one partition; carries partition and offset
 |     |- Fenced                  a newer owner holds the partition: give it up
@@ -64,6 +65,10 @@ class StoreError(FraudstreamError):
 
 class StoreUnready(StoreError):
     """A check at start failed; the message says the remedy."""
+
+
+class LogShort(StoreUnready):
+    """The log ends before the state: its end is lost, or its broker does not know it yet."""
 
 
 class StoreLost(StoreError):

@@ -23,8 +23,6 @@ from streams.live.chunks import Chunk, by_chunks, sliced, to_batch
 from streams.live.ranges import Fetched, LogRange, Reach
 from streams.store.checks import REBUILD
 
-ENDS_WAIT_S, ENDS_PAUSE_S = 10.0, 0.5
-
 
 class FetchThread(driver.AIOKafkaConsumerThread):
     """The thread that talks to the brokers. Cursors belong to it: seeks run in it, too."""
@@ -131,11 +129,7 @@ class FetchThread(driver.AIOKafkaConsumerThread):
             self._cursor.pop(tp, None)
 
     async def log_ranges(self, partitions: Iterable[TP]) -> dict[TP, LogRange]:
-        """Ask the brokers for first and next offset and the group's commit.
-
-        A log that ends before what the group committed has lost its end, or its broker has only
-        just come back and does not know it yet: so it is asked again for ENDS_WAIT_S.
-        """
+        """Ask the brokers for first and next offset and the group's commit."""
         found: dict[TP, LogRange] = await self.call_thread(self._log_ranges, set(partitions))
         return found
 
@@ -144,19 +138,12 @@ class FetchThread(driver.AIOKafkaConsumerThread):
             return {}
         consumer = self._ensure_consumer()
         wanted = [aiokafka.TopicPartition(tp.topic, tp.partition) for tp in partitions]
-        deadline = self.thread_loop.time() + ENDS_WAIT_S
-        while True:
-            starts = await consumer.beginning_offsets(wanted)
-            ends = await consumer.end_offsets(wanted)
-            found = {
-                tp: LogRange(starts[tp], ends[tp], await consumer.committed(tp)) for tp in wanted
-            }
-            short = any(
-                log.committed is not None and log.end < log.committed for log in found.values()
-            )
-            if not short or self.thread_loop.time() > deadline:
-                return {ensure_TP(tp): log for tp, log in found.items()}
-            await asyncio.sleep(ENDS_PAUSE_S)
+        starts = await consumer.beginning_offsets(wanted)
+        ends = await consumer.end_offsets(wanted)
+        return {
+            ensure_TP(tp): LogRange(starts[tp], ends[tp], await consumer.committed(tp))
+            for tp in wanted
+        }
 
     def reach(self) -> dict[TP, Reach]:
         """How far reading came, per partition placed; from any thread."""

@@ -23,7 +23,7 @@ from typing import Any, Final, Protocol, TypeVar
 from faust.types import TP
 
 from streams.batch import Batch
-from streams.errors import BrokerError, Conflict, Fenced, PartitionError
+from streams.errors import BrokerError, Conflict, Fenced, LogShort, PartitionError
 from streams.live.chunks import sliced
 from streams.live.failpoint import Failpoint
 from streams.live.microbatch import RangeConsumer, RangeMessage
@@ -35,6 +35,9 @@ from streams.store.checks import REBUILD
 
 HANDOVERS: Final = 4
 """Turns of the event loop in which Faust's stream hands over an event that is in its queue."""
+
+ENDS_WAIT_S, ENDS_PAUSE_S = 10.0, 0.5
+"""How long a broker is asked again whose log ends before the state."""
 
 T = TypeVar("T")
 
@@ -102,12 +105,23 @@ class Intake:
     # What the consumer asks (`microbatch.Ownership`).
 
     async def claim(self, log: Mapping[TP, LogRange]) -> Mapping[TP, int]:
-        """Take partitions over; answer where to read each from."""
+        """Take partitions over; answer where to read each from.
+
+        A log that ends before the state has lost its end, or its broker has only just come back
+        and does not know it yet: it is asked again for ENDS_WAIT_S before that is believed.
+        """
         names = {tp.partition: tp for tp in log}
-        found = await self._in_thread(
-            self._partitions.claim,
-            {tp.partition: self._witnessed(tp, known) for tp, known in log.items()},
-        )
+        deadline = time.monotonic() + ENDS_WAIT_S
+        while True:
+            known = {tp.partition: self._witnessed(tp, each) for tp, each in log.items()}
+            try:
+                found = await self._in_thread(self._partitions.claim, known)
+                break
+            except LogShort:
+                if time.monotonic() > deadline:
+                    raise
+            await asyncio.sleep(ENDS_PAUSE_S)
+            log = await self._consumer().log_ranges(log)
         for tp in log:
             self.given_up.pop(tp, None)
         self.assigned = True

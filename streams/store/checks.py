@@ -14,7 +14,7 @@ from typing import Any, Final, NoReturn, cast
 import redis
 from redis import exceptions
 
-from streams.errors import StoreUnready
+from streams.errors import LogShort, StoreUnready
 from streams.store import KEY_FORMAT, Claim, Identity, scripts
 
 MIN_MAJOR: Final = 7
@@ -107,7 +107,7 @@ def start_offset(
     """Where to go on: the offset in the store, or the log's start when nothing was ever done.
 
     `low` and `high` are the log's first offset and its end; `committed` is what the consumer group
-    has committed to Kafka, which counts only as a witness. Raises StoreUnready.
+    has committed to Kafka, which counts only as a witness. Raises StoreUnready, LogShort.
     """
     assert 0 <= low <= high
     where = f"{name}[{claim.partition}]"
@@ -126,7 +126,7 @@ def start_offset(
             remedy=REBUILD,
         )
     if claim.offset > high:
-        raise StoreUnready(
+        raise LogShort(
             f"{where} ends at offset {high}, but the state stands at {claim.offset}: the topic lost"
             " its end (an unclean leader election) or is another one",
             remedy=f"Check kafka.bootstrap. {REBUILD}",

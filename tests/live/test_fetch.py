@@ -15,7 +15,6 @@ from faust.types import TP
 from streams.live.chunks import Chunk
 from streams.live.fetch import FetchThread
 from streams.live.microbatch import make_app
-from streams.live.ranges import LogRange
 from streams.settings import load
 from tests.live.reading import Shelf
 
@@ -96,41 +95,5 @@ def test_a_range_is_left_where_it_is_while_the_flow_stands(stands_from: str) -> 
                 found = await thread._fetch_records(consumer, {TP0}, timeout=60)
             (taken,) = found[TP0]
             assert (taken.begin, taken.batch.next_offset, taken.epoch) == (5, 6, 1)
-
-    asyncio.run(check())
-
-
-class Restarting:
-    """Stands for aiokafka's consumer beside a broker that knows the log's end only when asked for
-    the third time, or never."""
-
-    def __init__(self, knows: bool) -> None:
-        self.asked, self._knows = 0, knows
-
-    async def beginning_offsets(self, partitions: list[Any]) -> dict[Any, int]:
-        return dict.fromkeys(partitions, 0)
-
-    async def end_offsets(self, partitions: list[Any]) -> dict[Any, int]:
-        self.asked += 1
-        return dict.fromkeys(partitions, 20 if self._knows and self.asked >= 3 else 0)
-
-    async def committed(self, partition: Any) -> int:
-        return 20
-
-
-@pytest.mark.parametrize("knows", [True, False])
-def test_a_broker_that_does_not_know_its_logs_end_yet_is_asked_again(
-    knows: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("streams.live.fetch.ENDS_PAUSE_S", 0.001)
-    monkeypatch.setattr("streams.live.fetch.ENDS_WAIT_S", 60.0 if knows else 0.01)
-
-    async def check() -> None:
-        with thread_at(5) as thread:
-            consumer = Restarting(knows)
-            thread._consumer = consumer
-            found = await thread._log_ranges({TP0})
-            assert found[TP0] == LogRange(0, 20 if knows else 0, 20)
-            assert consumer.asked == 3 if knows else consumer.asked > 1
 
     asyncio.run(check())

@@ -10,7 +10,7 @@ import redis
 
 from streams.dev import process
 from streams.dev import redis as redis_server
-from streams.errors import StoreUnready
+from streams.errors import LogShort, StoreUnready
 from streams.store import Claim, Commit, Identity, checks
 from streams.store.redis import RedisStore
 
@@ -161,3 +161,8 @@ def test_where_not_to_start(
 ) -> None:
     with pytest.raises(StoreUnready, match=match):
         checks.start_offset(claim(stored), low, high, committed)
+
+
+def test_a_short_log_is_a_refusal_of_its_own() -> None:
+    with pytest.raises(LogShort):
+        checks.start_offset(claim(11), 4, 10, None)
