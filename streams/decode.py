@@ -5,9 +5,10 @@ Does not know state, features or scores; touches no clock: the broker's time com
 
 1. One compiled pass over the bytes (`kernels/message.py`) clears every plain message and takes its
    values; in a healthy stream these are all.
-2. About each of the others `validate.examine` decides alone; what it accepts is parsed by orjson,
+2. Messages with escapes (`\\u00e9`) are written without them and go through the same pass.
+3. About each of the others `validate.examine` decides alone; what it accepts is parsed by orjson,
    and `words.take` puts the same values into the same arrays.
-3. The arrays become columns (`words.py`).
+4. The arrays become columns (`words.py`).
 
 So one bad message costs one slow look and changes nothing about its neighbours, and no verdict
 depends on how the batches were cut. docs/decisions/0007-one-pass-over-the-bytes.md has the figures.
@@ -28,12 +29,12 @@ import orjson
 from numpy.typing import NDArray
 
 from streams import words
-from streams.batch import Batch
+from streams.batch import Batch, Headers
 from streams.columns import Columns, Documents, Rejected
 from streams.kernels.fields import SPANNED, TABLES, Taken, taken
 from streams.kernels.message import clear
 from streams.schema import MAX_EVENT_TIME_MS
-from streams.validate import check_headers, examine, tombstone_account
+from streams.validate import check_headers, examine, retold, tombstone_account
 
 PART: Final = 1_024
 
@@ -75,27 +76,49 @@ def _texts(data: bytes, spans: Times) -> list[str | None]:
     return [data[begin:end].decode() or None for begin, end in pairs]
 
 
-def _quick(batch: Batch, low: int, high: int, latest: Times) -> _Part:
-    """Step 1 for the rows from `low` to before `high`."""
-    values = batch.values[low:high]
+def _quick(
+    values: Sequence[bytes | None],
+    keys: Sequence[bytes | None],
+    headers: Sequence[Headers] | None,
+    latest: Times,
+) -> tuple[Taken, list[list[str | None]]]:
+    """Step 1: what the pass takes, of those that are cleared; their texts, a list a column."""
     data, bounds = _joined(values)
-    keys, key_bounds = _joined(batch.keys[low:high])
-    out = taken(high - low)
+    key_data, key_bounds = _joined(keys)
+    out = taken(len(values))
     as_bytes = np.frombuffer(data, np.uint8)
-    clear(as_bytes, bounds, np.frombuffer(keys, np.uint8), key_bounds, latest, TABLES, out)
-    accepted = out.cleared
-    if batch.headers is not None:
-        accepted &= np.array([check_headers(each) is None for each in batch.headers[low:high]])
-    if not accepted.all():
-        out.spans[~accepted] = 0
-    texts = [_texts(data, out.spans[:, column]) for column in range(len(SPANNED))]
-    return _Part(low, values, out, accepted, texts)
+    clear(as_bytes, bounds, np.frombuffer(key_data, np.uint8), key_bounds, latest, TABLES, out)
+    if headers is not None:
+        out.cleared[:] &= np.array([check_headers(each) is None for each in headers])
+    if not out.cleared.all():
+        out.spans[~out.cleared] = 0
+    return out, [_texts(data, out.spans[:, column]) for column in range(len(SPANNED))]
+
+
+def _without_escapes(part: _Part, batch: Batch, latest: Times) -> None:
+    """Step 2: accept what is cleared when it is told without escapes."""
+    told = [(i, retold(part.values[i])) for i in np.flatnonzero(~part.accepted).tolist()]
+    rows = [i for i, each in told if each is not None]
+    if not rows:
+        return
+    places = [part.low + i for i in rows]
+    headers = None if batch.headers is None else [batch.headers[row] for row in places]
+    found, texts = _quick(
+        [each for _, each in told if each is not None],
+        [batch.keys[row] for row in places],
+        headers,
+        latest[rows],
+    )
+    for k in np.flatnonzero(found.cleared).tolist():
+        for column, own in zip(part.texts, texts, strict=True):
+            column[rows[k]] = own[k]
+    part.taken.put(np.array(rows)[found.cleared], found.only(found.cleared))
 
 
 def _closer(
     part: _Part, batch: Batch, latest: Times
 ) -> tuple[list[Rejected], list[tuple[int, str]]]:
-    """Step 2: accept or refuse what is not cleared; the rejects and the tombstones."""
+    """Step 3: accept or refuse what is not cleared; the rejects and the tombstones."""
     rejects: list[Rejected] = []
     tombstones: list[tuple[int, str]] = []
     for i in np.flatnonzero(~part.accepted).tolist():
@@ -127,7 +150,7 @@ def _only_accepted(part: _Part) -> None:
 
 
 def _columns(part: _Part) -> dict[str, Any]:
-    """Step 3: the columns of the accepted messages."""
+    """Step 4: the columns of the accepted messages."""
     if not part.accepted.all():
         _only_accepted(part)
     values = part.taken
@@ -164,8 +187,12 @@ def decode(batch: Batch, max_future_ms: int) -> Columns:
     tombstones: list[tuple[int, str]] = []
     for low in range(0, max(n, 1), PART):
         high = min(low + PART, n)
-        part = _quick(batch, low, high, latest[low:high])
+        values, headers = batch.values[low:high], batch.headers
+        headers = None if headers is None else headers[low:high]
+        found, texts = _quick(values, batch.keys[low:high], headers, latest[low:high])
+        part = _Part(low, values, found, found.cleared, texts)
         if not part.accepted.all():
+            _without_escapes(part, batch, latest[low:high])
             refused, erased = _closer(part, batch, latest[low:high])
             rejects += refused
             tombstones += erased

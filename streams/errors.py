@@ -3,6 +3,7 @@
 FraudstreamError                 everything this package raises on purpose
 |- ConfigError                   a setting, file or flag is wrong; the user can fix it (exit 2)
 |- ServiceError                  a local Kafka or Redis could not be started, reached or stopped
+|  `- ToolMissing                Java or Maven is not on this machine, or Java is too old
 |- BrokerError                   Kafka refused or lost something; carries topic, partition, offset
 |- StoreError                    the state store cannot be used
 |  |- StoreUnready               a check at start failed; the message says the remedy
@@ -34,6 +35,10 @@ class ConfigError(FraudstreamError):
 
 class ServiceError(FraudstreamError):
     """A local service could not be started, reached or stopped."""
+
+
+class ToolMissing(ServiceError):
+    """A program that the real Kafka needs is not on this machine, or too old."""
 
 
 class BrokerError(FraudstreamError):

@@ -19,7 +19,7 @@ from streams.kernels.message import clear
 from streams.kernels.xxh3 import LONGEST, xxh3
 from streams.privacy import has_look_alikes
 from streams.schema import MAX_EVENT_TIME_MS
-from streams.validate import BAD_CHARACTERS, examine
+from streams.validate import BAD_CHARACTERS, examine, retold
 from tests.messages import FULL, SMALL, message, odd_documents, valid_documents
 
 KEY = b"acct-1"
@@ -49,6 +49,55 @@ def check(value: bytes, key: bytes = KEY, latest: int = MAX_EVENT_TIME_MS) -> bo
     texts = [padded[begin:end].decode() for begin, end in found.spans[0].tolist()]
     assert texts == [document.get(name) or "" for name in SPANNED]
     return True
+
+
+def check_told(value: bytes, key: bytes = KEY, latest: int = MAX_EVENT_TIME_MS) -> bool:
+    """Whether the message is cleared without its escapes; if """
+    told = retold(value)
+    if told is None or not check(told, key, latest):
+        return False
+    assert examine(value, key, (), latest) is None
+    assert orjson.loads(told) == orjson.loads(value)
+    return True
+
+
+ESCAPED = json.dumps(FULL | {"merchant_id": "Café 東京", "ext": {"città": "Köln/é"}}).encode()
+ESCAPED = ESCAPED.replace(b"/", b"\\/")
+
+
+def test_escapes_that_need_not_be_are_no_obstacle() -> None:
+    assert ESCAPED.count(b"\\u") > 5 and b"\\/" in ESCAPED
+    assert check_told(ESCAPED)
+    assert not check(ESCAPED)
+    assert check_told(message(merchant_id="a:b{c}").replace(b"tx-1", b"tx\\u002d1"))
+    assert check_told(message().replace(b'"amount"', b'"am\\u006funt"')), "of a name"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        message(),
+        b'{"a":"\\u0041"',
+        b'["\\u0041"]',
+        b'"\\u0041"',
+        b'{"merchant_id":"\\u0041","x":' + b"[" * 600 + b"]" * 600 + b"}",
+        ESCAPED[:-1] + b',"amount":1250}',
+        ESCAPED[:-1] + b',"am\\u006funt":1250}',
+        message(ext=...)[:-1] + b',"ext":{"a":"1","\\u0061":"1"}}',
+        message(merchant_id="x").replace(b'"x"', b'"\\u4111 1111 1111 1111"'),
+        message(merchant_id="x").replace(b'"x"', b'"\\u0034111 1111 1111 1111"'),
+        message(merchant_id="x").replace(b'"x"', b'"\\u0664111 1111 1111 1111"'),
+        message(merchant_id="x").replace(b'"x"', b'"\\ud800"'),
+        message(merchant_id="x").replace(b'"x"', b'"a\\u0000"'),
+        message(merchant_id="x").replace(b'"x"', b'"a\\"b"'),
+        message(merchant_id="x").replace(b'"x"', b'"a\\\\b"'),
+        message(merchant_id="x").replace(b'"x"', b'"\\u202e"'),
+        message(merchant_id="x" * 8_000).replace(b"x", b"\\u0078"),
+        message(amount=1250.0).replace(b"tx-1", b"tx\\u002d1"),
+    ],
+)
+def test_escapes_hide_nothing(value: bytes) -> None:
+    assert not check_told(value)
 
 
 def test_plain_messages_are_cleared() -> None:
@@ -141,6 +190,7 @@ def test_the_key_and_the_time_count() -> None:
 def test_odd_documents(document: dict[str, Any], indent: int | None) -> None:
     account = document.get("account_id")
     key = account.encode(errors="replace") if isinstance(account, str) else KEY
+    check_told(json.dumps(document, indent=indent).encode(), key)
     check(json.dumps(document, ensure_ascii=False, indent=indent).encode(errors="replace"), key)
 
 
@@ -151,15 +201,17 @@ def test_valid_documents(document: dict[str, Any]) -> None:
 
 
 @settings(max_examples=500)
-@given(st.data())
-def test_bytes_changed_anywhere(data: st.DataObject) -> None:
-    value = bytearray(message())
+@given(st.data(), st.sampled_from([message(), ESCAPED]))
+def test_bytes_changed_anywhere(data: st.DataObject, base: bytes) -> None:
+    value = bytearray(base)
     for _ in range(data.draw(st.integers(1, 3))):
         at = data.draw(st.integers(0, len(value) - 1))
         value[at] = data.draw(
             st.one_of(st.sampled_from(b'{}[]",:.-0189eE \\'), st.integers(0, 255))
         )
-    check(bytes(value[: data.draw(st.integers(len(value) - 2, len(value)))]))
+    changed = bytes(value[: data.draw(st.integers(len(value) - 2, len(value)))])
+    check(changed)
+    check_told(changed)
 
 
 @settings(max_examples=300)

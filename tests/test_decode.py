@@ -304,6 +304,23 @@ def test_valid_documents_are_accepted(documents: list[dict[str, Any]]) -> None:
     assert list(columns.docs) == documents
 
 
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.one_of(odd_documents(), valid_documents()), min_size=1, max_size=6))
+def test_escapes_are_read_as_if_there_were_no_second_pass(documents: list[dict[str, Any]]) -> None:
+    """The way of messages with escapes against `examine` and orjson alone."""
+    values: list[bytes | None] = [json.dumps(document).encode() for document in documents]
+    values[::2] = [(value or b"").replace(b"e", b"\\u0065") for value in values[::2]]
+    keys: list[bytes | None] = [
+        str(document.get("account_id")).encode(errors="replace") for document in documents
+    ]
+    headers: list[Headers] = [[("h", b"x" * (20_000 * (i % 3 == 1)))] for i in range(len(values))]
+    batch = batch_of(values, keys, headers=headers)
+    found = decode(batch, MAX_FUTURE_MS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("streams.decode.retold", lambda value: None)
+        same(found, decode(batch, MAX_FUTURE_MS))
+
+
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=200), st.one_of(st.none(), st.binary(max_size=80)))
 def test_any_bytes_are_accounted_for(value: bytes, key: bytes | None) -> None:

@@ -231,24 +231,20 @@ def dlq_republish(
     """Send dead letters to the service again, with their original bytes and key.
 
     Do so when the cause is gone; a message that is still bad becomes a dead letter again. Blanked
-    ones (a card number, an erased account) cannot be sent.
+    ones (a card number, an erased account) cannot be sent, and those of an account that was erased
+    since are not.
 
     Example: fraudstream dlq republish --reason quarantined
     """
-    from collections import Counter
-
     from streams.clients import deadletters
 
     if everything == bool(reason):
         raise typer.BadParameter("give --reason or --all")
     found = options.settings(config, sets)
     letters = deadletters.read(found, start, _reasons(reason))
-    if dry_run:
-        blanks = Counter(letter.blanked for letter in letters)
-        result = {"sendable": blanks[False], "blanked": blanks[True]}
-    else:
-        sent, blanked = deadletters.republish(found, letters)
-        result = {"sent": sent, "blanked": blanked}
+    done = deadletters.republish(found, letters, dry_run=dry_run)
+    first = "sendable" if dry_run else "sent"
+    result = {first: done.sent, "blanked": done.blanked, "erased": done.erased}
     if as_json:
         options.print_json(result)
     else:

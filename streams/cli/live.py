@@ -56,6 +56,8 @@ def status(
 ) -> None:
     """Lag, outbox and model of each partition; exits 1 when something is wrong.
 
+    A fresh service has nothing committed yet: it says so, and that is not wrong.
+
     Example: fraudstream status --json
     """
     settings = options.settings(config, sets)

@@ -91,7 +91,9 @@ def record(
     start: Annotated[str | None, typer.Option("--from", help="Append time; default: all.")] = None,
     end: Annotated[str | None, typer.Option("--to", help="Append time; default: now.")] = None,
     follow: Annotated[bool, typer.Option("--follow", help="Go on until Ctrl-C.")] = False,
-    scores: Annotated[bool, typer.Option("--scores", help="Record scores and alerts too.")] = False,
+    scores: Annotated[
+        bool, typer.Option("--scores", help="Scores, alerts, dead letters too.")
+    ] = False,
     config: options.Config = None,
     sets: options.Set = None,
     as_json: options.Json = False,
@@ -107,13 +109,13 @@ def record(
     from streams.connect import confluent_config, redis_client
     from streams.live.risk_store import RiskStore
     from streams.offline.kept_risk import keep_snapshots
-    from streams.offline.record import Recorder, Request
+    from streams.offline.record import SAID, Recorder, Request
     from streams.offline.recording import Recording
 
     if follow and end is not None:
         raise typer.BadParameter("--follow has no --to")
     settings = options.settings(config, sets)
-    names = ["transactions", "labels", *(["scores", "alerts"] if scores else [])]
+    names = ["transactions", "labels", *(SAID if scores else [])]
     request = Request(
         {name: settings.topic(name) for name in names}, _time(start), _time(end), follow
     )
@@ -266,14 +268,19 @@ def _thresholds(text: str) -> list[str]:
 
 def verify(
     recording: Annotated[str, typer.Argument(help="A recording made with --scores.")],
-    out: Out = None,
+    snapshot: Snapshot = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Working directory; default: a temporary one.")
+    ] = None,
+    jobs: Jobs = None,
     config: options.Config = None,
     sets: options.Set = None,
     as_json: options.Json = False,
 ) -> None:
     """Compare what the live service said with a replay, byte for byte; exit 1 if they differ.
 
-    The first difference is shown with its cause and the account's events around it.
+    The first difference is shown with its cause and the account's events around it. Erased
+    accounts are left out, and what was put aside because it killed every worker.
 
     Example: fraudstream verify recording/
     """
@@ -284,8 +291,8 @@ def verify(
 
     settings = options.settings(config, sets)
     with tempfile.TemporaryDirectory() as scratch, Shown() as shown:
-        job = _job(recording, None, out or Path(scratch), (settings,))
-        verdict = run(job, progress=shown)
+        job = _job(recording, None, out or Path(scratch), (settings,), snapshot)
+        verdict = run(job, jobs=_jobs(jobs, job), progress=shown)
     options.say(verdict.document(), verdict.text(), as_json)
     if not verdict.equal:
         sys.exit(1)

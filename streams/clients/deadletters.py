@@ -1,8 +1,9 @@
 """Dead letters: listed, and sent to the service once more when the cause is gone.
 
-In: `transactions.dlq`. Out: `DeadLetter` values; messages on their original topic.
-Does not know why a message was refused beyond the reason it carries. A dead letter whose bytes were
-blanked (a card number was found, or its account was erased) has nothing to send again.
+In: `transactions.dlq`, the markers of erased accounts. Out: `DeadLetter` values; messages on their
+original topic. Does not know why a message was refused beyond the reason it carries. A dead letter
+whose bytes were blanked (a card number was found, or its account was erased) has nothing to send
+again; one of an account that was erased since must not be sent: the account would come back by it.
 """
 
 from __future__ import annotations
@@ -11,12 +12,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import redis
 from confluent_kafka import Message
 
 from streams.clients.publisher import Publisher
 from streams.clients.subscriber import Once, Subscriber
+from streams.connect import check_redis, redis_client
+from streams.privacy import account_digest
 from streams.schema import BLANKED, MAX_EVENT_TIME_MS, Reject
 from streams.settings import Settings
+from streams.store import generations
 
 TOPIC = "transactions.dlq"
 SHOWN_BYTES = 2_000
@@ -94,6 +99,8 @@ def read(settings: Settings, start: str, reasons: Iterable[str]) -> Iterator[Dea
     once = Once()
     home = settings.topic("transactions")
     with Subscriber(TOPIC, settings=settings, start=start, follow=False) as reader:
+        # Who sends letters again may get them back while the last ones are still to be read.
+        reader.fix_ends()
         for message in reader.messages():
             letter = parse(message)
             if letter.source[0] != home:
@@ -104,26 +111,62 @@ def read(settings: Settings, start: str, reasons: Iterable[str]) -> Iterator[Dea
                 yield letter
 
 
-def republish(settings: Settings, letters: Iterable[DeadLetter]) -> tuple[int, int]:
-    """Send the original bytes to the original topic: (sent, passed over because blanked).
+@dataclass(slots=True)
+class Sent:
+    """What became of letters. blanked: nothing in them to send. erased: their account was erased
+    after they were written."""
+
+    sent: int = 0
+    blanked: int = 0
+    erased: int = 0
+
+
+def republish(settings: Settings, letters: Iterable[DeadLetter], *, dry_run: bool = False) -> Sent:
+    """Send the original bytes to the original topic; a dry run only counts what it would send.
 
     They go to the partition they came from: the account's state is there, and its publisher may
     choose partitions by another rule than ours. A letter that names another topic than that of
-    transactions is passed over, too: who may write dead letters must not come to write rules by it.
-    The header `republished_from` names the first place. Raises BrokerError as `Publisher` does.
+    transactions is passed over as blanked: who may write dead letters must not come to write rules
+    by it. The header `republished_from` names the first place. Raises BrokerError as `Publisher`
+    does, StoreError when Redis cannot be asked who was erased.
     """
-    sent = blanked = 0
+    found = Sent()
     home = settings.topic("transactions")
-    with Publisher(settings=settings) as out:
-        for letter in letters:
-            if letter.blanked or letter.source[0] != home:
-                blanked += 1
-                continue
-            topic, partition, offset = letter.source
-            place = f"{topic}/{partition}/{offset}".encode()
-            out.republish(topic, letter.key, letter.value, [("republished_from", place)], partition)
-            sent += 1
-    return sent, blanked
+    client = redis_client(settings)
+    try:
+        check_redis(settings, client)
+        with Publisher(settings=settings) as out:
+            for letter in letters:
+                if letter.blanked or letter.source[0] != home:
+                    found.blanked += 1
+                elif _erased(client, settings.redis.namespace, letter):
+                    found.erased += 1
+                else:
+                    found.sent += 1
+                    if not dry_run:
+                        _send(out, letter)
+    finally:
+        client.close()
+    return found
+
+
+def _erased(client: redis.Redis, namespace: str, letter: DeadLetter) -> bool:
+    """Was the letter's account erased after the letter's message? Asked just before it is sent.
+
+    A marker of another partition counts whatever its offset, as the two cannot be compared.
+    """
+    if letter.key is None:
+        return False  # Without its key the service refuses it again.
+    account = account_digest(letter.key.decode("utf-8", "replace"))
+    _, partition, offset = letter.source
+    cuts = generations.cuts(client, namespace, account, partition)
+    return any(number != partition or offset < cut for number, cut in cuts.items())
+
+
+def _send(out: Publisher, letter: DeadLetter) -> None:
+    topic, partition, offset = letter.source
+    place = f"{topic}/{partition}/{offset}".encode()
+    out.republish(topic, letter.key, letter.value, [("republished_from", place)], partition)
 
 
 REASONS = tuple(reason.value for reason in Reject)

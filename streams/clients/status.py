@@ -7,8 +7,10 @@ answers when none runs. Does not know how the store or the worker use what it re
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Final, TypeVar
 
 import redis
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
@@ -19,6 +21,13 @@ from streams.settings import Settings
 from streams.store import generations, keys
 
 TIMEOUT_S = 15.0
+PASSING: Final = (
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+)
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +46,10 @@ class PartitionStatus:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The whole service. `problems` is empty when all is well; each says what to look at."""
+    """The whole service. `problems` is empty when all is well; each says what to look at.
+
+    `notes` are no failures: a fresh service has committed nothing yet.
+    """
 
     topic: str
     lag: int
@@ -46,16 +58,28 @@ class Status:
     rebuilding: bool
     redis_used_bytes: int
     partitions: list[PartitionStatus]
+    notes: list[str]
     problems: list[str]
 
     def as_json(self) -> dict[str, Any]:
         """For `--json`."""
-        return asdict(self) | {"healthy": not self.problems}
+        committed = any(each.applied is not None for each in self.partitions)
+        return asdict(self) | {"committed": committed, "healthy": not self.problems}
 
 
-def _ends(settings: Settings, topic: str) -> dict[int, tuple[int, int]]:
-    """First and next offset of each partition. Raises BrokerError."""
-    consumer = Consumer(confluent_config(settings, {"group.id": f"{settings.kafka.group}-status"}))
+@dataclass(frozen=True, slots=True)
+class _Log:
+    """A partition's first and next offset, and what the group has committed to Kafka."""
+
+    low: int
+    high: int
+    committed: int | None
+
+
+def _logs(settings: Settings, topic: str) -> dict[int, _Log]:
+    """What the broker knows of each partition. Raises BrokerError."""
+    # The workers' own group, which it asks about and does not join.
+    consumer = Consumer(confluent_config(settings, {"group.id": settings.kafka.group}))
     try:
         metadata = consumer.list_topics(topic, timeout=TIMEOUT_S).topics[topic]
         if metadata.error is not None:
@@ -64,43 +88,55 @@ def _ends(settings: Settings, topic: str) -> dict[int, tuple[int, int]]:
                 topic=topic,
                 remedy="make the topics with `fraudstream topics create`",
             )
-        return {
-            partition: _watermarks(consumer, TopicPartition(topic, partition))
-            for partition in sorted(metadata.partitions)
-        }
+        places = [TopicPartition(topic, partition) for partition in sorted(metadata.partitions)]
+        committed = _patiently(lambda: _committed(consumer, places))
+        found = {}
+        for place in places:
+            ask = partial(consumer.get_watermark_offsets, place, timeout=TIMEOUT_S)
+            low, high = _patiently(ask)
+            found[place.partition] = _Log(low, high, committed.get(place.partition))
+        return found
     except KafkaException as error:
         raise BrokerError(f"cannot read the offsets: {error.args[0].str()}", topic=topic) from error
     finally:
         consumer.close()
 
 
-def _watermarks(consumer: Consumer, partition: TopicPartition) -> tuple[int, int]:
-    """Offsets of one partition; a new or moved partition has no leader for a moment."""
+def _patiently(ask: Callable[[], Answer]) -> Answer:
+    """Ask again while the broker is not there yet: a new or moved partition has no leader for a
+    moment, and a new broker no coordinator of groups. Raises KafkaException."""
     until = time.monotonic() + TIMEOUT_S
     while True:
         try:
-            return consumer.get_watermark_offsets(partition, timeout=TIMEOUT_S)
+            return ask()
         except KafkaException as error:
-            passing = error.args[0].code() == KafkaError.NOT_LEADER_FOR_PARTITION
-            if not passing or time.monotonic() > until:
+            if error.args[0].code() not in PASSING or time.monotonic() > until:
                 raise
             time.sleep(0.2)
 
 
+def _committed(consumer: Consumer, places: list[TopicPartition]) -> dict[int, int]:
+    """The group's offsets by partition, where it has any. Raises KafkaException."""
+    found = consumer.committed(places, timeout=TIMEOUT_S)
+    for each in found:
+        if each.error is not None:
+            raise KafkaException(each.error)
+    return {each.partition: each.offset for each in found if each.offset >= 0}
+
+
 def _partition(
-    client: redis.Redis, settings: Settings, generation: int, partition: int, ends: tuple[int, int]
+    client: redis.Redis, settings: Settings, generation: int, partition: int, log: _Log
 ) -> PartitionStatus:
     names = keys.of(settings.redis.namespace, generation, partition)
     stored: Any = client.hgetall(names.part)
     fields = {name.decode(): value.decode() for name, value in stored.items()}
     applied = int(fields["offset"]) if fields.get("offset") else None
-    low, high = ends
     waiting: Any = client.hlen(names.outbox)
     return PartitionStatus(
         partition=partition,
-        end=high,
+        end=log.high,
         applied=applied,
-        lag=max(0, high - max(low, applied or 0)),
+        lag=max(0, log.high - max(log.low, applied or 0)),
         outbox=int(waiting),
         claims=int(fields.get("token", 0)),
         erasures=int(fields.get("erasures", 0)),
@@ -108,21 +144,35 @@ def _partition(
     )
 
 
-def _problems(found: list[PartitionStatus], ends: dict[int, tuple[int, int]]) -> list[str]:
+def _problems(found: list[PartitionStatus], logs: dict[int, _Log]) -> list[str]:
     problems = []
-    if all(each.applied is None for each in found):
-        problems.append("no worker has committed anything yet: is one running?")
     for each in found:
-        low, high = ends[each.partition]
-        if each.applied is not None and not low <= each.applied <= high:
+        log = logs[each.partition]
+        if each.applied is None:
+            if log.committed:
+                problems.append(
+                    f"partition {each.partition}: Redis has no state, and Kafka says that it was "
+                    f"at offset {log.committed}; run `fraudstream rebuild`"
+                )
+        elif not log.low <= each.applied <= log.high:
             problems.append(
                 f"partition {each.partition}: the state is at offset {each.applied}, the log holds "
-                f"{low} to {high}; run `fraudstream rebuild`"
+                f"{log.low} to {log.high}; run `fraudstream rebuild`"
             )
     models = sorted({each.model for each in found if each.model})
     if len(models) > 1:
         problems.append(f"several models at work: {', '.join(models)}")
     return problems
+
+
+def _notes(found: list[PartitionStatus]) -> list[str]:
+    if any(each.applied is not None for each in found):
+        return []
+    waiting = sum(each.lag for each in found)
+    return [
+        "nothing committed yet"
+        + (f", and {waiting:,} transactions wait: is a worker running?" if waiting else "")
+    ]
 
 
 def status(settings: Settings) -> Status:
@@ -132,11 +182,11 @@ def status(settings: Settings) -> Status:
     try:
         check_redis(settings, client)
         topic = settings.topic("transactions")
-        ends = _ends(settings, topic)
+        logs = _logs(settings, topic)
         now = generations.read(client, settings.redis.namespace)
         found = [
-            _partition(client, settings, now.current, partition, ends[partition])
-            for partition in ends
+            _partition(client, settings, now.current, partition, log)
+            for partition, log in logs.items()
         ]
         memory: Any = client.info("memory")
     finally:
@@ -149,7 +199,8 @@ def status(settings: Settings) -> Status:
         rebuilding=now.building is not None,
         redis_used_bytes=int(memory["used_memory"]),
         partitions=found,
-        problems=_problems(found, ends),
+        notes=_notes(found),
+        problems=_problems(found, logs),
     )
 
 
@@ -166,4 +217,5 @@ def text(found: Status) -> str:
         f"{one.lag:10,} {one.outbox:7,} {one.claims:7,}  {one.model}"
         for one in found.partitions
     ]
+    lines += found.notes
     return "\n".join([*lines, *(f"problem: {problem}" for problem in found.problems)])

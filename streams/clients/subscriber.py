@@ -159,6 +159,11 @@ class Subscriber:
             self._ends[partition] = told if told >= 0 else self._end(partition)
         return self._ends[partition]
 
+    def fix_ends(self) -> None:
+        """Ask for every end now: what is written from here on is not read (without `follow`)."""
+        for partition in self._open:
+            self._ends[partition] = self._end(partition)
+
     def until(self, ending: threading.Event) -> Iterator[dict[str, Any]]:
         """Records as they come; after `ending` is set, until none has come for a moment."""
         for message in self.messages(idle=ending):

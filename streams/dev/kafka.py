@@ -25,7 +25,7 @@ from pathlib import Path
 
 from streams.dev import process
 from streams.dev.process import Child, explained
-from streams.errors import ServiceError
+from streams.errors import ServiceError, ToolMissing
 
 KAFKA_VERSION = "4.3.1"
 MIN_JAVA = 17
@@ -71,7 +71,7 @@ class Broker:
 
 
 def java() -> str:
-    """The path of a Java that Kafka runs on. Raises ServiceError."""
+    """The path of a Java that Kafka runs on. Raises ToolMissing; ServiceError for a broken one."""
     remedy = (
         f"Install Java {MIN_JAVA} or later (Debian: apt-get install openjdk-17-jre-headless); "
         "for a demo without Java use --engine embedded"
@@ -80,12 +80,14 @@ def java() -> str:
     found = shutil.which("java", path=f"{home}/bin") if home else None
     found = found or shutil.which("java")
     if found is None:
-        raise ServiceError("no java in PATH", remedy=remedy)
+        raise ToolMissing("no java in PATH", remedy=remedy)
     shown = subprocess.run([found, "-version"], capture_output=True, text=True, check=False)
     version = re.search(r'version "(\d+)', shown.stderr + shown.stdout)
-    if version is None or int(version[1]) < MIN_JAVA:
-        have = f"Java {version[1]}" if version else "something that tells no version"
-        raise ServiceError(f"{found} is {have}; Kafka {KAFKA_VERSION} needs more", remedy=remedy)
+    if version is None:
+        raise ServiceError(f"{found} -version tells no version: it does not work", remedy=remedy)
+    if int(version[1]) < MIN_JAVA:
+        have = f"{found} is Java {version[1]}"
+        raise ToolMissing(f"{have}; Kafka {KAFKA_VERSION} needs {MIN_JAVA} or later", remedy=remedy)
     return found
 
 
@@ -95,7 +97,10 @@ def cache_root() -> Path:
 
 
 def jars(cache: Path | None = None) -> Path:
-    """The directory of Kafka's jars, filled by Maven when it is not there. Raises ServiceError."""
+    """The directory of Kafka's jars, filled by Maven when it is not there.
+
+    Raises ToolMissing without Maven, ServiceError when it fails.
+    """
     pom = infra() / "kafka" / "pom.xml"
     digest = hashlib.sha256(pom.read_bytes()).hexdigest()[:8]
     home = (cache or cache_root()) / f"kafka-{KAFKA_VERSION}-{digest}"
@@ -103,7 +108,7 @@ def jars(cache: Path | None = None) -> Path:
         return home
     maven = shutil.which("mvn")
     if maven is None:
-        raise ServiceError(
+        raise ToolMissing(
             "no mvn in PATH, and it is needed once to get Kafka",
             remedy="Install Maven (Debian: apt-get install maven); "
             "for a demo without it use --engine embedded",

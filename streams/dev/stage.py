@@ -17,7 +17,7 @@ from typing import Final
 
 from streams import topics
 from streams.dev import process, services
-from streams.errors import ServiceError
+from streams.errors import ServiceError, ToolMissing
 from streams.settings import Settings, load
 
 WORKER_READY_S: Final = 300.0
@@ -96,11 +96,14 @@ def _clear(directory: Path) -> None:
 
 
 def _servers(directory: Path, say: Say) -> services.Report:
-    """Kafka and Redis; without Java or Maven the embedded broker, and it is said."""
+    """Kafka and Redis; without Java or Maven the embedded broker, and it is said.
+
+    Raises ServiceError when they are there and the broker does not start all the same.
+    """
     began = time.monotonic()
     try:
         report = services.up(directory, "kafka")
-    except ServiceError as error:
+    except ToolMissing as error:
         say(f"no real Kafka: {error}")
         from streams.dev.embedded import LABEL
 

@@ -155,6 +155,15 @@ class Taken(NamedTuple):
             position=self.position[keep],
         )
 
+    def put(self, rows: NDArray[np.int64], other: Taken) -> None:
+        """Replace these rows by the rows of another."""
+        self.cleared[rows] = other.cleared
+        self.numbers[rows] = other.numbers
+        self.codes[rows] = other.codes
+        self.hashes[rows] = other.hashes
+        self.spans[rows] = other.spans
+        self.position[rows] = other.position
+
 
 def taken(n: int) -> Taken:
     """Memory for n messages."""

@@ -61,6 +61,8 @@ BY_TOPIC: dict[str, dict[str, pa.DataType]] = {
         "amount": INTEGER,
         "currency": TEXT,
     },
+    # What a dead letter holds may be anything; what it is about stands in its headers.
+    "transactions.dlq": {},
 }
 _PYTHON: dict[pa.DataType, tuple[type, ...]] = {
     TEXT: (str,),

@@ -198,7 +198,7 @@ class _Rebuild:
         """Without what killed every worker, and what is marked as erased: by the account's digest
         and the log's own offset."""
         for message in group:
-            if self._aside.has(message):
+            if self._aside.has(message.partition, message.offset, message.value):
                 continue
             cuts = self._markers.get(message.partition)
             if cuts and message.key is not None:

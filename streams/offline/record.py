@@ -35,6 +35,8 @@ HELD_ROWS = 2 * FILE_ROWS
 FLUSH_S = 10.0
 """With `--follow`, a quiet partition is written at least this often."""
 POLL_MESSAGES = 5_000
+SAID = ("scores", "alerts", "transactions.dlq")
+"""What the service says of transactions."""
 STALL_S = 60.0
 
 Progress = Callable[[int, int], None]
@@ -163,7 +165,7 @@ class Recorder:
 
     def _end(self, name: str, actual: str, partition: int, high: int) -> int:
         """Where to stop. What was said of the last transactions was said after them: all of it."""
-        said = name in ("scores", "alerts")
+        said = name in SAID
         return self._offset(actual, partition, None if said else self._request.to_ms, high)
 
     def _asked(self) -> dict[str, str]:

@@ -13,105 +13,39 @@ The cause of a difference is the earliest step that differs, because later ones 
                was added, or came in another order
     model      same features, another model or another score
     settings   same score, another decision: thresholds or rules
+
+Left out, and counted: scores of accounts erased since, messages that were put aside because they
+killed every worker, and transactions that had no score yet when the recording ended.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from streams.batch import Batch
 from streams.columns import Columns
 from streams.errors import RecordingError
+from streams.offline.aside import Aside, recorded
 from streams.offline.columns import document_of
+from streams.offline.engine import Tell
 from streams.offline.recording import Manifest, Recording
 from streams.offline.replay import Shard
-from streams.offline.risk_pass import ShardRisk, Snapshots, build
-from streams.offline.run import Job, Progress, open_shard
+from streams.offline.risk_pass import ShardRisk, Snapshots, write_whole
+from streams.offline.run import Job, Progress, open_shard, over_shards
 from streams.offline.said import Said, replayed, said
+from streams.offline.snapshot import manifest_of
+from streams.offline.verdict import Difference, Verdict
+from streams.privacy import account_digest
 from streams.risk import NO_SNAPSHOT, RiskView, Sheet
 
 AROUND = 3
 """Events of the account shown before and after the first difference."""
 SHOWN = ("transaction_id", "event_time", "amount")
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """One transaction that came out differently; `live` or `replay` is None where it is absent."""
-
-    partition: int
-    offset: int
-    cause: str
-    detail: str
-    live: dict[str, Any] | None
-    replay: dict[str, Any] | None
-
-    def when(self) -> tuple[int, int, int]:
-        """Place in event time: the first difference is where the trouble began."""
-        shown = self.live or self.replay
-        assert shown is not None
-        return shown["event_time"], self.partition, self.offset
-
-
-@dataclass(slots=True)
-class Verdict:
-    """What the comparison found. `stale_risk`: scores made with an older snapshot, as they say."""
-
-    compared: int = 0
-    causes: Counter[str] = field(default_factory=Counter)
-    first: Difference | None = None
-    around: list[dict[str, Any]] = field(default_factory=list)
-    stale_risk: int = 0
-
-    @property
-    def equal(self) -> bool:
-        """Whether live and replay agree byte for byte."""
-        return not self.causes
-
-    def note(self, difference: Difference) -> None:
-        """Count one; the earliest in event time is kept."""
-        self.causes[difference.cause] += 1
-        if self.first is None or difference.when() < self.first.when():
-            self.first = difference
-
-    def document(self) -> dict[str, Any]:
-        """For `--json`."""
-        return {
-            "equal": self.equal,
-            "compared": self.compared,
-            "differences": sum(self.causes.values()),
-            "causes": dict(self.causes),
-            "stale_risk": self.stale_risk,
-            "first": None if self.first is None else asdict(self.first),
-            "around": self.around,
-        }
-
-    def text(self) -> str:
-        """For a person at a terminal."""
-        head = f"{self.compared:,} scores compared, {sum(self.causes.values()):,} differ"
-        if self.stale_risk:
-            head += f"; {self.stale_risk:,} used an older risk snapshot, as they say"
-        if self.first is None:
-            return head
-        first = self.first
-        causes = ", ".join(f"{count:,} {cause}" for cause, count in self.causes.most_common())
-        lines = [head, f"causes: {causes}"]
-        lines.append(
-            f"first: partition {first.partition}, offset {first.offset}, cause {first.cause}: "
-            f"{first.detail}"
-        )
-        lines += [f"  live    {first.live}", f"  replay  {first.replay}", "the account's events:"]
-        for row in self.around:
-            mark = ">" if row["offset"] == first.offset else " "
-            lines.append(
-                f"{mark} offset {row['offset']}, time {row['event_time']}, amount {row['amount']}, "
-                f"transaction {row['transaction_id']}"
-            )
-        return "\n".join(lines)
 
 
 class NamedRisk:
@@ -173,10 +107,11 @@ class _Answered(RiskView):
         return self._table, self._versions
 
 
-def verify(job: Job, *, progress: Progress = lambda done, total: None) -> Verdict:
+def verify(job: Job, *, jobs: int = 1, progress: Progress = lambda done, total: None) -> Verdict:
     """Compare every score of the recording at `job.source` with its replay.
 
-    Raises RecordingError when the recording has no scores, or contradicts itself.
+    Raises RecordingError when the recording has no scores, contradicts itself, or begins after the
+    snapshot that its state is to start from.
     """
     recording = Recording(job.source.location())
     manifest = recording.manifest()
@@ -184,19 +119,89 @@ def verify(job: Job, *, progress: Progress = lambda done, total: None) -> Verdic
         raise RecordingError(
             f"{recording.path} has no scores", remedy="record with `--scores` to verify"
         )
-    snapshots = build(job.source, job.settings[0], job.out / "risk")
-    verdict, done = Verdict(), 0
-    total = manifest.rows("transactions")
-    for shard in job.source.shards():
-        live = said(recording, manifest, shard)
-        runner = _runner(job, snapshots, recording, shard, live)
-        for difference in _compare(job, runner, live, shard, verdict):
-            verdict.note(difference)
-        done += job.source.rows(shard)
-        progress(done, total)
+    shards = job.source.shards()
+    job.out.mkdir(parents=True, exist_ok=True)
+    over_shards(_verify_shard, job, shards, jobs, "processes", progress)
+    verdict = Verdict(start="empty" if job.snapshot is None else "snapshot")
+    for shard in shards:
+        verdict.add(Verdict.of(_path(job, shard).read_bytes()))
+    if not verdict.compared and verdict.unscored:
+        raise RecordingError(
+            f"{recording.path} has no score of any of its transactions",
+            remedy="record with `--scores` when the workers are done",
+        )
     if verdict.first is not None:
         verdict.around = _around(job, recording, manifest, verdict.first)
     return verdict
+
+
+def _path(job: Job, shard: int) -> Path:
+    """Where a shard leaves what it found. Never read again by a later run."""
+    return job.out / f"verdict-{shard:05d}.json"
+
+
+def _verify_shard(on: tuple[Job, Snapshots], shard: int, tell: Tell) -> None:
+    """Compare one shard. The same in this process and in another."""
+    job, snapshots = on
+    recording = Recording(job.source.location())
+    manifest = recording.manifest()
+    start = _start(job, recording, manifest, shard)
+    # Scores that were appended after --from may be of transactions appended before it.
+    live = {at: one for at, one in said(recording, manifest, shard).items() if at >= start}
+    risk = None if snapshots.front is None else NamedRisk(snapshots, recording, live)
+    runner = _Runner(open_shard(job, snapshots, shard, risk=risk), risk)
+    verdict = Verdict(late_start=job.snapshot is None and start > 0)
+    aside = recorded(recording, manifest)
+
+    def batches() -> Iterator[Batch]:
+        for batch in job.source.batches(shard, job.batch):
+            tell(len(batch))
+            left = _without(batch, aside, live)
+            verdict.put_aside += len(batch) - len(left)
+            if len(left):
+                yield left
+
+    for difference in _compare(job, runner, live, batches(), verdict, shard):
+        verdict.note(difference)
+    write_whole(_path(job, shard), verdict.to_bytes())
+
+
+def _start(job: Job, recording: Recording, manifest: Manifest, shard: int) -> int:
+    """The first offset that is compared. Raises RecordingError when messages lie between the state
+    and the recording."""
+    begin = manifest.start.get(f"transactions:{shard}", 0)
+    if job.snapshot is None:
+        return begin
+    state = int(manifest_of(job.snapshot)["partitions"].get(str(shard), {"offset": 0})["offset"])
+    if state < begin:
+        raise RecordingError(
+            f"{job.snapshot} is the state at offset {state} of partition {shard}; {recording.path} "
+            f"begins at {begin}",
+            remedy="record from an earlier time on, or take the snapshot after the recording began",
+        )
+    return state
+
+
+def _without(batch: Batch, aside: Aside, live: Mapping[int, Said]) -> Batch:
+    """The batch without what was put aside; a message that was scored after all stays."""
+    keep = [
+        row
+        for row, offset in enumerate(batch.offsets.tolist())
+        if offset in live or not aside.has(batch.partition, offset, batch.values[row])
+    ]
+    if len(keep) == len(batch):
+        return batch
+    headers = batch.headers
+    return Batch(
+        topic=batch.topic,
+        partition=batch.partition,
+        offsets=batch.offsets[keep],
+        timestamps=batch.timestamps[keep],
+        keys=[batch.keys[row] for row in keep],
+        values=[batch.values[row] for row in keep],
+        headers=None if headers is None else [headers[row] for row in keep],
+        next_offset=batch.next_offset,
+    )
 
 
 @dataclass(slots=True)
@@ -205,20 +210,19 @@ class _Runner:
     risk: NamedRisk | None
 
 
-def _runner(
-    job: Job, snapshots: Snapshots, recording: Recording, shard: int, live: Mapping[int, Said]
-) -> _Runner:
-    risk = None if snapshots.front is None else NamedRisk(snapshots, recording, live)
-    return _Runner(open_shard(job, snapshots, shard, risk=risk), risk)
-
-
 def _compare(
-    job: Job, runner: _Runner, live: Mapping[int, Said], shard: int, verdict: Verdict
+    job: Job,
+    runner: _Runner,
+    live: Mapping[int, Said],
+    batches: Iterator[Batch],
+    verdict: Verdict,
+    shard: int,
 ) -> Iterator[Difference]:
     """Differences of one shard in offset order."""
     waiting = sorted(live)
+    last = waiting[-1] if waiting else -1
     at = 0
-    for step in runner.shard.steps(job.source.batches(shard, job.batch)):
+    for step in runner.shard.steps(batches):
         expected = dict(
             zip(
                 step.work.columns.batch.offsets[step.work.columns.row].tolist(),
@@ -228,18 +232,15 @@ def _compare(
         )
         for offset, mine in replayed(step):
             while at < len(waiting) and waiting[at] < offset:
-                yield _absent(shard, waiting[at], live[waiting[at]])
+                yield from _absent(job, shard, waiting[at], live[waiting[at]], verdict)
                 at += 1
             other = live.get(offset)
             if other is None:
-                yield Difference(
-                    shard,
-                    offset,
-                    "state",
-                    "a recorded transaction has no score",
-                    None,
-                    asdict(mine),
-                )
+                if offset > last:
+                    verdict.unscored += 1
+                    continue
+                detail = "a recorded transaction has no score"
+                yield Difference(shard, offset, "state", detail, None, asdict(mine))
                 continue
             at += 1
             verdict.compared += 1
@@ -250,12 +251,18 @@ def _compare(
             elif runner.risk is not None and other.versions["risk"] != due:
                 verdict.stale_risk += 1
     for offset in waiting[at:]:
-        yield _absent(shard, offset, live[offset])
+        yield from _absent(job, shard, offset, live[offset], verdict)
 
 
-def _absent(shard: int, offset: int, other: Said) -> Difference:
+def _absent(
+    job: Job, shard: int, offset: int, other: Said, verdict: Verdict
+) -> Iterator[Difference]:
+    """A score whose transaction the replay does not have: none if its account was erased."""
+    if offset < job.forgotten.get(account_digest(other.account_id), -1):
+        verdict.erased += 1
+        return
     detail = "the recording lacks the transaction of this score, or it is not accepted there"
-    return Difference(shard, offset, "state", detail, asdict(other), None)
+    yield Difference(shard, offset, "state", detail, asdict(other), None)
 
 
 def _cause(live: Said, mine: Said, due: str, risk: NamedRisk | None) -> tuple[str, str] | None:
@@ -289,10 +296,12 @@ def _around(
     shown = first.live or first.replay
     assert shown is not None
     key = shown["account_id"].encode()
+    # An account that has the name of an erased one shows nothing of it.
+    erased = job.forgotten.get(account_digest(shown["account_id"]), -1)
     rows: list[dict[str, Any]] = []
     for batch in recording.batches(manifest, "transactions", first.partition, job.batch):
         for i, value in enumerate(batch.values):
-            if batch.keys[i] == key:
+            if batch.keys[i] == key and batch.offsets[i] > erased:
                 document = document_of(value)
                 fields = {name: document.get(name) for name in SHOWN}
                 rows.append({"offset": int(batch.offsets[i])} | fields)

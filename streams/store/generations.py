@@ -95,6 +95,22 @@ def mark(
                 client.hset(name, cast(str, digest), str(cut))
 
 
+def cuts(client: redis.Redis, namespace: str, account: bytes, partition: int) -> dict[int, int]:
+    """The markers of one erased account, by its digest: partition -> offset of the erasure.
+
+    All partitions are asked, and this one even if nobody has used the namespace. Raises StoreLost.
+    """
+    now = read(client, namespace)
+    numbers = range(max(now.partitions or 0, partition + 1))
+    with scripts.named_failures(-1), client.pipeline(transaction=False) as pipe:
+        for number in numbers:
+            pipe.hget(keys.of(namespace, now.current, number).gone, cast(str, account))
+        answers = cast(list[bytes | None], pipe.execute())
+    return {
+        number: int(cut) for number, cut in zip(numbers, answers, strict=True) if cut is not None
+    }
+
+
 def switch(client: redis.Redis, namespace: str, generation: int, partitions: int) -> None:
     """Put a finished generation in use. Raises StoreError when another rebuild has begun since."""
     answer = scripts.run(client, _SWITCH, [keys.pointer(namespace)], [generation, partitions])

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 import redis
+from confluent_kafka import Consumer, TopicPartition
 
 from streams.clients.publisher import Publisher
 from streams.clients.status import status, text
+from streams.connect import confluent_config
 from streams.errors import BrokerError
 from streams.settings import Settings, load
 from streams.store import Commit, Identity
@@ -20,6 +22,7 @@ def settings(kafka: str, redis_url: str, topic_prefix: str) -> Settings:
         flags=[
             f"kafka.bootstrap={kafka}",
             f"kafka.topic_prefix={topic_prefix}",
+            f"kafka.group={topic_prefix}",
             f"redis.url={redis_url}",
             "topics.partitions=2",
         ]
@@ -51,7 +54,8 @@ def test_lag_and_outbox_are_those_of_log_and_store(settings: Settings, redis_url
     publish(settings, 7)
     before = status(settings)
     assert before.lag == 7
-    assert "no worker has committed" in before.problems[0]
+    assert before.problems == []
+    assert before.notes == ["nothing committed yet, and 7 transactions wait: is a worker running?"]
     busy = next(each.partition for each in before.partitions if each.end)
     store = RedisStore(redis.Redis.from_url(redis_url))
     for partition in range(2):
@@ -62,7 +66,7 @@ def test_lag_and_outbox_are_those_of_log_and_store(settings: Settings, redis_url
     assert (after.lag, after.outbox) == (3, 1)
     assert after.partitions[busy].applied == 4
     assert after.partitions[busy].model == "stub@1"
-    assert after.problems == []
+    assert (after.notes, after.problems) == ([], [])
     assert after.as_json()["healthy"] is True
     assert "lag 3, outbox 1" in text(after)
 
@@ -73,3 +77,25 @@ def test_a_state_beyond_the_log_is_named(settings: Settings, redis_url: str) -> 
     store = RedisStore(redis.Redis.from_url(redis_url))
     store.commit(store.acquire(0, Identity("topic", 2)), Commit(None, 50))
     assert any("fraudstream rebuild" in problem for problem in status(settings).problems)
+
+
+def test_a_fresh_service_is_healthy_and_an_emptied_one_is_not(
+    settings: Settings, redis_url: str
+) -> None:
+    create(settings)
+    fresh = status(settings)
+    assert (fresh.notes, fresh.problems) == (["nothing committed yet"], [])
+    said = fresh.as_json()
+    assert (said["committed"], said["healthy"]) == (False, True)
+    assert text(fresh).endswith("nothing committed yet")
+    publish(settings, 3)
+    topic = settings.topic("transactions")
+    end = next(each for each in status(settings).partitions if each.end)
+    consumer = Consumer(confluent_config(settings, {"group.id": settings.kafka.group}))
+    place = TopicPartition(topic, end.partition, end.end)
+    consumer.commit(offsets=[place], asynchronous=False)
+    consumer.close()
+    lost = status(settings)
+    assert len(lost.problems) == 1
+    assert f"partition {end.partition}: Redis has no state" in lost.problems[0]
+    assert "fraudstream rebuild" in lost.problems[0]

@@ -9,14 +9,16 @@ from typing import Any
 
 import orjson
 import pytest
+import redis
 from rich.console import Console
 
 from streams import Subscriber
 from streams.clients import deadletters
 from streams.clients.subscriber import Once, identity, start_time_ms
 from streams.clients.view import Lines
-from streams.errors import BrokerError, ConfigError
+from streams.errors import BrokerError, ConfigError, StoreError
 from streams.settings import Settings
+from streams.store.redis import RedisStore
 from tests.clients.records import alert, everything, put, score, settings, transaction
 from tests.clients.test_publisher import flags, run
 
@@ -149,7 +151,8 @@ def headers(reason: str, offset: int, topic: str) -> list[tuple[str, str | bytes
     ]  # fmt: skip
 
 
-def test_dead_letters_are_listed_and_sent_again(place: Settings) -> None:
+def test_dead_letters_are_listed_and_sent_again(place: Settings, redis_url: str) -> None:
+    send = ["dlq", "republish", *flags(place), "--set", f"redis.url={redis_url}"]
     kafka, source = place.kafka.bootstrap, place.topic("transactions")
     dead = place.topic("transactions.dlq")
     raw = orjson.dumps(transaction(1, "a9"))
@@ -170,13 +173,13 @@ def test_dead_letters_are_listed_and_sent_again(place: Settings) -> None:
     (told,) = map(orjson.loads, out.splitlines())
     assert told["source"] == {"topic": source, "partition": 1, "offset": 5}
     assert orjson.loads(told["value"]) == transaction(1, "a9")
-    assert run("dlq", "republish", *flags(place))[0] == 2
+    assert run(*send)[0] == 2
     assert run("dlq", "list", "--reason", "ugly", *flags(place))[0] == 2
-    _, out, _ = run("dlq", "republish", "--all", "--dry-run", "--json", *flags(place))
-    assert orjson.loads(out) == {"sendable": 2, "blanked": 2}
+    _, out, _ = run(*send, "--all", "--dry-run", "--json")
+    assert orjson.loads(out) == {"sendable": 2, "blanked": 2, "erased": 0}
     assert everything(kafka, source) == []
-    _, out, _ = run("dlq", "republish", "--all", "--json", *flags(place))
-    assert orjson.loads(out) == {"sent": 2, "blanked": 2}
+    _, out, _ = run(*send, "--all", "--json")
+    assert orjson.loads(out) == {"sent": 2, "blanked": 2, "erased": 0}
     assert everything(kafka, rules, 1) == []
     found = {message.value(): message for message in everything(kafka, source)}
     assert found.keys() == {raw, b"\xff\x00"}
@@ -185,3 +188,26 @@ def test_dead_letters_are_listed_and_sent_again(place: Settings) -> None:
     assert {message.partition() for message in found.values()} == {1}
     assert found[raw].headers() == [("republished_from", f"{source}/1/5".encode())]
     assert len(list(deadletters.read(place, "earliest", ["bad_json"]))) == 1
+
+
+def test_an_erased_account_does_not_come_back_by_its_dead_letters(
+    place: Settings, redis_url: str
+) -> None:
+    """Its letter from before the erasure stays; one from after it is of a new account."""
+    kafka, source = place.kafka.bootstrap, place.topic("transactions")
+    dead = place.topic("transactions.dlq")
+    raw = [orjson.dumps(transaction(number, account)) for number, account in enumerate("aaab")]
+    for number, offset in enumerate((5, 20, 21)):
+        put(kafka, dead, [raw[number]], headers=headers("quarantined", offset, source), key=b"a")
+    put(kafka, dead, [raw[3]], headers=headers("quarantined", 6, source), key=b"b")
+    with redis.Redis.from_url(redis_url) as client:
+        RedisStore(client).forget(1, "a", 21, lambda entry: entry)
+    send = ["dlq", "republish", "--all", "--json", *flags(place)]
+    on = ["--set", f"redis.url={redis_url}"]
+    told = orjson.loads(run(*send, *on, "--dry-run")[1])
+    assert told == {"sendable": 2, "blanked": 0, "erased": 2}
+    assert orjson.loads(run(*send, *on)[1]) == {"sent": 2, "blanked": 0, "erased": 2}
+    assert {message.value() for message in everything(kafka, source)} == {raw[2], raw[3]}
+    with pytest.raises(StoreError):
+        run(*send, "--set", "redis.url=redis://127.0.0.1:1/0")
+    assert len(everything(kafka, source)) == 2, "who cannot ask sends nothing"

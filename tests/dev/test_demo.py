@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -88,6 +89,20 @@ def test_without_java_it_says_so_and_goes_on(tmp_path: Path) -> None:
     assert "embedded broker, for the demo only" in err
     assert code == 0, err
     assert out.splitlines()[-1] == "The books balance."
+
+
+def test_a_kafka_that_fails_is_no_reason_for_another_broker(tmp_path: Path) -> None:
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    (tools / "python").symlink_to(sys.executable)
+    java = tools / "java"
+    java.write_text(f"#!/bin/sh\n[ $1 = -version ] && exec {shutil.which('java')} -version; exit 1")
+    java.chmod(0o755)
+    code, out, err = end(start(tmp_path / "demo", path=str(tools)))
+    assert (code, out) == (1, ""), err
+    assert "embedded" not in err
+    assert "error: Kafka cannot format" in err
+    assert not services.status(tmp_path / "demo").ready
 
 
 def test_a_worker_that_dies_is_told(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from streams.dev import kafka
-from streams.errors import ServiceError
+from streams.errors import ServiceError, ToolMissing
 
 
 def program(directory: Path, name: str, script: str) -> None:
@@ -31,14 +31,21 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_no_java(path: Path) -> None:
-    with pytest.raises(ServiceError, match=r"no java in PATH.*apt-get install.*embedded"):
+    with pytest.raises(ToolMissing, match=r"no java in PATH.*apt-get install.*embedded"):
         kafka.java()
 
 
 def test_an_old_java(path: Path) -> None:
     program(path, "java", """echo 'openjdk version "11.0.2" 2019-01-15' >&2""")
-    with pytest.raises(ServiceError, match=r"is Java 11.*Install Java 17"):
+    with pytest.raises(ToolMissing, match=r"is Java 11.*Install Java 17"):
         kafka.java()
+
+
+def test_a_java_that_does_not_work_is_not_a_missing_one(path: Path) -> None:
+    program(path, "java", "exit 1")
+    with pytest.raises(ServiceError, match=r"tells no version.*Install Java 17") as caught:
+        kafka.java()
+    assert not isinstance(caught.value, ToolMissing)
 
 
 def test_java_home_comes_first(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,7 +57,7 @@ def test_java_home_comes_first(path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_no_maven_and_nothing_in_the_cache(path: Path, tmp_path: Path) -> None:
-    with pytest.raises(ServiceError, match=r"no mvn in PATH.*apt-get install maven"):
+    with pytest.raises(ToolMissing, match=r"no mvn in PATH.*apt-get install maven"):
         kafka.jars(tmp_path / "cache")
 
 

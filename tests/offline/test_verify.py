@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,13 +10,23 @@ from pathlib import Path
 import numpy as np
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 from streams import features
+from streams.batch import Batch
+from streams.clients import deadletters
 from streams.errors import RecordingError
-from streams.offline.recording import Recording
+from streams.offline import snapshot
+from streams.offline.columns import with_schema_columns
+from streams.offline.recording import Recording, to_batch, to_table
+from streams.offline.risk_pass import build
+from streams.offline.run import open_shard
 from streams.offline.source import RecordingSource, open_source
-from streams.offline.verify import Verdict, verify
+from streams.offline.verdict import Verdict
+from streams.offline.verify import verify
+from streams.privacy import account_digest
 from tests.offline import world
 from tests.offline.world import World
 
@@ -32,8 +43,8 @@ def copy(made: World, tmp_path: Path) -> World:
     return World(Recording(str(tmp_path / "copy")), made.settings)
 
 
-def check(this: World, scratch: Path, **changes: object) -> Verdict:
-    return verify(this.job(scratch, **changes))
+def check(this: World, scratch: Path, *, jobs: int = 1, **changes: object) -> Verdict:
+    return verify(this.job(scratch, **changes), jobs=jobs)
 
 
 def busy_rows(this: World, partition: int) -> list[int]:
@@ -124,6 +135,168 @@ def test_a_recording_without_scores_cannot_be_verified(tmp_path: Path) -> None:
     bare = World(Recording(source.location()), world.settings())
     with pytest.raises(RecordingError, match="has no scores"):
         check(bare, tmp_path / "v")
+
+
+def test_erased_accounts_are_left_out_and_said(made: World, tmp_path: Path) -> None:
+    """Erased in the middle of its payments: what it did before is gone, the rest is compared."""
+    rows = busy_rows(made, 2)
+    table = pa.concat_tables(
+        list(made.recording.tables(made.recording.manifest(), "transactions", 2))
+    )
+    name = table["key"][rows[0]].as_py().decode()
+    last = table["offset"][rows[-1]].as_py()
+    whole = check(made, tmp_path / "whole")
+    verdict = check(made, tmp_path / "v", forgotten={account_digest(name): last + 1})
+    assert verdict.equal, verdict.text()
+    assert verdict.erased > 5
+    assert verdict.compared + verdict.erased == whole.compared
+    assert f"{verdict.erased} are of accounts erased since" in verdict.text()
+    assert verdict.document()["erased"] == verdict.erased
+
+
+def test_what_was_put_aside_is_left_out_and_said(copy: World, tmp_path: Path) -> None:
+    """The service never handled one message; its letter says so, and only for those bytes."""
+    # The risk builder has its own way to the log, and counts the message.
+    copy = World(copy.recording, world.settings("risk.enabled=false"))
+    row = busy_rows(copy, 2)[0]
+    offset = _offset(copy, 2, row)
+    whole = pa.concat_tables(
+        list(copy.recording.tables(copy.recording.manifest(), "transactions", 2))
+    )
+    poison = whole["value"][row].as_py()
+    world.rewrite(copy, "transactions", 2, lambda t: t.filter(pa.array(np.arange(len(t)) != row)))
+    for topic in ("scores", "alerts"):
+        for partition in copy.recording.manifest().partitions(topic):
+            manifest = copy.recording.manifest()
+            world.put(copy.recording, manifest, topic, partition, [])
+            copy.recording.save(manifest)
+    world.say(copy, tmp_path / "said")
+    world.rewrite(copy, "transactions", 2, lambda t: whole)
+    said = check(copy, tmp_path / "without")
+    assert said.first is not None, "without the letter, it is a transaction without a score"
+    for value, equal in ((poison + b" ", False), (poison, True)):
+        _letter(copy, 2, offset, value)
+        verdict = check(copy, tmp_path / f"v{equal}")
+        assert (verdict.equal, verdict.put_aside) == (equal, int(equal)), verdict.text()
+    assert "1 messages were put aside" in verdict.text()
+
+
+def _letter(this: World, partition: int, offset: int, value: bytes) -> None:
+    """A dead letter `quarantined` in the recording, the only one."""
+    said = {"reason": b"quarantined", "topic": b"transactions"} | {
+        name: b"%d" % number for name, number in (("partition", partition), ("offset", offset))
+    }
+    batch = Batch(
+        topic=deadletters.TOPIC,
+        partition=0,
+        offsets=np.zeros(1, np.int64),
+        timestamps=np.zeros(1, np.int64),
+        keys=[None],
+        values=[value],
+        headers=[list(said.items())],
+        next_offset=1,
+    )
+    manifest = this.recording.manifest()
+    world.put(this.recording, manifest, deadletters.TOPIC, 0, [])
+    table = with_schema_columns(deadletters.TOPIC, to_table(batch))
+    manifest.files.append(this.recording.write(deadletters.TOPIC, 0, table, 1))
+    this.recording.save(manifest)
+
+
+def test_from_a_snapshot_and_with_more_jobs(copy: World, tmp_path: Path) -> None:
+    """The recording begins in the middle. With the state from before it all is equal; without it
+    the verdict says that the state began empty."""
+    manifest = copy.recording.manifest()
+    shards = manifest.partitions("transactions")
+    middle = {shard: _middle(copy, shard) for shard in shards}
+    _state(copy, middle, tmp_path / "state")
+    kept = {
+        orjson.loads(value)["versions"]["risk"]
+        for partition in manifest.partitions("scores")
+        for table in copy.recording.tables(manifest, "scores", partition, [])
+        for value in table["value"].to_pylist()
+    } - {"none"}
+    for version in kept:
+        built = tmp_path / "state-risk" / f"{version}.bin"
+        copy.recording.put_snapshot(version, built.read_bytes())
+    for shard in shards:
+        world.rewrite(
+            copy, "transactions", shard,
+            lambda t, at=middle[shard]: t.filter(pc.greater_equal(t["offset"], at)),
+        )  # fmt: skip
+    manifest = copy.recording.manifest()
+    for shard in shards:
+        manifest.start[f"transactions:{shard}"] = middle[shard]
+    copy.recording.save(manifest)
+    found = check(copy, tmp_path / "v", snapshot=tmp_path / "state", jobs=2)
+    assert found.equal, found.text()
+    assert found.document()["start"] == "snapshot"
+    assert found.compared == manifest.rows("transactions") > 1_000
+    empty = check(copy, tmp_path / "empty")
+    assert not empty.equal
+    assert "give --snapshot" in empty.text()
+    manifest.start["transactions:1"] += 1
+    copy.recording.save(manifest)
+    with pytest.raises(RecordingError, match=r"is the state at offset .* begins at"):
+        check(copy, tmp_path / "gap", snapshot=tmp_path / "state")
+
+
+def _middle(this: World, shard: int) -> int:
+    tables = this.recording.tables(this.recording.manifest(), "transactions", shard)
+    offsets = pa.concat_tables(list(tables))["offset"]
+    return int(offsets[len(offsets) // 2].as_py())
+
+
+def _state(this: World, middle: dict[int, int], out: Path) -> None:
+    """A snapshot with the state of each partition at its offset."""
+    job = this.job(out)
+    snapshots = build(job.source, this.settings, out.with_name("state-risk"))
+    out.mkdir()
+    parts = {}
+    manifest = this.recording.manifest()
+    for shard, offset in middle.items():
+        tables = this.recording.tables(manifest, "transactions", shard, [])
+        whole = pa.concat_tables(list(tables))
+        before = whole.filter(pc.less(whole["offset"], offset))
+        runner = open_shard(job, snapshots, shard)
+        runner.step(to_batch("transactions", shard, before))
+        accounts = sorted({key.decode() for key in before["key"].to_pylist()})
+        held = {account: runner.record(account) for account in accounts}
+        table = pa.table([pa.array(held), pa.array(held.values())], schema=snapshot.SCHEMA)
+        path = out / f"{shard:05d}.parquet"
+        pq.write_table(table, path)
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        parts[str(shard)] = {"offset": offset, "accounts": len(held), "sha256": digest}
+    manifest = {"format": snapshot.FORMAT, "version": snapshot.VERSION, "partitions": parts}
+    (out / "snapshot.json").write_bytes(orjson.dumps(manifest))
+
+
+def test_transactions_that_had_no_score_yet_are_no_difference(copy: World, tmp_path: Path) -> None:
+    manifest = copy.recording.manifest()
+    values = _scores(copy, 0)
+    world.put(copy.recording, manifest, "scores", 0, values[:-3])
+    copy.recording.save(manifest)
+    verdict = check(copy, tmp_path / "v")
+    assert verdict.equal, verdict.text()
+    assert verdict.unscored == 3
+    assert "3 transactions at the end were not scored yet" in verdict.text()
+    world.put(copy.recording, manifest, "scores", 0, values[:5] + values[6:])
+    copy.recording.save(manifest)
+    assert check(copy, tmp_path / "v").causes == {"state": 1}, "one in the middle is missing"
+
+
+def test_a_recording_made_before_anything_was_scored(copy: World, tmp_path: Path) -> None:
+    manifest = copy.recording.manifest()
+    for partition in manifest.partitions("scores"):
+        world.put(copy.recording, manifest, "scores", partition, [])
+    copy.recording.save(manifest)
+    with pytest.raises(RecordingError, match="no score of any"):
+        check(copy, tmp_path / "v")
+
+
+def _scores(this: World, partition: int) -> list[bytes]:
+    tables = this.recording.tables(this.recording.manifest(), "scores", partition)
+    return [value for table in tables for value in table["value"].to_pylist()]
 
 
 def _offset(this: World, partition: int, row: int) -> int:
