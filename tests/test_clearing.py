@@ -52,7 +52,7 @@ def check(value: bytes, key: bytes = KEY, latest: int = MAX_EVENT_TIME_MS) -> bo
 
 
 def check_told(value: bytes, key: bytes = KEY, latest: int = MAX_EVENT_TIME_MS) -> bool:
-    """Whether the message is cleared without its escapes; if"""
+    """Whether the message is cleared without its escapes; then it must be valid, and the same."""
     told = retold(value)
     if told is None or not check(told, key, latest):
         return False

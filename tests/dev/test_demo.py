@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from streams.dev import services
+from streams.dev import kafka, services
 from streams.dev.demo_screen import Screen
 from tests.clients.records import alert
 
@@ -92,6 +92,7 @@ def test_without_java_it_says_so_and_goes_on(tmp_path: Path) -> None:
 
 
 def test_a_kafka_that_fails_is_no_reason_for_another_broker(tmp_path: Path) -> None:
+    kafka.jars()  # Maven is not in the PATH below.
     tools = tmp_path / "tools"
     tools.mkdir()
     (tools / "python").symlink_to(sys.executable)
