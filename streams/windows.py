@@ -9,8 +9,8 @@ For each event, in arrival order:
 1. Copy the account's ring in time order into the event's history. The id is among them: a duplicate
    or a conflict, and nothing changes.
 2. A late event (older than the newest) sees only the events up to its own time: drop the others.
-3. Walk from the newest event to the oldest once. Windows are nested, so the running totals *are*
-   the window's aggregates at the moment the walk passes its start.
+3. Walk from the newest event to the oldest once, a window's border at a time. Windows are nested,
+   so the running totals *are* the window's aggregates when the walk has reached its start.
 4. Where an event has left the ring and may lie in a window, add the panes that overlap it.
 5. Emit the features, and a digest of all that a scorer will see.
 6. Put the event into the ring in time order; what falls out goes to the panes.

@@ -8,7 +8,7 @@ record   layout, checksum, 128-bit sums         cells     the arrays, as the ker
 ring     the last 64 events in time order       panes     what is kept of events behind the ring
 update   an event enters its account's record   walk      the windows, from newest to oldest
 traits   features that are not windows          pack      records to and from bytes
-numbering  numbers for 64-bit keys
+lanes    sixteen events at once                 numbering  numbers for 64-bit keys
 
 Numba keeps machine code on disk and looks only at the file of the function that was called, so a
 change in one file here would leave stale code in another. Entry functions that call across files

@@ -29,6 +29,7 @@ from streams.kernels.cells import (
     Events,
     Results,
 )
+from streams.kernels.lanes import popcount
 from streams.kernels.panes import BLOCK_WORDS, take_from_row
 from streams.kernels.record import (
     HEADER_WORDS,
@@ -46,7 +47,6 @@ from streams.kernels.ring import (
     compare,
     copy_history,
     not_later,
-    popcount,
     rows_of,
     time_of,
     trail_of,
@@ -139,7 +139,7 @@ def meet(
     w2, w3 = events.words[i, 2], events.words[i, 3]
     blocks, chain = cells.blocks, cells.chain
     flags, count, start, _ = unpack_state(cells.heads[slot, 0])
-    ids, places, countries, devices, amounts, declined = compare(
+    ids, places, countries, devices, amounts, declined, counting = compare(
         blocks, chain, slot, count, w1, w2, w3
     )
     if ids != ZERO:
@@ -162,7 +162,7 @@ def meet(
     before.notes[at, SAME_AMOUNT] = popcount((rows_of(amounts, start, count) << later) & seen)
     before.notes[at, LAST_TIME] = ring_time(cells, slot, start, kept - 1) if kept > 0 else -1
     declined = (rows_of(declined, start, count) << later) & seen
-    walk(before, at, blocks, chain, slot, start, kept, t, declined)
+    walk(before, at, blocks, chain, slot, start, kept, t, declined, counting)
     if flags & OVERFLOWED != 0:
         oldest = ring_time(cells, slot, start, 0)
         results.edge[i] = look_behind(cells, before, at, slot, t, oldest, kept, late)

@@ -23,6 +23,7 @@ import numpy as np
 
 from streams.features import WINDOWS_MS
 from streams.kernels.cells import TOTALS
+from streams.kernels.lanes import multiply
 from streams.kernels.record import (
     PANE_ROWS,
     PANE_WORDS,
@@ -35,7 +36,6 @@ from streams.kernels.record import (
     Words,
     kernel,
     mix,
-    multiply,
     outline,
 )
 from streams.kernels.ring import ONE, ZERO, amount_of, country_of, place_of, time_of

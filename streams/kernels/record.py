@@ -1,6 +1,6 @@
 """The account record: its layout, its checksum, and integer arithmetic for the kernels.
 
-In: u64 words. Out: offsets, mixes, 128-bit products. Does not know windows, arenas or stores.
+In: u64 words. Out: offsets, mixes, a variance. Does not know windows, arenas or stores.
 
 A record is little-endian u64 words:
 
@@ -31,6 +31,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from model.inputs import HISTORY
+from streams.kernels.lanes import multiply
 
 VERSION: Final = 1
 HEADER_WORDS: Final = 8
@@ -93,8 +94,6 @@ _GOLD = np.uint64(0x9E3779B97F4A7C15)
 _M1 = np.uint64(0xFF51AFD7ED558CCD)
 _M2 = np.uint64(0xC4CEB9FE1A85EC53)
 _S33 = np.uint64(33)
-_S32 = np.uint64(32)
-_LOW = np.uint64(0xFFFFFFFF)
 
 
 @kernel
@@ -109,17 +108,6 @@ def scramble(x: Word) -> Word:
 def mix(word: Word, position: Int) -> Word:
     """The share of one word in the checksum: odd times odd is odd, so it is a bijection."""
     return scramble(word * (_GOLD * np.uint64(2 * position + 1)))
-
-
-@kernel
-def multiply(a: Word, b: Word) -> tuple[Word, Word]:
-    """The 128-bit product of two words as (high, low)."""
-    al, ah, bl, bh = a & _LOW, a >> _S32, b & _LOW, b >> _S32
-    low = al * bl
-    cross = ah * bl + (low >> _S32)  # cannot overflow: (2^32-1)^2 + 2^32-1 < 2^64
-    other = al * bh + (cross & _LOW)
-    high = ah * bh + (cross >> _S32) + (other >> _S32)
-    return high, a * b
 
 
 @kernel

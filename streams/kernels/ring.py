@@ -38,6 +38,7 @@ from model.inputs import (
     TIME_SHIFT,
 )
 from streams.kernels.cells import COUNTRY_TABLE, PLACE_TABLE, Before
+from streams.kernels.lanes import at_least, equal, popcount
 from streams.kernels.record import (
     COUNT_SHIFT,
     FLAGS_SHIFT,
@@ -71,7 +72,10 @@ _BYTE = np.uint64(255)
 _TIME = np.uint64(TIME_SHIFT)
 _AMOUNT = np.uint64(AMOUNT_SHIFT)
 _COUNTS = np.uint64(COUNTS_SHIFT)
-_ID = np.uint64(ID_SHIFT)
+_COUNTING = np.uint64(1 << COUNTS_SHIFT)
+_ID_MASK = np.uint64(2**64 - 2**ID_SHIFT)
+_AMOUNT_MASK = np.uint64(2**64 - 2**AMOUNT_SHIFT)
+_PLACE_MASK = np.uint64(2**64 - 2**PLACE_SHIFT)
 _PLACE = np.uint64(PLACE_SHIFT)
 _COUNTRY = np.uint64(COUNTRY_SHIFT)
 _COUNTRY_MASK = np.uint64(COUNTRY_MASK)
@@ -163,25 +167,45 @@ def rows_of(places: Word, head: Int, count: Int) -> Word:
 @kernel
 def compare(
     blocks: Words, chain: Ints, slot: Int, count: Int, w1: Word, w2: Word, w3: Word
-) -> tuple[Word, Word, Word, Word, Word, Word]:
-    """The ring places whose events share the event's id, place, country, device, amount; and those
-    of declined payments."""
+) -> tuple[Word, Word, Word, Word, Word, Word, Word]:
+    """The ring places whose events share the event's id, place, country, device, amount; those of
+    declined payments; and those that enter the windows."""
     ids, places, countries, devices, amounts = ZERO, ZERO, ZERO, ZERO, ZERO
-    declined = ZERO
+    declined, counting = ZERO, ZERO
     for part in range((count + 15) >> 4):
-        block = chain[slot, part]
-        for e in range(16):
-            bit = ONE << np.uint64(16 * part + e)
-            other = blocks[block, 48 + e] ^ w3
-            ids |= bit if (blocks[block, 32 + e] ^ w2) >> _ID == ZERO else ZERO
-            places |= bit if place_of(other) == ZERO else ZERO
-            countries |= bit if country_of(other) == ZERO else ZERO
-            devices |= bit if other & _DEVICE_MASK == ZERO else ZERO
-            amounts |= bit if amount_of(blocks[block, 16 + e] ^ w1) == ZERO else ZERO
-            declined |= bit if blocks[block, e] & _RESPONSE == _DECLINED else ZERO
-    used = ~ZERO >> np.uint64(HISTORY - count) if count > 0 else ZERO
+        block, up = chain[slot, part], np.uint64(16 * part)
+        ids |= equal(blocks, block, 2, w2, _ID_MASK) << up
+        places |= equal(blocks, block, 3, w3, _PLACE_MASK) << up
+        countries |= equal(blocks, block, 3, w3, _COUNTRY_MASK << _COUNTRY) << up
+        devices |= equal(blocks, block, 3, w3, _DEVICE_MASK) << up
+        amounts |= equal(blocks, block, 1, w1, _AMOUNT_MASK) << up
+        declined |= equal(blocks, block, 0, _DECLINED, _RESPONSE) << up
+        counting |= equal(blocks, block, 0, _COUNTING, _COUNTING) << up
+    used = first_places(count)
     ids, places, countries = ids & used, places & used, countries & used
-    return ids, places, countries, devices & used, amounts & used, declined & used
+    return ids, places, countries, devices & used, amounts & used, declined & used, counting & used
+
+
+@kernel
+def first_places(count: Int) -> Word:
+    """The set of so many places from 0 on."""
+    return ~ZERO >> np.uint64(HISTORY - count) if count > 0 else ZERO
+
+
+@kernel
+def turned(places: Word, by: Int) -> Word:
+    """A set of places, each moved on by so many around the ring."""
+    turn = np.uint64(by)
+    return (places << turn) | (places >> ((_64 - turn) & _63))
+
+
+@kernel
+def not_before(blocks: Words, chain: Ints, slot: Int, count: Int, start: Word) -> Word:
+    """The ring places whose word 0 is `start` or more; among those from `count` on is anything."""
+    places = ZERO
+    for part in range((count + 15) >> 4):
+        places |= at_least(blocks, chain[slot, part], 0, start) << np.uint64(16 * part)
+    return places
 
 
 @outline
@@ -231,15 +255,6 @@ def step(lasts: Word, same: Word, is_last: Flag) -> Word:
 def bits_from(lasts: Word, row: Int) -> Word:
     """How many rows of a set are at or behind `row`."""
     return popcount(lasts >> np.uint64(row)) if row < HISTORY else ZERO
-
-
-@kernel
-def popcount(x: Word) -> Word:
-    """Set bits of a word."""
-    x = x - ((x >> ONE) & np.uint64(0x5555555555555555))
-    x = (x & np.uint64(0x3333333333333333)) + ((x >> np.uint64(2)) & np.uint64(0x3333333333333333))
-    x = (x + (x >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
-    return (x * np.uint64(0x0101010101010101)) >> np.uint64(56)
 
 
 @kernel

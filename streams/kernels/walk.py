@@ -3,9 +3,10 @@
 In: a ring, its trail, what panes add. Out: the aggregates of the six windows, and their features.
 Does not know headers or the rest of the feature list.
 
-Windows are nested, so going from the newest event to the oldest the running totals are the
-aggregates of a window at the moment the walk passes its start; distinct places and countries since
-there are bits of the trail. What panes hold (panes.py) is added at the end, where there is any.
+Windows are nested, so each adds to the one before it only the events that lie between their two
+starts, sixteen at a time (lanes.py); the running totals are its aggregates. Distinct places and
+countries since its start are bits of the trail. What panes hold (panes.py) is added at the end,
+where there is any.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from streams.kernels.cells import (
     LAST_PLACE,
     Before,
 )
+from streams.kernels.lanes import multiply, popcount, totals
 from streams.kernels.panes import country_bit, place_bit
 from streams.kernels.record import (
     Floats,
@@ -32,11 +34,20 @@ from streams.kernels.record import (
     Word,
     Words,
     kernel,
-    multiply,
     outline,
     variance_numerator,
 )
-from streams.kernels.ring import ONE, ZERO, amount_of, at_place, bits_from, counts, popcount
+from streams.kernels.ring import (
+    ONE,
+    ZERO,
+    amount_of,
+    at_place,
+    bits_from,
+    counts,
+    first_places,
+    not_before,
+    turned,
+)
 
 LENGTHS = np.array(list(WINDOWS_MS.values()), dtype=np.int64)
 WINDOWS = len(LENGTHS)
@@ -45,10 +56,25 @@ HOUR_WINDOW, DAY_WINDOW = 2, 3
 """Windows in which declined payments are counted."""
 
 _TIME = np.uint64(inputs.TIME_SHIFT)
-_2_TO_32 = np.uint64(2**32)
+_AMOUNT = np.uint64(inputs.AMOUNT_SHIFT)
+_BLOCK, _16 = np.uint64(2**16 - 1), np.uint64(16)
+_2_TO_30 = np.uint64(2**30)
 
 assert (np.diff(LENGTHS) > 0).all() and len(AGGREGATES) == 8
 assert list(WINDOWS_MS)[HOUR_WINDOW : DAY_WINDOW + 1] == ["1h", "24h"]
+
+
+@outline
+def squares(blocks: Words, block: Int, events: Word) -> tuple[Word, Word]:
+    """The 128-bit sum of the squared amounts of a set of a block's events, as (high, low)."""
+    big, small = ZERO, ZERO
+    for e in range(16):
+        if (events >> np.uint64(e)) & ONE == ONE:
+            amount = amount_of(blocks[block, 16 + e])
+            high, low = multiply(amount, amount)
+            small += low
+            big += high + (ONE if small < low else ZERO)
+    return big, small
 
 
 @kernel
@@ -62,54 +88,56 @@ def walk(
     kept: Int,
     t: Int,
     declined: Word,
+    counting: Word,
 ) -> None:
     """Aggregates of all windows [t - W, t] over the first `kept` events of a ring.
 
-    `declined`: the rows of declined payments.
+    `declined`: the rows of declined payments; `counting`: the places of events that count.
     """
     lasts, last_countries = before.trail[at, LAST_PLACE], before.trail[at, LAST_COUNTRY]
     count, total, big, small, least, most = ZERO, ZERO, ZERO, ZERO, ~ZERO, ZERO
-    place, left = (head + kept - 1) & (HISTORY - 1), kept
+    inside, all_kept = ZERO, ZERO
+    newest: Word = ZERO
+    if kept > 0:
+        all_kept = turned(first_places(kept), head)
+        block, e = at_place(chain, slot, (head + kept - 1) & (HISTORY - 1))
+        newest = blocks[block, e]
     for w in range(WINDOWS):
         start = np.uint64(t - LENGTHS[w]) << _TIME
-        inside = True
-        while inside and left > 0:
-            # The events of one block, so that nothing in the inner loop depends on which it is.
-            block, first = chain[slot, place >> 4], place & 15
-            e, end = first, max(first - left, -1)
-            while e > end:
-                w0, w1 = blocks[block, np.uint64(e)], blocks[block, np.uint64(16 + e)]
-                if w0 < start:
-                    inside = False
-                    break
-                e -= 1
-                if not counts(w0):
-                    continue
-                amount = amount_of(w1)
-                low = amount * amount
-                if amount >= _2_TO_32:
-                    high, low = multiply(amount, amount)
-                    big += high
-                count += ONE
-                total += amount
-                small += low
-                big += ONE if small < low else ZERO
-                least = min(least, amount)
-                most = max(most, amount)
-            left -= first - e
-            place = (place - (first - e)) & (HISTORY - 1)
+        if inside != all_kept and newest >= start:
+            reached = not_before(blocks, chain, slot, min(head + kept, HISTORY), start) & all_kept
+            fresh = reached & ~inside & counting
+            inside = reached
+            count += popcount(fresh)
+            part = 0
+            while fresh != ZERO:
+                events = fresh & _BLOCK
+                if events != ZERO:
+                    block = chain[slot, part]
+                    amount, low, smallest, largest = totals(blocks, block, 1, _AMOUNT, events)
+                    high = ZERO
+                    if largest >= _2_TO_30:
+                        high, low = squares(blocks, block, events)
+                    total += amount
+                    small += low
+                    big += high + (ONE if small < low else ZERO)
+                    least = min(least, smallest)
+                    most = max(most, largest)
+                fresh >>= _16
+                part += 1
+        behind = HISTORY - np.int64(popcount(inside))
         before.windows[at, w, 0] = count
         before.windows[at, w, 1] = total
         before.windows[at, w, 2] = big
         before.windows[at, w, 3] = small
         before.windows[at, w, 4] = least
         before.windows[at, w, 5] = most
-        before.windows[at, w, 6] = bits_from(lasts, HISTORY - kept + left)
-        before.windows[at, w, 7] = bits_from(last_countries, HISTORY - kept + left)
+        before.windows[at, w, 6] = bits_from(lasts, behind)
+        before.windows[at, w, 7] = bits_from(last_countries, behind)
         if w == HOUR_WINDOW:
-            before.notes[at, DECLINED_1H] = bits_from(declined, HISTORY - kept + left)
+            before.notes[at, DECLINED_1H] = bits_from(declined, behind)
         if w == DAY_WINDOW:
-            before.notes[at, DECLINED_24H] = bits_from(declined, HISTORY - kept + left)
+            before.notes[at, DECLINED_24H] = bits_from(declined, behind)
 
 
 @outline

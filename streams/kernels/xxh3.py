@@ -13,7 +13,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from streams.kernels.record import Int, Word, kernel, multiply, outline
+from streams.kernels.lanes import multiply
+from streams.kernels.record import Int, Word, kernel, outline
 
 LONGEST: Final = 128
 """Bytes that can be hashed."""
