@@ -68,6 +68,7 @@ class Worker:
 
     app: MicroBatchApp
     intake: Intake
+    outbox: Outbox
     patience: Patience
     metrics: Metrics
     thread: ThreadPoolExecutor
@@ -132,7 +133,7 @@ def assemble(
         value_serializer="raw",
     )
     app.agent(topic, name="score-transactions")(intake.work)
-    return Worker(app, intake, patience, metrics, thread, risk, settings.worker.watchdog_s)
+    return Worker(app, intake, outbox, patience, metrics, thread, risk, settings.worker.watchdog_s)
 
 
 def _policy(base: Policy, rules: Callable[[], RuleSet] | None) -> Callable[[], Policy]:
@@ -225,7 +226,9 @@ def _signs(worker: Worker) -> Signs:
     return Signs(
         waiting=sum(lag.values()),
         rounds=worker.intake.rounds,
-        excused=worker.patience.waiting or (worker.risk is not None and worker.risk.waiting),
+        excused=worker.patience.waiting
+        or worker.outbox.waiting
+        or (worker.risk is not None and worker.risk.waiting),
         given_up=time.monotonic() - min(given_up) if given_up else 0.0,
     )
 

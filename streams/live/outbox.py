@@ -59,6 +59,9 @@ class Outbox:
         self._names: dict[str, str] = {}
         self._topic = settings.topic
         self._failure: KafkaError | None = None
+        self.waiting = False
+        """The brokers are to confirm something. They have `worker.retry_s` to do so: no progress
+        meanwhile is not a fault of the worker."""
         self._producer = Producer(
             confluent_config(
                 settings,
@@ -90,9 +93,15 @@ class Outbox:
 
         Raises BrokerError when some are not confirmed in `worker.retry_s`: all may be sent again.
         """
-        now_ms = self._clock_ms()
-        sent = 0
         self._failure = None
+        self.waiting = True
+        try:
+            return self._deliver(entries, self._clock_ms())
+        finally:
+            self.waiting = False
+
+    def _deliver(self, entries: Iterable[bytes], now_ms: int) -> int:
+        sent = 0
         names, produce = self._names, self._producer.produce
         for entry in entries:
             for message in self._render(entry, now_ms):

@@ -5,9 +5,10 @@ the process. Does not know what the work is. It has a thread of its own, because
 watches may be what hangs.
 
 A worker stands still when messages wait and no round has ended for `worker.watchdog_s`, unless it
-waits for the store and says so; or when it gave a partition up and nobody took the partition away.
-Time in which the watchdog itself did not run does not count: the process was stopped, or the
-machine slept, and a worker that wakes up finds out by itself what it no longer owns.
+waits for the store or for Kafka's confirmation, which end by themselves; or when it gave a
+partition up and nobody took the partition away. Time in which the watchdog itself did not run does
+not count: the process was stopped, or the machine slept, and a worker that wakes up finds out by
+itself what it no longer owns.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class Signs:
 
     waiting:  messages in the log or in memory that are not applied
     rounds:   rounds ended so far
-    excused:  the worker waits for the store, and retries
+    excused:  the worker waits for the store or for a confirmation, for a bounded time
     given_up: seconds since the oldest partition was given up that is still assigned; 0 for none
     """
 

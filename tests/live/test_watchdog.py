@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
+from types import SimpleNamespace
 
 import pytest
 
+from streams.live.app import _signs
 from streams.live.watchdog import EXIT_CODE, GRACE_S, Signs, Stalled, Watchdog
+from streams.metrics import Metrics
 
 
 class Clock:
@@ -135,3 +138,12 @@ def test_the_thread_looks_by_itself_and_stops() -> None:
         time.sleep(0.01)
     dog.stop()
     assert not dog._thread.is_alive()
+
+
+@pytest.mark.parametrize("who", ["nobody", "patience", "outbox", "risk"])
+def test_who_waits_for_somebody_else_is_excused(who: str) -> None:
+    each = {name: SimpleNamespace(waiting=name == who) for name in ("patience", "outbox", "risk")}
+    intake = SimpleNamespace(lag=lambda: {0: 5}, rounds=3, given_up={})
+    worker = SimpleNamespace(intake=intake, metrics=Metrics(), **each)
+    signs = _signs(worker)  # type: ignore[arg-type]
+    assert (signs.waiting, signs.rounds, signs.excused) == (5, 3, who != "nobody")
