@@ -19,7 +19,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from model import baseline
+from model import baseline, derived
 from model.data import Dataset
 from model.errors import DatasetError
 
@@ -37,6 +37,7 @@ BAGS: Final = 3
 LABEL_WEIGHT: Final = 5.0
 """Of a known label beside a told one: there are fewer, and they are true."""
 BLOCK: Final = 65_536
+DAY_MS: Final = 86_400_000
 
 
 @dataclass(frozen=True)
@@ -108,15 +109,23 @@ def softened(
     seed: int = 0,
     folds: int = 5,
     trees: Mapping[str, Any] = TREES,
+    days: int = 0,
+    wide: bool = False,
 ) -> Lesson:
     """Labels on `rows`, each moved by `mix` towards what trees expect that never saw it.
 
-    The rows are dealt into `folds`; trees fitted on the others tell each fold's probability. Where
-    labels are many but noisy this says how sure a row's label is, which the label does not.
+    The rows are dealt into `folds`, one by one or by blocks of `days`: in a stream the payments of
+    a day at one terminal share their features and their fate. Trees fitted on the others tell each
+    fold's probability. Where labels are many but noisy this says how sure a row's label is, which
+    the label does not. `wide`: they see the columns of `model/derived.py` too.
     """
     x = np.asarray(dataset.features[rows])
+    if wide:
+        x = derived.columns(dataset, dataset.place(), np.flatnonzero(rows))
     y = (np.asarray(dataset.label)[rows] == 1).astype(np.int8)
     deal = np.random.default_rng(seed).permutation(len(y)) % folds
+    if days:
+        deal = dataset.time[rows] // (days * DAY_MS) % folds
     expected = np.empty(len(y))
     for fold in range(folds):
         rest = deal != fold

@@ -93,6 +93,21 @@ def test_the_loss_is_the_weighted_sum_that_it_says() -> None:
     assert float(found) == pytest.approx((labelled + told) / (2.0 * 2), rel=1e-5)
 
 
+def test_rows_dealt_by_days_are_told_by_trees_of_other_days() -> None:
+    whole = made.dataset(12, 150)
+    rows = whole.account < 8
+    block = whole.time // (7 * made.DAY_MS) % 2
+    flipped = replace(
+        whole, label=np.where(block == 0, whole.label, 1 - whole.label).astype(np.int8)
+    )
+    before, after = (
+        teacher.softened(each, rows, 1.0, folds=2, trees=FEW, days=7) for each in (whole, flipped)
+    )
+    odd, even = rows & (block == 1), rows & (block == 0)
+    assert (before.target[odd] == after.target[odd]).all()
+    assert (before.target[even] != after.target[even]).any()
+
+
 def test_a_network_repeats_its_teacher_where_nobody_labelled() -> None:
     """On accounts that neither of them saw; without a teacher it would say something else."""
     whole = made.dataset(40, 120, plain=True)
