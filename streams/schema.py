@@ -13,6 +13,10 @@ SCHEMA_VERSION: Final = 1
 
 # Limits. Every queue, batch, string and loop has one, here.
 MAX_MESSAGE_BYTES: Final = 65_536
+MAX_UNPACKED_BYTES: Final = 16 * 2**20
+"""Of one record batch of Kafka's, when it was compressed: sixteen times what a broker takes."""
+UNREAD: Final = b"not read: its record batch unpacks to more than 16 MiB"
+"""Stands for the value of each message of a batch that unpacks to more."""
 MAX_HEADERS: Final = 32
 MAX_HEADER_BYTES: Final = 8_192
 MAX_ID_LENGTH: Final = 64

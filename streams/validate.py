@@ -43,6 +43,7 @@ from streams.schema import (
     OPTIONAL_FIELDS,
     REQUIRED_FIELDS,
     SCHEMA_VERSION,
+    UNREAD,
     Reject,
 )
 
@@ -289,6 +290,8 @@ def examine(
         pan = has_pan_bytes(value[: MAX_MESSAGE_BYTES + MAX_PAN])
         fault = Reject.TOO_LARGE, f"{len(value)} bytes, more than {MAX_MESSAGE_BYTES}"
         fault = _PAN_FOUND if pan else fault
+    elif value == UNREAD:
+        fault = Reject.TOO_LARGE, "its record batch unpacks to more than 16 MiB"
     else:
         fault = _content(value, key, latest_ms)
         if fault != _PAN_FOUND:

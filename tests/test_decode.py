@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from streams.batch import Headers
 from streams.columns import Columns
 from streams.decode import decode
-from streams.schema import MAX_EVENT_TIME_MS, MAX_MESSAGE_BYTES, MIN_EVENT_TIME_MS, Reject
+from streams.schema import MAX_EVENT_TIME_MS, MAX_MESSAGE_BYTES, MIN_EVENT_TIME_MS, UNREAD, Reject
 from tests.messages import (
     BROKER_TIME,
     FULL,
@@ -171,6 +171,7 @@ VERDICTS = [
     (b'{"a":' * 2_000, "too_deep"),
     (b"x" * (MAX_MESSAGE_BYTES + 1), "too_large"),
     (b"x" * (10 * 2**20), "too_large"),
+    (UNREAD, "too_large"),
 ]
 
 

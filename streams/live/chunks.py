@@ -6,7 +6,8 @@ Does not know Faust, nor where reading started.
 
 `by_chunks` puts another iterator into aiokafka's `PartitionRecords` before anybody used the first.
 It is that iterator (0.12 to 0.14) with the innermost loop replaced: what it does about checksums,
-aborted transactions, control records and compaction is aiokafka's own.
+aborted transactions, control records and compaction is aiokafka's own. A batch that unpacks to more
+than `MAX_UNPACKED_BYTES` is not read: its messages get values that become dead letters.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from faust.types import TP
 
 from streams.batch import Batch, Headers
 from streams.live.ranges import Fetched
+from streams.live.unpack import TooMuch, install
+from streams.schema import UNREAD
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,7 @@ class Chunk:
 
 def by_chunks(records: Any) -> None:
     """Make a `PartitionRecords` yield chunks. Does nothing the second time."""
+    install()
     if records is not None and not isinstance(records._records_iterator, _Chunks):
         assert inspect.getgeneratorstate(records._records_iterator) == inspect.GEN_CREATED
         records._records_iterator = _Chunks(_chunks(records))
@@ -69,7 +73,10 @@ def _chunks(records: Any) -> Iterator[Chunk]:
         if batch.is_control_batch:
             records.next_fetch_offset = batch.next_offset
             continue
-        chunk = _taken_apart(batch, records.next_fetch_offset)
+        try:
+            chunk = _taken_apart(batch, records.next_fetch_offset)
+        except TooMuch:
+            chunk = _unread(batch, records.next_fetch_offset)
         # Past what compaction took from the end of the batch, too.
         records.next_fetch_offset = batch.next_offset
         if chunk.offsets:
@@ -92,6 +99,17 @@ def _taken_apart(batch: Any, first: int) -> Chunk:
             values.append(record.value)
             headers.append(record.headers)
     return Chunk(offsets, timestamps, keys, values, headers)
+
+
+def _unread(batch: Any, first: int) -> Chunk:
+    """The same of a batch that unpacks to too much: values that tell so, and become dead letters.
+
+    Compaction may have taken some of these offsets; nothing but the batch could say which.
+    """
+    offsets = list(range(max(first, batch.base_offset), batch.next_offset))
+    many = len(offsets)
+    times = [None if batch.max_timestamp < 0 else batch.max_timestamp] * many
+    return Chunk(offsets, times, [None] * many, [UNREAD] * many, [()] * many)
 
 
 def to_batch(tp: TP, chunks: Sequence[Chunk], next_offset: int) -> Batch:

@@ -14,6 +14,7 @@ from faust.types import TP
 from streams.connect import confluent_config
 from streams.errors import BrokerError
 from streams.live.ranges import LogRange
+from streams.schema import MAX_UNPACKED_BYTES, UNREAD
 from tests.live.reading import Reader, Shelf, publish, reading, settings_for
 
 
@@ -36,6 +37,27 @@ def test_bytes_keys_and_offsets_survive_every_codec(kafka: str, topic_prefix: st
             assert np.concatenate([b.offsets for b in batches]).tolist() == list(range(len(sent)))
             assert all((b.timestamps > 1_600_000_000_000).all() for b in batches)
             assert len(reader.messages) < 100, "batches, not messages"
+
+    asyncio.run(check())
+
+
+def test_a_batch_that_unpacks_to_too_much_is_not_read(kafka: str, topic_prefix: str) -> None:
+    settings = settings_for(kafka, topic_prefix, partitions=1)
+    bomb = bytes(MAX_UNPACKED_BYTES + 1)
+    for codec in ("gzip", "snappy", "lz4", "zstd"):
+        flags = {"compression.type": codec, "message.max.bytes": 2 * len(bomb)}
+        for value in (codec.encode(), bomb):
+            publish(settings, [(0, b"k", value)], **flags)
+    publish(settings, [(0, b"k", b"after")])
+    sent = [b"gzip", UNREAD, b"snappy", UNREAD, b"lz4", UNREAD, b"zstd", UNREAD, b"after"]
+
+    async def check() -> None:
+        async with reading(settings) as reader:
+            await reader.until(lambda: len(reader.values()) >= len(sent))
+            assert reader.values() == sent
+            batches = [m.fetched.batch for m in reader.messages]
+            assert np.concatenate([b.offsets for b in batches]).tolist() == list(range(len(sent)))
+            assert all((b.timestamps > 1_600_000_000_000).all() for b in batches)
 
     asyncio.run(check())
 

@@ -1,0 +1,108 @@
+"""Record batches unpacked with a limit: a few bytes on the wire may say gigabytes.
+
+In: the compressed bytes of one record batch. Out: the plain ones; or `TooMuch`, before more than
+`MAX_UNPACKED_BYTES` were written anywhere. Does not know records, nor what becomes of a batch that
+is too much.
+
+`install` puts these functions in the place of aiokafka's (0.14), which take what comes. The broker
+does not help: its `message.max.bytes` counts compressed bytes, and it never holds the plain ones.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Callable
+from typing import Any, Final
+
+import cramjam
+from aiokafka.record._crecords import default_records, legacy_records
+
+from streams.schema import MAX_UNPACKED_BYTES
+
+GZIP_BITS: Final = 31
+XERIAL: Final = b"\x82SNAPPY\x00"
+XERIAL_HEAD: Final = 16
+LENGTH: Final = struct.Struct("!i")
+
+
+class TooMuch(ValueError):
+    """A record batch unpacks to more than MAX_UNPACKED_BYTES."""
+
+
+def gunzip(packed: Any) -> bytes:
+    """Gzip: one stream, or several behind each other."""
+    parts, room, rest = [], MAX_UNPACKED_BYTES, bytes(packed)
+    while rest:
+        stream = zlib.decompressobj(GZIP_BITS)
+        parts.append(stream.decompress(rest, room + 1))
+        room -= len(parts[-1])
+        if room < 0:
+            raise TooMuch
+        if not stream.eof:
+            raise zlib.error("a gzip stream without an end")
+        rest = stream.unused_data
+    return b"".join(parts)
+
+
+def unsnappy(packed: Any) -> bytes:
+    """Snappy, plain or in the frames of the Java library. Each block tells its length first."""
+    data = bytes(packed)
+    if not data.startswith(XERIAL):
+        blocks = [data]
+    else:
+        blocks, at = [], XERIAL_HEAD
+        while at < len(data):
+            (size,) = LENGTH.unpack_from(data, at)
+            at += LENGTH.size
+            if size < 0:
+                raise ValueError("a snappy block of a negative length")
+            blocks.append(data[at : at + size])
+            at += size
+    if sum(cramjam.snappy.decompress_raw_len(block) for block in blocks) > MAX_UNPACKED_BYTES:
+        raise TooMuch
+    return b"".join(bytes(cramjam.snappy.decompress_raw(block)) for block in blocks)
+
+
+_room = bytearray()
+"""Where lz4 and zstd unpack; made at the first use. All fetching is done by one thread."""
+
+
+def _into_room(unpack: Callable[[Any, bytearray], int], packed: Any) -> bytes:
+    if not _room:
+        _room.extend(bytes(MAX_UNPACKED_BYTES))
+    try:
+        size = unpack(packed, _room)
+    except cramjam.DecompressionError as error:
+        # What the codecs say when the room is not enough.
+        if "failed to write whole buffer" in str(error):
+            raise TooMuch from None
+        raise
+    return bytes(memoryview(_room)[:size])
+
+
+def unlz4(packed: Any) -> bytes:
+    """An lz4 frame."""
+    return _into_room(cramjam.lz4.decompress_into, packed)
+
+
+def unzstd(packed: Any) -> bytes:
+    """A zstandard frame."""
+    return _into_room(cramjam.zstd.decompress_into, packed)
+
+
+BOUNDED: Final = {
+    "gzip_decode": gunzip,
+    "snappy_decode": unsnappy,
+    "lz4_decode": unlz4,
+    "zstd_decode": unzstd,
+}
+
+
+def install() -> None:
+    """From now on aiokafka unpacks with these. Again does nothing."""
+    for module in (default_records, legacy_records):
+        for name, function in BOUNDED.items():
+            if hasattr(module, name):  # the older format knows no zstd
+                setattr(module, name, function)
+    assert default_records.zstd_decode is unzstd
