@@ -106,7 +106,7 @@ def record(
     """
     from streams.cli.interrupt import interrupted
     from streams.cli.progress import Shown
-    from streams.connect import confluent_config, redis_client
+    from streams.connect import check_kafka, confluent_config, redis_client
     from streams.live.risk_store import RiskStore
     from streams.offline.kept_risk import keep_snapshots
     from streams.offline.record import SAID, Recorder, Request
@@ -114,11 +114,13 @@ def record(
 
     if follow and end is not None:
         raise typer.BadParameter("--follow has no --to")
+    first, last = _time(start), _time(end)
+    if first is not None and last is not None and first >= last:
+        raise typer.BadParameter("it must be later than --from", param_hint="--to")
     settings = options.settings(config, sets)
+    check_kafka(settings)
     names = ["transactions", "labels", *(SAID if scores else [])]
-    request = Request(
-        {name: settings.topic(name) for name in names}, _time(start), _time(end), follow
-    )
+    request = Request({name: settings.topic(name) for name in names}, first, last, follow)
     recording = Recording(out)
     with Shown() as shown, interrupted() as stop:
         recorder = Recorder(confluent_config(settings), request, recording)
@@ -163,9 +165,10 @@ def replay(
     if factor and to_topic is None:
         raise typer.BadParameter("a pace needs --to-topic", param_hint="--speed")
     if to_topic is not None:
-        from streams.connect import confluent_config
+        from streams.connect import check_kafka, confluent_config
         from streams.offline.resend import resend
 
+        check_kafka(settings)
         with Shown() as shown:
             sent = resend(confluent_config(settings), recording, to_topic, factor, progress=shown)
         options.say({"topic": to_topic, "sent": sent}, f"{sent:,} messages sent", as_json)
@@ -220,7 +223,7 @@ def backtest(
 ) -> None:
     """Score a recording with one or more models; writes report.html and report.json.
 
-    Example: fraudstream backtest recording/ --model default --model candidate/ --out report/
+    Example: fraudstream backtest recording/ --model default --out report/
     """
     from streams.cli.progress import Shown
     from streams.errors import ConfigError

@@ -38,7 +38,7 @@ def simulate(
     Scenarios: card_testing, takeover, lost_stolen, compromised_merchant, impossible_travel, mule,
     and order, which only the order of an account's payments tells.
 
-    Example: fraudstream simulate /tmp/s.parquet --events 1000000 --accounts 20000
+    Example: fraudstream simulate stream.parquet --events 100000 --seed 7
     """
     from datetime import UTC, datetime
 

@@ -112,6 +112,8 @@ class Subscriber:
         group: str | None = None,
     ) -> None:
         self._settings = settings_for(bootstrap, settings)
+        if start not in ("earliest", "latest"):
+            start_time_ms(start, 0)  # Wrong use is told before anybody waits for a broker.
         check_kafka(self._settings)
         self._topic = self._settings.topic(topic)
         self._follow = follow

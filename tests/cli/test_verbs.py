@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import resource
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
 from typer.main import get_command
+from typer.testing import CliRunner
 
 from streams.cli import build, options
+from streams.errors import BrokerError, ConfigError
 from streams.offline.rebuild import Result
 
 HEAVY = ("numpy", "torch", "numba", "pydantic", "faust", "aiokafka", "confluent_kafka", "redis")
@@ -37,6 +41,34 @@ def test_every_verb_has_help_with_an_example() -> None:
         name for name, command in found.items() if f"fraudstream {name}" not in (command.help or "")
     ]
     assert lacking == []
+
+
+def test_an_example_stands_on_one_line_and_is_taken() -> None:
+    """As an ordinary terminal prints it, so that it can be copied."""
+    for name, command in verbs(get_command(build())):
+        shown = command.get_help(command.context_class(command, terminal_width=80))
+        (line,) = [each for each in shown.splitlines() if "Example: " in each]
+        _, found, arguments = line.partition(f"Example: fraudstream {name}")
+        assert found, line
+        assert command.help.rstrip().endswith(line.strip()), f"{name}: more on another line"
+        command.make_context(name, shlex.split(arguments))
+
+
+def test_wrong_use_is_told_before_anybody_waits_for_a_server(tmp_path: Path) -> None:
+    nowhere = ["--set", "kafka.bootstrap=127.0.0.1:1", "--set", "redis.url=redis://127.0.0.1:1"]
+    recording = str(tmp_path / "r")
+    for verb, told in (
+        (["alerts", "--from", "yesterday"], "cannot read the time 'yesterday'"),
+        (["dlq", "list", "--from", "yesterday"], "cannot read the time 'yesterday'"),
+        (["record", recording, "--from", "2025-02-01", "--to", "2025-01-01"], "later than --from"),
+    ):
+        done = CliRunner().invoke(build(), [*verb, *nowhere])
+        wrong = isinstance(done.exception, ConfigError) or done.exit_code == 2
+        assert wrong and told in f"{done.exception}{done.stderr}"
+    for verb in (["record", recording], ["replay", recording, "--to-topic", "t"]):
+        with pytest.raises(BrokerError, match=r"Kafka at 127.0.0.1:1 does not answer"):
+            CliRunner().invoke(build(), [*verb, *nowhere], catch_exceptions=False)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_every_verb_takes_json() -> None:
