@@ -194,7 +194,7 @@ def finetune(
 ) -> None:
     """Fit on the labels known at a moment, calibrate, write a bundle.
 
-    Example: fraudstream finetune data/ bundles/fraud --base bundles/base --teacher
+    Example: fraudstream finetune data/ bundles/f --base bundles/base --teacher
     """
     from model import bundle as bundles
     from model import finetune as tuning
