@@ -8,6 +8,7 @@ Does not know what the verbs do. The modules named here import nothing heavy at 
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
 
 import typer
@@ -64,6 +65,8 @@ def _version(
 
 def main() -> None:
     """Entry point of `fraudstream`. A deliberate error is one message, not a traceback."""
+    # SIGTERM ends a verb as Ctrl-C does: what is queued is sent, what was started is stopped.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         build()()
     except FraudstreamError as error:

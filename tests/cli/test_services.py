@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,25 @@ def place(tmp_path: Path) -> Iterator[Path]:
 def said(done: subprocess.CompletedProcess[str]) -> Any:
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
+
+
+def test_a_start_that_is_stopped_leaves_nothing_behind(place: Path) -> None:
+    child = subprocess.Popen(
+        [sys.executable, "-c", "from streams.cli import main; main()", "services", "up"],
+        cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    # Redis is there, and Kafka on its way: both must go.
+    while not (place / ".fraudstream" / "kafka" / "kafka.out").exists():
+        assert time.monotonic() < deadline and child.poll() is None
+        time.sleep(0.02)
+    child.terminate()
+    out, err = child.communicate(timeout=60)
+    assert (child.returncode, out, b"Traceback" in err) == (130, b"", False), err
+    assert said(fraudstream(place, "services", "status", "--json"))["redis"] is None
+    running = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
+    assert not [each for each in running if str(place).encode() in each]
 
 
 def test_three_verbs_and_the_others_find_the_services(place: Path) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -11,7 +14,7 @@ import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
 from typer.testing import CliRunner
 
-from streams import Publisher
+from streams import Publisher, Subscriber
 from streams.cli import build
 from streams.clients import publisher
 from streams.clients.publish import Pace, chunks, count_rows, publish
@@ -250,3 +253,30 @@ def test_wrong_use(place: Settings, tmp_path: Path) -> None:
     ):
         with pytest.raises(error):
             run(*arguments, *flags(place))
+
+
+@pytest.mark.parametrize("sent_signal", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_publisher_says_what_it_sent(
+    place: Settings, sent_signal: signal.Signals
+) -> None:
+    """Who reads a pipe without an end is stopped by Ctrl-C or by an init system."""
+    child = subprocess.Popen(
+        [sys.executable, "-c", "from streams.cli import main; main()", "publish", "-", "--json",
+         *flags(place)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert child.stdin is not None
+    child.stdin.write(b"".join(orjson.dumps(transaction(i)) + b"\n" for i in range(3)))
+    child.stdin.flush()
+    with Subscriber("transactions", settings=place, start="earliest") as reader:
+        assert next(reader.messages()).offset() == 0
+    child.send_signal(sent_signal)
+    # The pipe stays open: `communicate` would close it and so end the program by itself.
+    assert child.wait(60) == 0
+    assert child.stdout is not None and child.stderr is not None
+    told = orjson.loads(child.stdout.read())
+    assert b"stopped; sending what is queued" in child.stderr.read()
+    there = len(everything(place.kafka.bootstrap, place.topic("transactions")))
+    assert told["sent"] == told["delivered"] == there > 0
+    for pipe in (child.stdin, child.stdout, child.stderr):
+        pipe.close()
