@@ -146,10 +146,14 @@ def new_entry() -> Entry:
 
 
 def chosen(only: Sequence[str]) -> list[Scene]:
-    """The scenes of these names or faults; all when none is named."""
+    """The scenes of these names or faults, all when none is named, that this machine can make."""
     if unknown := {*only} - {each for scene in SCENES for each in (scene.fault, scene.name)}:
         raise SystemExit(f"unknown: {', '.join(sorted(unknown))}; see --table for the names")
-    return [s for s in SCENES if not only or s.fault in only or s.name in only]
+    wanted = [s for s in SCENES if not only or s.fault in only or s.name in only]
+    lacking = {scene.name: lack for scene in wanted if (lack := scene.missing())}
+    for name, lack in lacking.items():
+        print(f"{name} is left out: it needs {lack}", file=sys.stderr)
+    return [scene for scene in wanted if scene.name not in lacking]
 
 
 def next_scene(

@@ -43,9 +43,18 @@ def crash_at_every_step(
                 if code != KILLED:
                     raise run.failure([f"{step}:{number} ended with {code}", worker.said()])
                 deaths += 1
-        run.start(run.another_group(), mutant=mutant).ready()
+        _followed(run, mutant)
         run.judge()
     return deaths
+
+
+def _followed(run: Run, mutant: str | None = None) -> None:
+    """One died just now: another comes, and how long it takes until messages are applied again."""
+    died = time.monotonic()
+    run.publish(ROUND)
+    run.start(run.another_group(), mutant=mutant).ready()
+    run.until(lambda: _all_moved(run, died))
+    run.place.resumed_s.append(run.watch.resumed_s(died, set(range(run.partitions))))
 
 
 def kill_at_random(place: Place, seed: int, kills: int) -> int:
@@ -208,7 +217,7 @@ def out_of_memory(place: Place, seed: int, spares_mb: Sequence[int] = (4, 16, 32
             run.until(lambda: not worker.alive or run.lag() == 0)  # noqa: B023
             if worker.alive:
                 worker.stop()
-        run.start(run.another_group()).ready()
+        _followed(run)
         run.judge()
     return len(spares_mb)
 

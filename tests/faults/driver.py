@@ -16,7 +16,7 @@ import itertools
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -177,10 +177,11 @@ class Run:
         mutant: str | None = None,
         spare_mb: int | None = None,
         clock: Path | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> Worker:
         """One more worker."""
         log = self.place.directory / f"{self.namespace}-{len(self.workers)}.log"
-        worker = Worker([*self.flags(), *flags], log, mutant, spare_mb, clock)
+        worker = Worker([*self.flags(), *flags], log, mutant, spare_mb, clock, environment)
         self.workers.append(worker)
         return worker
 

@@ -6,6 +6,7 @@ In: a place and a seed. Out: how many messages were put aside, or `Broken`.
 from __future__ import annotations
 
 import random
+import time
 
 from streams.live.failpoint import KILLED
 from tests.faults.driver import Place, Run
@@ -30,9 +31,11 @@ def put_aside(place: Place, seed: int, mutant: str | None = None) -> int:
             if worker.alive or worker.ended() != KILLED:
                 raise run.failure([f"death {number + 1} at offset {offset}", worker.said()])
         # In the run's own group: a rebuild reads as far as that has committed.
+        died = time.monotonic()
         survivor = run.start(*poisoned).ready()
         run.publish(MESSAGES)
         run.drain()
+        place.resumed_s.append(run.watch.resumed_s(died, {0}))
         if not survivor.alive or survivor.said().count(ALARM) != 1:
             raise run.failure([f"offset {offset} was not put aside", survivor.said()])
         run.judge()

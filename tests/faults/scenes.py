@@ -26,6 +26,7 @@ from tests.faults import (
     hostile,
     interleave,
     line_faults,
+    native_clock,
     poison,
     record_faults,
     redis_faults,
@@ -41,7 +42,8 @@ HOSTILE: Final = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """One kind of fault. `asked` counts in `unit`; `own` is a name for the command line."""
+    """One kind of fault. `asked` counts in `unit`; `own` is a name for the command line; `missing`
+    tells what this machine lacks for it."""
 
     fault: str
     own: str
@@ -49,6 +51,7 @@ class Scene:
     asked: int
     unit: str
     make: Callable[[Place, int], int]
+    missing: Callable[[], str] = str
 
     @property
     def name(self) -> str:
@@ -163,6 +166,10 @@ SCENES: Final = (
     Scene("F14", "refused", "bundle damaged: refused", 5, "bundles", bundle_faults.refused),
     Scene("F14", "swapped", "bundle exchanged under a worker", 1, "times", bundle_faults.swapped),
     Scene("F15", "clock", "a day ahead, a day behind, frozen", 20, "times", clock_faults.jumps),
+    Scene(
+        "F15", "native", "the same by libfaketime", 20, "times", clock_faults.jumps_of_all,
+        native_clock.missing,
+    ),
     Scene("F16", "short", "address space limited", 4, "workers", deaths.out_of_memory),
     Scene("F17", "poison", "a message that kills", 5, "messages", poison.put_aside),
 )  # fmt: skip

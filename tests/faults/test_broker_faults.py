@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+import time
+from pathlib import Path
+
+from confluent_kafka import KafkaException
+
+from streams.dev import kafka as kafka_server
+from streams.dev import process
 from tests.faults import broker_faults
 from tests.faults.conftest import Booked
+from tests.live.reading import ends, publish, settings_for
+
+PATIENCE_S = 120.0
 
 
 def test_the_broker_killed(booked: Booked) -> None:
@@ -15,4 +25,29 @@ def test_one_of_three_brokers_killed(booked: Booked) -> None:
 
 
 def test_an_unclean_election(booked: Booked) -> None:
-    booked("F9", "unclean election: refused, rebuilt", broker_faults.unclean)
+    booked("F9", "unclean election: refused, rebuilt", broker_faults.unclean, runs=2)
+
+
+def test_a_broker_that_forgot_its_watermarks_never_tells_a_wrong_end(tmp_path: Path) -> None:
+    """Killed before it wrote down how far its logs count, it still says where they end, or
+    nothing: what a worker compares with its state on a restart is not a passing zero."""
+    broker = kafka_server.start(tmp_path, die_with_parent=True)
+    try:
+        settings = settings_for(broker.bootstrap, "w-", partitions=2)
+        publish(settings, [(number % 2, b"k", b"%d" % number) for number in range(40)])
+        process.stop(broker.child, 0)
+        (tmp_path / "data" / "replication-offset-checkpoint").unlink(missing_ok=True)
+        broker = kafka_server.launch(tmp_path, die_with_parent=True)
+        answers: list[dict[int, int]] = []
+        deadline = time.monotonic() + PATIENCE_S
+        while len(answers) < 20 and time.monotonic() < deadline:
+            try:
+                told = ends(settings, "transactions")
+            except KafkaException:
+                continue
+            if told:  # a broker that just starts may not know the topic yet
+                answers.append(told)
+        assert answers[-1] == {0: 20, 1: 20}
+        assert all(each.items() <= answers[-1].items() for each in answers), answers
+    finally:
+        process.stop(broker.child, 0)

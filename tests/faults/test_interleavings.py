@@ -13,6 +13,7 @@ from streams.dev import redis as redis_server
 from streams.store import Claim, Commit
 from streams.store.redis import RedisStore
 from streams.store.scripts import Script
+from tests.faults.conftest import Tally
 from tests.faults.interleave import Violation, World, run, worker
 
 SCHEDULES = 6_000
@@ -128,8 +129,11 @@ def schedules(
             client.flushall()
 
 
-def test_no_schedule_breaks_a_promise(client: redis.Redis) -> None:
-    schedules(client, SCHEDULES)
+def test_no_schedule_breaks_a_promise(client: redis.Redis, tally: Tally) -> None:
+    with tally("F4", "interleavings over the real scripts") as row:
+        row.place.seeds += [0, SCHEDULES - 1]
+        schedules(client, SCHEDULES)
+        row.count(SCHEDULES)
 
 
 @pytest.mark.parametrize(

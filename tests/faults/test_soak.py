@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,15 @@ def nowhere(path: Path) -> Place:
 def test_every_fault_of_the_issue_has_a_scene_with_a_name_of_its_own() -> None:
     assert {scene.fault for scene in SCENES} == {f"F{number}" for number in range(1, 18)}
     assert len({scene.name for scene in SCENES}) == len(SCENES)
+
+
+def test_a_scene_that_this_machine_cannot_make_is_left_out_and_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lacking = replace(scene(), own="native", missing=lambda: "a part")
+    monkeypatch.setattr("benchmarks.soak.SCENES", (scene(), lacking))
+    assert [each.name for each in chosen([])] == ["F1-kills"]
+    assert "F1-native is left out: it needs a part" in capsys.readouterr().err
 
 
 def test_every_fault_has_its_turn_before_any_has_a_second() -> None:

@@ -15,9 +15,10 @@ import multiprocessing
 import os
 import resource
 import signal
+import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
@@ -55,9 +56,41 @@ def _life(
     main()
 
 
+_ALONE = (
+    f"import ctypes; ctypes.CDLL(None).prctl({_PR_SET_PDEATHSIG}, {int(signal.SIGKILL)});"
+    " from streams.cli import main; main()"
+)
+
+
+class _Alone:
+    """A worker that is not forked: what its loader must know is in its environment."""
+
+    def __init__(self, arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
+        with log.open("ab") as out:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", _ALONE, "worker", *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                env={**os.environ, **environment},
+            )
+        self.pid = self._process.pid
+
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
+
+    @property
+    def exitcode(self) -> int | None:
+        return self._process.poll()
+
+    def join(self) -> None:
+        self._process.wait()
+
+
 class Worker:
     """One `fraudstream worker`. `mutant` breaks it on purpose; `spare_mb` bounds its memory; the
-    file `clock` tells it the time of day."""
+    file `clock` tells it the time of day. One with an `environment` of its own starts anew, which
+    takes seconds, and can have none of these."""
 
     def __init__(
         self,
@@ -66,10 +99,17 @@ class Worker:
         mutant: str | None = None,
         spare_mb: int | None = None,
         clock: Path | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.log = log
         arguments = [part for flag in flags for part in ("--set", flag)]
-        self._process: ForkServerProcess = _context.Process(
+        self._process: ForkServerProcess | _Alone
+        if environment is not None:
+            assert mutant is None and spare_mb is None and clock is None
+            self._process = _Alone(arguments, log, environment)
+            self.pid = self._process.pid
+            return
+        self._process = _context.Process(
             target=_life,
             args=(arguments, str(log), mutant, spare_mb, str(clock) if clock else None),
             # Else this process would wait for one that a failed test left frozen.
