@@ -57,3 +57,10 @@ def test_a_card_number_is_masked(
     shown = capsys.readouterr().err
     assert number not in shown
     assert "cannot parse [card number] at offset 12345678901234" in shown
+
+
+def test_a_file_of_a_recording_keeps_its_name() -> None:
+    """Zeros pass the check of a card number, and every recording has such a file."""
+    name = "recording/transactions/00000-000000000000.parquet"
+    told = logs.masked(f"{name}, row group 0: 4111111111111111 00000-000000000000")
+    assert told == f"{name}, row group 0: [card number] [card number]"
