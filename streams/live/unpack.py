@@ -11,6 +11,7 @@ does not help: its `message.max.bytes` counts compressed bytes, and it never hol
 from __future__ import annotations
 
 import struct
+import threading
 import zlib
 from collections.abc import Callable
 from typing import Any, Final
@@ -65,20 +66,23 @@ def unsnappy(packed: Any) -> bytes:
 
 
 _room = bytearray()
-"""Where lz4 and zstd unpack; made at the first use. All fetching is done by one thread."""
+"""Where lz4 and zstd unpack; made at the first use."""
+_room_lock = threading.Lock()
+"""A worker fetches in one thread; but two consumers in one process must not mix their bytes."""
 
 
 def _into_room(unpack: Callable[[Any, bytearray], int], packed: Any) -> bytes:
-    if not _room:
-        _room.extend(bytes(MAX_UNPACKED_BYTES))
-    try:
-        size = unpack(packed, _room)
-    except cramjam.DecompressionError as error:
-        # What the codecs say when the room is not enough.
-        if "failed to write whole buffer" in str(error):
-            raise TooMuch from None
-        raise
-    return bytes(memoryview(_room)[:size])
+    with _room_lock:
+        if not _room:
+            _room.extend(bytes(MAX_UNPACKED_BYTES))
+        try:
+            size = unpack(packed, _room)
+        except cramjam.DecompressionError as error:
+            # What the codecs say when the room is not enough.
+            if "failed to write whole buffer" in str(error):
+                raise TooMuch from None
+            raise
+        return bytes(memoryview(_room)[:size])
 
 
 def unlz4(packed: Any) -> bytes:

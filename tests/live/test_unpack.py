@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from aiokafka import codec
@@ -49,6 +50,15 @@ def test_damage_is_not_taken_for_too_much(pair: Pair) -> None:
     with pytest.raises(Exception) as caught:  # noqa: PT011 - each codec has its own
         unpacked(packed[: len(packed) // 2])
     assert not isinstance(caught.value, unpack.TooMuch)
+
+
+def test_two_threads_do_not_mix_their_bytes(pair: Pair) -> None:
+    pack, unpacked = pair
+    plains = [bytes([number]) * 1_000_000 for number in range(4)]
+    packed = [pack(plain) for plain in plains]
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(unpacked, packed * 20))
+    assert found == plains * 20
 
 
 def test_gzip_streams_behind_each_other_count_together() -> None:
