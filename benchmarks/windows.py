@@ -5,9 +5,15 @@ Goals: at most 400 ns for the windows, and at least 5 times cheaper than polars.
 
 The task is the same for all: for every event the count, sum, mean, deviation, minimum, maximum and
 number of merchants of its account over 1 m, 5 m, 1 h, 24 h, 7 d and 30 d before it. Ours goes event
-by event in micro-batches and keeps the records that a restart needs. Polars and pandas get the
-whole table at once; they see the accounts of a share of the stream only, with all their events,
-since they take so long. Where our windows are exact, the results are compared.
+by event in micro-batches, keeps the records that a restart needs, and also counts countries. Polars
+and pandas get the whole table at once; pandas sees the accounts of a share of the stream only, with
+all their events, since it takes so long. Where our windows are exact, the results are compared.
+
+What is counted. All begin with numbered accounts: giving names their numbers is in ours "with the
+Python around it" only. "rolling" is what polars does with a table that is sorted already; "from the
+stream to the stream" begins and ends where ours does: events in the order of arrival, one row of
+float32 for each in that order, so the sort and the way back are in it. The goal is held against
+the first, which is the harder. Ours is timed over the second half, where the records are full.
 """
 
 from __future__ import annotations
@@ -153,10 +159,12 @@ def ours(
     return Run((clock.spent - half[0]) / rest, (applied - half[1]) / rest, values, edges, each)
 
 
-def with_polars(rows: dict[str, np.ndarray[Any, Any]]) -> tuple[float, Any]:
-    """CPU ns an event, and the same columns as ours."""
+def with_polars(rows: dict[str, np.ndarray[Any, Any]]) -> tuple[float, float, Any]:
+    """CPU ns an event of rolling alone, then with the sort and the way back; columns as ours."""
     frame = pl.DataFrame(rows).with_columns(when=pl.from_epoch("time", time_unit="ms"))
-    frame = frame.with_row_index("at").sort("account", "time")
+    frame = frame.with_row_index("at")
+    start = time.process_time()
+    frame = frame.sort("account", "time")
     amount = pl.col("amount")
     begin = time.process_time()
     # Closed on the left is [t - W, t): the same as ours, since no two events share a millisecond.
@@ -174,11 +182,14 @@ def with_polars(rows: dict[str, np.ndarray[Any, Any]]) -> tuple[float, Any]:
         .select("len", "amount", "mean", "std", "min", "max", "places")
         for length in WINDOWS_MS.values()
     ]
-    spent = time.process_time() - begin
-    values = np.hstack([part.fill_null(-1).to_numpy() for part in parts])
-    back = np.empty_like(values)
-    back[frame["at"].to_numpy()] = values
-    return spent / len(frame) * 1e9, back
+    rolled = time.process_time() - begin
+    back = np.empty((len(frame), len(parts) * len(NAMES)), np.float32)
+    place = frame["at"].to_numpy()
+    for number, part in enumerate(parts):
+        columns = slice(number * len(NAMES), (number + 1) * len(NAMES))
+        back[place, columns] = part.fill_null(-1).to_numpy()
+    whole = time.process_time() - start
+    return rolled / len(frame) * 1e9, whole / len(frame) * 1e9, back
 
 
 def with_pandas(rows: dict[str, np.ndarray[Any, Any]]) -> float:
@@ -196,7 +207,7 @@ def with_pandas(rows: dict[str, np.ndarray[Any, Any]]) -> float:
 
 def compared(found: Any, theirs: Any) -> float:
     """The largest relative difference between our columns and polars'."""
-    wide = np.maximum(np.abs(theirs), 1.0)
+    wide = np.maximum(np.abs(theirs).astype(np.float64), 1.0)
     return float((np.abs(found.astype(np.float64) - theirs) / wide).max())
 
 
@@ -208,8 +219,8 @@ def measure(accounts: int, events: int, share: float) -> dict[str, Any]:
     full = ours(rows, windows.apply_rows, history=True)
     few = rows["account"] < max(1, int(accounts * share))
     theirs = {name: column[few] for name, column in rows.items()}
-    polars_ns, values = with_polars(theirs)
-    exact = ~plain.edges[few]
+    polars_ns, polars_whole_ns, values = with_polars(rows)
+    exact = ~plain.edges
     return {
         "accounts": accounts,
         "events": events,
@@ -218,13 +229,15 @@ def measure(accounts: int, events: int, share: float) -> dict[str, Any]:
         "apply_ns": plain.apply_ns,
         "apply_with_history_ns": full.apply_ns,
         "polars_ns": polars_ns,
+        "polars_whole_ns": polars_whole_ns,
         "pandas_ns": with_pandas(theirs),
         "windows_times_cheaper_than_polars": polars_ns / alone.compiled_ns,
+        "windows_times_cheaper_from_stream": polars_whole_ns / alone.compiled_ns,
         "apply_times_cheaper_than_polars": polars_ns / plain.apply_ns,
-        "largest_difference_to_polars": compared(plain.values[few][exact], values[exact]),
+        "largest_difference_to_polars": compared(plain.values[exact], values[exact]),
         "events_with_panes": int(plain.edges.sum()),
         "arena_bytes_an_account": plain.account_bytes,
-        "peer_events": int(few.sum()),
+        "pandas_events": int(few.sum()),
     }
 
 
@@ -234,7 +247,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--events", type=int, default=1_000_000)
     parser.add_argument("--accounts", type=int, action="append")
-    parser.add_argument("--share", type=float, default=0.05, help="of accounts, for the peers")
+    parser.add_argument("--share", type=float, default=0.05, help="of accounts, for pandas")
     given = parser.parse_args()
     rows = [
         measure(accounts, given.events, given.share)
@@ -250,12 +263,14 @@ def main() -> None:
             ("pass_ns", "all 127 features, digests and records"),
             ("apply_ns", "the same with the Python around it"),
             ("apply_with_history_ns", "and with the last 64 events of each copied out"),
-            ("polars_ns", "polars, rolling, the whole table at once"),
+            ("polars_ns", "polars, rolling, the whole table at once, sorted"),
+            ("polars_whole_ns", "polars, from the stream to the stream"),
             ("pandas_ns", "pandas, rolling, the whole table at once"),
         ):
             print(f"  {row[name]:>10,.0f} ns  {text}")
         print(
             f"  cheaper than polars: windows {row['windows_times_cheaper_than_polars']:.1f} x,"
+            f" from the stream to the stream {row['windows_times_cheaper_from_stream']:.1f} x,"
             f" with everything {row['apply_times_cheaper_than_polars']:.1f} x"
             f" (goal {GOAL_TIMES:.0f})"
         )
