@@ -13,6 +13,7 @@ the time of each million of a long stream. Rows:
 
 The stream is simulated and laid out as a recording first; that is timed apart. CPU time is what
 counts, since other work on the machine lengthens the wall clock. Goal: features at most 6 x orjson.
+What only some rows need is imported there: a second process imports this file when it starts.
 """
 
 from __future__ import annotations
@@ -29,14 +30,9 @@ from typing import Any
 
 import numpy as np
 import orjson
-import polars as pl
 
-from benchmarks.ground import machine
-from model.bundle import shipped
 from streams.batch import Batch
-from streams.clients.writer import write_table
 from streams.decode import decode
-from streams.dev.simulate import Plan, simulate
 from streams.features import WINDOWS_MS
 from streams.offline import results
 from streams.offline.engine import each_shard
@@ -126,6 +122,8 @@ def whole(job: Job, snapshots: Snapshots, judged: bool, jobs: int = 1, shards: i
 
 def polars_windows(job: Job) -> int:
     """The six aggregates over the six windows, by account, with what polars does best."""
+    import polars as pl
+
     frames = []
     for shard in job.source.shards():
         for batch in job.source.batches(shard, 65_536):
@@ -189,6 +187,8 @@ def with_model(job: Job, scratch: Path, shards: int) -> Iterator[Row]:
     stub = partial(whole, job, snapshots, True, shards=shards)
     seconds, events = cpu(stub)
     yield row("whole replay, stub model", seconds, events)
+    from model.bundle import shipped
+
     if not shipped().is_dir():
         yield {"what": "whole replay, shipped model: there is none yet"}
         return
@@ -251,6 +251,9 @@ def _made(events: int, accounts: int) -> Iterator[Batch]:
 
 def simulated(events: int, scratch: Path) -> Iterator[Row]:
     """Rows of a stream that is simulated and recorded first."""
+    from streams.clients.writer import write_table
+    from streams.dev.simulate import Plan, simulate
+
     accounts = max(100, events // 40)
     made = simulate(Plan(events=events, accounts=accounts, days=DAYS, seed=7))
     write_table(scratch / "s.parquet", made.transactions)
@@ -290,6 +293,8 @@ def shown(found: Row) -> str:
 
 
 def main() -> None:
+    from benchmarks.ground import machine
+
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, default=1_500_000, help="0: the long stream only")
     parser.add_argument("--long", type=int, default=3 * MILLION, help="events of the long stream")

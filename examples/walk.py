@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from model.score import StubScorer
+from model.stub import StubScorer
 from streams import alerts
 from streams.batch import Batch
 from streams.decide import Thresholds

@@ -4,7 +4,7 @@ In: a bundle's folder and `ScoringBatch`es. Out: float64 probabilities, and for 
 each feature group played. Does not know Kafka, thresholds or decisions.
 
 The score of a row depends on that row alone: see `model/kernel.py` for why, and tests/model for the
-proof (neighbours, order, batch, threads). `StubScorer` stands in where no model is wanted.
+proof (neighbours, order, batch, threads). `model/stub.py` stands in where no model is wanted.
 """
 
 from __future__ import annotations
@@ -187,43 +187,6 @@ class Scorer:
         from model.explain import contributions
 
         return contributions(self, batch)
-
-
-class StubScorer:
-    """A score for tests and load runs: a pure function of the feature bits, no training.
-
-    Any change of any feature changes the score, so equal scores prove equal features. About one
-    row in fifty scores above 0.3.
-    """
-
-    needs_history: Final = False
-    model_id: Final = "stub@1"
-
-    def __init__(self, feature_digest: str = "") -> None:
-        self.feature_digest = feature_digest
-
-    def score(self, batch: ScoringBatch) -> NDArray[np.float64]:
-        """Pseudo-probabilities, float64 [n]."""
-        return _stub(batch.features.view(np.uint32))
-
-    def explain(self, batch: ScoringBatch) -> list[dict[str, float]]:
-        """Nothing to tell."""
-        return [{} for _ in range(len(batch))]
-
-
-@njit(cache=True, nogil=True)
-def _stub(bits: NDArray[np.uint32]) -> NDArray[np.float64]:
-    out = np.empty(len(bits), np.float64)
-    for i in range(len(bits)):
-        state = np.uint64(0x9E3779B97F4A7C15)
-        for f in range(bits.shape[1]):
-            state = (state ^ np.uint64(bits[i, f])) * np.uint64(0xBF58476D1CE4E5B9)
-            state ^= state >> np.uint64(29)
-        p = np.float64(state >> np.uint64(11)) * (1.0 / 9007199254740992.0)
-        for _ in range(6):  # to the power of 64: rare high scores
-            p = p * p
-        out[i] = p
-    return out
 
 
 def _device(wanted: str) -> str:

@@ -10,9 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from model.bundle import require_fitted
 from model.inputs import AnyScorer
-from model.score import Scorer, StubScorer
+from model.stub import StubScorer
 from streams import features
 from streams.decide import Thresholds
 from streams.errors import BundleError, ConfigError
@@ -68,11 +67,19 @@ def bundle_path(settings: Settings) -> Path:
     return found
 
 
+def wants_model(settings: Settings) -> bool:
+    """Whether these settings name a bundle; without one nothing of torch is imported."""
+    return settings.model.bundle not in (STUB, NO_MODEL)
+
+
 def scorer(settings: Settings) -> AnyScorer:
     """Load the model. Raises BundleError when it is damaged, made for other features, or has seen
     no label."""
-    if settings.model.bundle in (STUB, NO_MODEL):
+    if not wants_model(settings):
         return StubScorer()
+    from model.bundle import require_fitted
+    from model.score import Scorer
+
     loaded = Scorer.load(
         bundle_path(settings),
         device=settings.model.device,

@@ -16,8 +16,9 @@ import logging
 import multiprocessing
 import os
 import socket
+from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
 from typing import Any, Literal, TypeVar
 
 from streams.errors import ConfigError
@@ -49,21 +50,39 @@ def each_shard(
 
 
 def _over_processes(work: Work[On], on: On, shards: Sequence[int], tell: Tell, jobs: int) -> None:
+    """This process is one of the `jobs`: it works while the others are still starting.
+
+    It looks after them whenever its own shard tells of messages done.
+    """
     context = multiprocessing.get_context("spawn")
-    counter, told = context.Value("q", 0), 0
+    counter, told, left = context.Value("q", 0), 0, deque(shards)
+    others = min(jobs, len(shards)) - 1
+    waiting: set[Future[None]] = set()
+
+    def look_after() -> None:
+        nonlocal told
+        for future in [each for each in waiting if each.done()]:
+            waiting.remove(future)
+            future.result()
+        while left and len(waiting) < others:
+            waiting.add(pool.submit(_counting, work, on, left.popleft()))
+        now = counter.value
+        tell(now - told)
+        told = now
+
+    def own(messages: int) -> None:
+        tell(messages)
+        look_after()
+
     with ProcessPoolExecutor(
-        min(jobs, len(shards)), mp_context=context, initializer=_share, initargs=(counter,)
+        others, mp_context=context, initializer=_share, initargs=(counter,)
     ) as pool:
-        waiting = {pool.submit(_counting, work, on, shard) for shard in shards}
+        look_after()
+        while left:
+            work(on, left.popleft(), own)
         while waiting:
-            done, waiting = wait(waiting, ASK_S, FIRST_EXCEPTION)
-            now = counter.value
-            tell(now - told)
-            told = now
-            for future in done:
-                if future.exception() is not None:
-                    pool.shutdown(wait=False, cancel_futures=True)
-                future.result()
+            wait(waiting, ASK_S, FIRST_EXCEPTION)
+            look_after()
 
 
 def _share(counter: Any) -> None:

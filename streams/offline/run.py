@@ -19,7 +19,7 @@ from typing import Any
 import orjson
 
 from streams import features
-from streams.assembly import judge
+from streams.assembly import judge, wants_model
 from streams.errors import ConfigError
 from streams.offline import results
 from streams.offline.engine import Engine, Tell, Work, each_shard
@@ -150,9 +150,10 @@ def open_shard(
     `risk` replaces the look-up in the snapshots of the source. Unless `judged`, the pass ends with
     the features: no scores, no decisions.
     """
-    import torch
+    if judged and any(map(wants_model, job.settings)):
+        import torch
 
-    torch.set_num_threads(1)
+        torch.set_num_threads(1)
     runner = Shard(
         shard,
         [judge(each) for each in job.settings] if judged else [],

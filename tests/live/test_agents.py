@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import pytest
 
-from model.score import StubScorer
+from model.stub import StubScorer
 from streams import features
 from streams.alerts import render, run_digest
 from streams.assembly import judge

@@ -18,7 +18,8 @@ from model.bundle import Bundle
 from model.data import Dataset, gather
 from model.errors import BundleError
 from model.registry import Registry
-from model.score import Scorer, StubScorer
+from model.score import Scorer
+from model.stub import StubScorer
 from tests.model import streams_of_words as made
 
 
