@@ -1,4 +1,4 @@
-"""What the Numba passes of `streams/decode.py` and `streams/windows.py` are made of: functions of
+"""What the Numba passes of `decode.py`, `windows.py` and `alerts.py` are made of: functions of
 arrays, nothing else.
 
 message  plain messages cleared and read         fields    the schema and the values, as arrays
@@ -9,6 +9,8 @@ ring     the last 64 events in time order       panes     what is kept of events
 update   an event enters its account's record   walk      the windows, from newest to oldest
 traits   features that are not windows          pack      records to and from bytes
 lanes    sixteen events at once                 numbering  numbers for 64-bit keys
+
+texts    scores as JSON                          batches  texts as Kafka records
 
 Numba keeps machine code on disk and looks only at the file of the function that was called, so a
 change in one file here would leave stale code in another. Entry functions that call across files

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Final, Protocol
@@ -25,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.inputs import AnyScorer
+from streams.alerts import rendered
 from streams.batch import Batch
 from streams.columns import Columns, refused
 from streams.errors import Conflict, Fenced, PartitionError, StoreFull
@@ -32,6 +34,7 @@ from streams.live.failpoint import Failpoint
 from streams.live.outbox import Outbox
 from streams.live.partitions import Held, Partitions
 from streams.live.patience import Patience
+from streams.live.records import packed
 from streams.metrics import Metrics
 from streams.pipeline import Outcome, Policy, Work, advance, read, score, settle
 from streams.risk import RiskView
@@ -94,7 +97,9 @@ def warm(scorer: AnyScorer, policy: Policy) -> None:
         columns = read(batch, {}, 0)
         arena.fill([(account, None) for account in arena.missing(columns.account_id)])
         work = advance(columns, arena, None, history=True)
-        settle(work, score(scorer, [work])[0], policy)
+        outcome = settle(work, score(scorer, [work])[0], policy)
+        assert outcome.entry is not None
+        packed([rendered(outcome.entry, 0)], defaultdict(lambda: 1), 0)
         record = arena.writes()
         arena.settled()
     again = Arena(0, 1)

@@ -90,7 +90,7 @@ def assemble(
     metrics = Metrics()
     failpoint = Failpoint(settings.worker.failpoint)
     patience = Patience(settings.worker.retry_s, metrics)
-    outbox = Outbox(settings, alerts.render)
+    outbox = Outbox(settings, alerts.rendered)
     model_id = judge.scorer.model_id
     partitions = Partitions(
         store,
@@ -215,7 +215,10 @@ async def _let_go(worker: Worker) -> None:
     try:
         await worker.app.stop()
     finally:
-        await worker.intake.leave()
+        try:
+            await worker.intake.leave()
+        finally:
+            await asyncio.get_running_loop().run_in_executor(None, worker.outbox.close)
 
 
 def _signs(worker: Worker) -> Signs:

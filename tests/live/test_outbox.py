@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from streams.alerts import OutMessage
+from streams.alerts import NO_SCORES, OutMessage, Rendered
 from streams.errors import BrokerError
 from streams.live.outbox import Outbox
 from streams.settings import Settings, load
 from tests.live.reading import contents, ends, settings_for
 
 
-def render(entry: bytes, produced_time_ms: int) -> Iterator[OutMessage]:
+def render(entry: bytes, produced_time_ms: int) -> Rendered:
     """`topic:count`: so many messages, numbered, with the time in them."""
     topic, _, count = entry.decode().partition(":")
+    made = []
     for number in range(int(count)):
         headers = (("time", b"%d" % produced_time_ms),) if topic.endswith("dlq") else ()
         key = None if number % 2 else b"key-%d" % number
-        yield OutMessage(topic, key, b"%d at %d" % (number, produced_time_ms), headers)
+        made.append(OutMessage(topic, key, b"%d at %d" % (number, produced_time_ms), headers))
+    return Rendered(NO_SCORES, made)
 
 
 @pytest.fixture
@@ -52,19 +53,10 @@ def test_nothing_to_deliver_is_no_wait(settings: Settings) -> None:
     outbox.close()
 
 
-def test_more_than_the_producer_can_queue(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("streams.live.outbox.QUEUE_MESSAGES", 100)
-    outbox = Outbox(settings, render)
-    assert outbox.deliver([b"scores:2500"]) == 2_500
-    assert sum(ends(settings, "scores").values()) == 2_500
-    outbox.close()
-
-
 def test_a_dead_letter_may_be_larger_than_a_message(settings: Settings) -> None:
-    def large(entry: bytes, produced_time_ms: int) -> Iterator[OutMessage]:
-        yield OutMessage("transactions.dlq", None, entry, (("reason", b"too_large"),))
+    def large(entry: bytes, produced_time_ms: int) -> Rendered:
+        message = OutMessage("transactions.dlq", None, entry, (("reason", b"too_large"),))
+        return Rendered(NO_SCORES, [message])
 
     outbox = Outbox(settings, large)
     assert outbox.deliver([bytes(1_100_000)]) == 1

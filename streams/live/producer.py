@@ -1,0 +1,160 @@
+"""aiokafka's idempotent producer in a thread of its own, with a barrier.
+
+In: record batches. Out: they are in Kafka when `send` returns, each at least once and in order.
+Does not know what a batch holds. Used by one thread at a time.
+
+aiokafka repeats what may be repeated for as long as it takes, and the brokers drop what comes
+twice. So there is one deadline here, and after any failure the producer is dropped: the next one
+has another id, and what the old one had sent may be there, too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Final
+
+import aiokafka
+from aiokafka import errors
+
+from streams.connect import aiokafka_config
+from streams.errors import BrokerError
+from streams.live.records import RecordBatch
+from streams.settings import Settings
+
+REQUEST_TIMEOUT_S: Final = 10.0
+"""How long one request may take before it is made again on another connection."""
+TOPIC_WAIT_S: Final = 3.0
+"""How long a topic that does not exist may be about to appear."""
+PAUSE_S: Final = 0.1
+CLOSE_TIMEOUT_S: Final = 0.5
+GRACE_S: Final = 5.0
+"""Past its deadline the thread itself does not answer."""
+
+Pack = Callable[[Mapping[str, int]], Sequence[RecordBatch]]
+"""From each topic's number of partitions to batches, those of one partition in order."""
+
+
+class BatchProducer:
+    """Connects at the first `send`."""
+
+    def __init__(self, settings: Settings, patience_s: float) -> None:
+        self._config = aiokafka_config(settings)
+        self._patience_s = patience_s
+        self._producer: aiokafka.AIOKafkaProducer | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+
+    def send(self, topics: Iterable[str], pack: Pack) -> None:
+        """Return when the brokers have everything. Raises BrokerError, in `patience_s` at most."""
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            self._thread = threading.Thread(
+                target=self._loop.run_forever, name="producer", daemon=True
+            )
+            self._thread.start()
+        self._call(self._send(list(topics), pack), self._patience_s + GRACE_S)
+
+    def close(self) -> None:
+        """Let the connections go; what is not confirmed is given up."""
+        if self._loop is None or self._thread is None:
+            return
+        with suppress(TimeoutError):
+            self._call(self._drop(CLOSE_TIMEOUT_S), 2 * CLOSE_TIMEOUT_S)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(CLOSE_TIMEOUT_S)
+        if not self._thread.is_alive():
+            self._loop.close()
+        self._loop = None
+
+    def _call(self, work: Coroutine[Any, Any, None], timeout_s: float) -> None:
+        assert self._loop is not None
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout_s)
+
+    async def _send(self, topics: Sequence[str], pack: Pack) -> None:
+        waiting: set[asyncio.Future[Any]] = set()
+        try:
+            async with asyncio.timeout(self._patience_s):
+                producer = await self._started()
+                counts = {topic: await _partitions(producer.client, topic) for topic in topics}
+                for batch in pack(counts):
+                    sent = await producer.send_batch(batch, batch.topic, partition=batch.partition)
+                    waiting.add(sent)
+                if waiting:
+                    await asyncio.wait(waiting)
+            for each in waiting:
+                each.result()
+        except TimeoutError:
+            await self._drop(0.0)
+            raise BrokerError(
+                f"Kafka did not confirm what was sent in {self._patience_s:.0f} s"
+            ) from None
+        except errors.KafkaError as error:
+            await self._drop(0.0)
+            raise _broker_error(error) from None
+
+    async def _started(self) -> aiokafka.AIOKafkaProducer:
+        while self._producer is None:
+            producer = aiokafka.AIOKafkaProducer(
+                **self._config,
+                enable_idempotence=True,
+                request_timeout_ms=int(min(self._patience_s, REQUEST_TIMEOUT_S) * 1000),
+            )
+            try:
+                await producer.start()
+            except errors.KafkaConnectionError:
+                await asyncio.sleep(PAUSE_S)
+            else:
+                self._producer = producer
+            finally:
+                if self._producer is None:
+                    await producer.stop()
+        return self._producer
+
+    async def _drop(self, patience_s: float) -> None:
+        """Stop the producer; nothing of it goes on in this thread afterwards."""
+        producer, self._producer = self._producer, None
+        if producer is None:
+            return
+        stopping = asyncio.ensure_future(producer.stop())
+        await asyncio.wait({stopping}, timeout=patience_s)
+        # It waits for what is not confirmed, and its parts wait for each other.
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        await producer.client.close()
+
+
+async def _partitions(client: Any, topic: str) -> int:
+    """How many partitions a topic has. Raises aiokafka's errors."""
+    found = client.cluster.partitions_for_topic(topic)
+    if found is not None:
+        return len(found)
+    client.add_topic(topic)
+    loop = asyncio.get_running_loop()
+    answered: float | None = None
+    while True:
+        if await client.force_metadata_update():
+            found = client.cluster.partitions_for_topic(topic)
+            if found is not None:
+                return len(found)
+            if topic in client.cluster.unauthorized_topics:
+                raise errors.TopicAuthorizationFailedError(topic)
+            answered = answered or loop.time()
+            if loop.time() - answered > TOPIC_WAIT_S:
+                raise errors.UnknownTopicOrPartitionError(topic)
+        await asyncio.sleep(PAUSE_S)
+
+
+def _broker_error(error: errors.KafkaError) -> BrokerError:
+    remedy = None
+    if isinstance(error, errors.UnknownTopicOrPartitionError):
+        remedy = "`fraudstream topics create` makes the topics"
+    elif isinstance(
+        error, errors.TopicAuthorizationFailedError | errors.ClusterAuthorizationFailedError
+    ):
+        remedy = "Give the worker's user Write and IdempotentWrite; see infra/"
+    return BrokerError(f"Kafka did not take a message: {error!r}", remedy=remedy)
