@@ -33,6 +33,7 @@ from streams.batch import Batch, Headers
 from streams.columns import Columns, Documents, Rejected
 from streams.kernels.fields import SPANNED, TABLES, Taken, taken
 from streams.kernels.message import clear
+from streams.kernels.texts import put_apart
 from streams.schema import MAX_EVENT_TIME_MS
 from streams.validate import check_headers, examine, retold, tombstone_account
 
@@ -64,16 +65,17 @@ def _joined(values: Sequence[bytes | None]) -> tuple[bytes, Times]:
     return b"".join(given), bounds
 
 
-def _texts(data: bytes, spans: Times) -> list[str | None]:
-    """The texts data[begin:end] of int64 [n, 2]; None for an empty one, which means: not given."""
-    ends = spans[:, 1]
-    if not ends.any():
+def _texts(data: NDArray[np.uint8], spans: Times) -> list[str | None]:
+    """The texts data[begin:end] of int64 [n, 2]; None for an empty one, which means: not given.
+    None of them holds a byte 0, for cleared strings hold no control characters."""
+    sizes = spans[:, 1] - spans[:, 0]
+    if not sizes.any():
         return [None] * len(spans)
-    pairs = zip(spans[:, 0].tolist(), ends.tolist(), strict=True)
-    if data.isascii():
-        text = data.decode("ascii")
-        return [text[begin:end] or None for begin, end in pairs]
-    return [data[begin:end].decode() or None for begin, end in pairs]
+    out = np.empty(int(sizes.sum()) + len(spans), np.uint8)
+    end = put_apart(data, spans, out)
+    texts: list[str | None] = list(out[:end].tobytes().decode().split("\0"))
+    assert len(texts) == len(spans)
+    return texts if sizes.all() else [text or None for text in texts]
 
 
 def _quick(
@@ -92,7 +94,7 @@ def _quick(
         out.cleared[:] &= np.array([check_headers(each) is None for each in headers])
     if not out.cleared.all():
         out.spans[~out.cleared] = 0
-    return out, [_texts(data, out.spans[:, column]) for column in range(len(SPANNED))]
+    return out, [_texts(as_bytes, out.spans[:, column]) for column in range(len(SPANNED))]
 
 
 def _without_escapes(part: _Part, batch: Batch, latest: Times) -> None:

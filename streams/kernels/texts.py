@@ -105,7 +105,7 @@ def _put_hex(out: Bytes, at: Int, word: Int) -> Int:
     return at + HEX_DIGITS
 
 
-def _entries(sources: str) -> tuple[Callable[..., int], Callable[..., None]]:
+def _entries(sources: str) -> tuple[Callable[..., int], Callable[..., int], Callable[..., None]]:
     """See `streams.kernels` for `sources`."""
 
     @entry
@@ -123,6 +123,18 @@ def _entries(sources: str) -> tuple[Callable[..., int], Callable[..., None]]:
             found += 1
             at += 2
         return found
+
+    @entry
+    def put_apart(data: Bytes, spans: Spans, out: Bytes) -> Int:
+        """The texts of these spans one after another, a byte 0 between them; where they end."""
+        assert sources
+        at = 0
+        for i in range(len(spans)):
+            if i > 0:
+                out[at] = 0
+                at += 1
+            at = put(out, at, data, spans[i, 0], spans[i, 1])
+        return at
 
     @entry
     def score_texts(pieces: Pieces, out: Bytes, bounds: NDArray[np.int64]) -> None:
@@ -158,7 +170,7 @@ def _entries(sources: str) -> tuple[Callable[..., int], Callable[..., None]]:
             at = put(out, at, fixed, place[END], place[END + 1])
             bounds[i + 1] = at
 
-    return string_spans, score_texts
+    return string_spans, put_apart, score_texts
 
 
-string_spans, score_texts = _entries(SOURCES)
+string_spans, put_apart, score_texts = _entries(SOURCES)
