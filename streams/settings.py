@@ -91,7 +91,7 @@ class RedisSettings(Section):
 class WorkerSettings(Section):
     """One worker process."""
 
-    batch_events: int = Field(4_096, ge=1, le=8_192)
+    batch_events: int = Field(8_192, ge=1, le=8_192)
     buffer_batches: int = Field(16, ge=1, le=64)
     score_batch: int = Field(64, ge=1, le=1_024)
     threads: int = Field(1, ge=1, le=64)

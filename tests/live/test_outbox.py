@@ -53,6 +53,16 @@ def test_nothing_to_deliver_is_no_wait(settings: Settings) -> None:
     outbox.close()
 
 
+def test_more_than_one_batch_holds(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streams.live.records.BATCH_BYTES", 5_000)
+    outbox = Outbox(settings, render)
+    assert outbox.deliver([b"scores:2500", b"scores:1"]) == 2_501
+    outbox.close()
+    assert sum(ends(settings, "scores").values()) == 2_501
+    keyed = [m.value() for m in contents(settings, "scores") if m.key() is not None]
+    assert len(keyed) == 1_251
+
+
 def test_a_dead_letter_may_be_larger_than_a_message(settings: Settings) -> None:
     def large(entry: bytes, produced_time_ms: int) -> Rendered:
         message = OutMessage("transactions.dlq", None, entry, (("reason", b"too_large"),))
@@ -70,6 +80,17 @@ def test_a_missing_topic_is_an_error_with_a_remedy(kafka: str) -> None:
     with pytest.raises(BrokerError, match="topics create"):
         outbox.deliver([b"scores:1"])
     outbox.close()
+
+
+def test_after_a_failure_it_sends_again(kafka: str, topic_prefix: str) -> None:
+    flags = [f"kafka.bootstrap={kafka}", f"kafka.topic_prefix={topic_prefix}", "worker.retry_s=20"]
+    outbox = Outbox(load(flags=flags), render)
+    with pytest.raises(BrokerError, match="topics create"):
+        outbox.deliver([b"scores:1"])
+    settings = settings_for(kafka, topic_prefix)
+    assert outbox.deliver([b"scores:3"]) == 3 and outbox.deliver([b"scores:2"]) == 2
+    outbox.close()
+    assert sum(ends(settings, "scores").values()) == 5
 
 
 def test_a_broker_that_is_away_is_an_error_in_time() -> None:
