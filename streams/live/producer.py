@@ -104,7 +104,9 @@ class BatchProducer:
             )
             try:
                 await producer.start()
-            except errors.KafkaConnectionError:
+            except errors.KafkaError as error:
+                if not error.retriable:
+                    raise
                 await asyncio.sleep(PAUSE_S)
             else:
                 self._producer = producer
