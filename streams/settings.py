@@ -16,7 +16,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -43,7 +51,7 @@ class Section(BaseModel):
 class KafkaSettings(Section):
     """How to reach Kafka, and how the service reads from it."""
 
-    bootstrap: str = "localhost:9092"
+    bootstrap: str = Field("localhost:9092", min_length=1)
     group: str = "fraudstream"
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
@@ -86,6 +94,14 @@ class RedisSettings(Section):
     namespace: str = Field("fs", min_length=1, max_length=16, pattern=r"^[a-z0-9]+$")
     require_durable: bool = True
     """Refuse to start unless appendonly, appendfsync always and noeviction are set."""
+
+    @field_validator("url")
+    @classmethod
+    def _scheme(cls, url: SecretStr) -> SecretStr:
+        # The rest of it is looked at when it is used: it may hold a password, and is not quoted.
+        if not url.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError("write redis://host:port/0, or rediss://host:port/0 for TLS")
+        return url
 
 
 class WorkerSettings(Section):

@@ -200,7 +200,6 @@ def test_tls_files_need_a_tls_address(tls_files: Certificates) -> None:
         "redis://u:hunter2@localhost:hunter2/0",
         "redis://localhost:6379/0?password=hun@ter2&wrong=hunter2",
         "rediss://u:hunter2@[::1/0",
-        "u:hunter2@localhost:6379",
     ],
 )
 def test_no_part_of_a_password_is_shown_when_a_url_comes_apart(url: str) -> None:

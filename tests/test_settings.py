@@ -53,6 +53,15 @@ def test_every_problem_is_named_at_once(tmp_path: Path, monkeypatch: pytest.Monk
         assert named in message
 
 
+def test_an_address_that_is_none_is_among_the_problems() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(flags=["redis.url=u:hunter2@localhost:6379", "kafka.bootstrap=", "decide.block=2"])
+    message = str(caught.value)
+    for named in ("3 problems", "redis.url: write redis://", "kafka.bootstrap", "decide.block"):
+        assert named in message
+    assert "hunter2" not in message
+
+
 def test_a_file_that_cannot_be_read_does_not_hide_the_rest(tmp_path: Path) -> None:
     broken = tmp_path / "broken.toml"
     broken.write_text("[kafka\n")
