@@ -15,6 +15,9 @@ from streams.offline import results
 from tests.offline import world
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+# A slow machine is no fault: how often, and how long, a node asks whether the head is there.
+os.environ["RAY_NUM_REDIS_GET_RETRIES"] = "120"
+os.environ["RAY_GCS_SERVER_REQUEST_TIMEOUT_SECONDS"] = "120"
 from ray.cluster_utils import Cluster
 
 NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
