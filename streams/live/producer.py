@@ -5,12 +5,14 @@ Does not know what a batch holds. Used by one thread at a time.
 
 aiokafka repeats what may be repeated for as long as it takes, and the brokers drop what comes
 twice. So there is one deadline here, and after any failure the producer is dropped: the next one
-has another id, and what the old one had sent may be there, too.
+has another id, and what the old one had sent may be there, too. A broker that knows no idempotent
+producers gets a plain one: order and delivery are the same, but a repeat may be there twice.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -33,6 +35,8 @@ CLOSE_TIMEOUT_S: Final = 0.5
 GRACE_S: Final = 5.0
 """Past its deadline the thread itself does not answer."""
 
+_logger = logging.getLogger(__name__)
+
 Pack = Callable[[Mapping[str, int]], Sequence[RecordBatch]]
 """From each topic's number of partitions to batches, those of one partition in order."""
 
@@ -43,6 +47,8 @@ class BatchProducer:
     def __init__(self, settings: Settings, patience_s: float) -> None:
         self._config = aiokafka_config(settings)
         self._patience_s = patience_s
+        self._numbered = True
+        """Whether the broker gives producers a number, as Kafka does; the embedded one does not."""
         self._producer: aiokafka.AIOKafkaProducer | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -99,11 +105,17 @@ class BatchProducer:
         while self._producer is None:
             producer = aiokafka.AIOKafkaProducer(
                 **self._config,
-                enable_idempotence=True,
+                enable_idempotence=self._numbered,
+                acks="all",
                 request_timeout_ms=int(min(self._patience_s, REQUEST_TIMEOUT_S) * 1000),
             )
             try:
                 await producer.start()
+            except errors.UnknownError:
+                if not self._numbered:
+                    raise
+                self._numbered = False
+                _logger.warning("this broker numbers no producers: it cannot drop what comes twice")
             except errors.KafkaError as error:
                 if not error.retriable:
                     raise
