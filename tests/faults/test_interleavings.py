@@ -131,7 +131,7 @@ def schedules(
 
 def test_no_schedule_breaks_a_promise(client: redis.Redis, tally: Tally) -> None:
     with tally("F4", "interleavings over the real scripts") as row:
-        row.place.seeds += [0, SCHEDULES - 1]
+        row.place.seeds.extend((0, SCHEDULES - 1))
         schedules(client, SCHEDULES)
         row.count(SCHEDULES)
 
