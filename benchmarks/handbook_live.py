@@ -98,6 +98,13 @@ class Worker:
         self.process.wait(30)
 
 
+def applied(settings: Settings, client: redis.Redis, partitions: int) -> list[int]:
+    """Messages of each partition that the workers have committed."""
+    names = [keys.of(settings.redis.namespace, 0, p).part for p in range(partitions)]
+    found: list[Any] = [client.hget(name, "offset") for name in names]
+    return [int(each or 0) for each in found]
+
+
 @dataclass(frozen=True)
 class Kill:
     """One kill -9: what the victim and the group had done, and when all partitions moved again."""
@@ -114,8 +121,8 @@ class Group:
 
     def __init__(self, place: Path, settings: Settings) -> None:
         self._place = place
+        self._settings = settings
         self._client: redis.Redis = redis_client(settings)
-        self._names = [keys.of(settings.redis.namespace, 0, p).part for p in range(PARTITIONS)]
         self.ends = ends(settings)
         self.total = sum(self.ends)
         self.kills: list[Kill] = []
@@ -124,8 +131,7 @@ class Group:
 
     def offsets(self) -> list[int]:
         """Messages of each partition that are committed. Raises TimeoutError when none moves."""
-        found: list[Any] = [self._client.hget(name, "offset") for name in self._names]
-        made = [int(each or 0) for each in found]
+        made = applied(self._settings, self._client, PARTITIONS)
         if sum(made) != self._moved[1]:
             self._moved = time.monotonic(), sum(made)
         elif time.monotonic() - self._moved[0] > STILL_S:

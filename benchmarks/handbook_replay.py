@@ -108,7 +108,7 @@ def live(place: Path, settings: Settings, bundle: str, total: int) -> dict[str, 
 
     def watch() -> None:
         nonlocal killed_at
-        done = applied(settings, client, PARTITIONS)
+        done = sum(applied(settings, client, PARTITIONS))
         if not killed_at and done > total // 3:
             workers[0].send_signal(signal.SIGKILL)
             start()
@@ -120,7 +120,7 @@ def live(place: Path, settings: Settings, bundle: str, total: int) -> dict[str, 
     try:
         sent = publish(place, settings, watch)
         assert sent == total
-        while applied(settings, client, PARTITIONS) < total:
+        while sum(applied(settings, client, PARTITIONS)) < total:
             watch()
             if time.monotonic() - began > PATIENCE_S:
                 raise TimeoutError("the stream was not drained")
@@ -139,6 +139,9 @@ def live(place: Path, settings: Settings, bundle: str, total: int) -> dict[str, 
 def two_nodes() -> Iterator[str]:
     """A Ray cluster of two nodes of one core each on this machine; its address."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    # A slow machine is no fault: how often, and how long, a node asks whether the head is there.
+    os.environ["RAY_NUM_REDIS_GET_RETRIES"] = "120"
+    os.environ["RAY_GCS_SERVER_REQUEST_TIMEOUT_SECONDS"] = "120"
     from ray.cluster_utils import Cluster
 
     size = {"num_cpus": 1, "object_store_memory": 80 * 2**20}

@@ -11,27 +11,16 @@ from pathlib import Path
 import orjson
 import pytest
 
+from benchmarks.handbook_replay import two_nodes
 from streams.offline import results
 from tests.offline import world
-
-os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-# A slow machine is no fault: how often, and how long, a node asks whether the head is there.
-os.environ["RAY_NUM_REDIS_GET_RETRIES"] = "120"
-os.environ["RAY_GCS_SERVER_REQUEST_TIMEOUT_SECONDS"] = "120"
-from ray.cluster_utils import Cluster
-
-NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
 
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    """Two nodes of one core each on this machine, without a driver in this process."""
-    cluster = Cluster(initialize_head=True, head_node_args=NODE | {"include_dashboard": False})
-    cluster.add_node(**NODE)
-    try:
-        yield cluster.address
-    finally:
-        cluster.shutdown()
+    """Two nodes on this machine, without a driver in this process."""
+    with two_nodes() as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
