@@ -40,6 +40,7 @@ from model.inputs import (
 )
 
 FORMAT = 1
+DAY_MS = 86_400_000
 MANIFEST = "manifest.json"
 ARRAYS = ("words", "features", "account", "label", "label_time", "truth", "kind")
 

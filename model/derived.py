@@ -17,7 +17,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from model.data import Dataset
+from model.data import DAY_MS, Dataset
 from model.inputs import AMOUNT_SHIFT, HISTORY, TIME_SHIFT
 from model.tokens import UNKNOWN
 
@@ -31,7 +31,6 @@ PAST: Final = 3 + 2 * len(DAYS)
 SPEND: Final = ("mean_24h", "mean_7d", "mean_30d", "max_24h", "max_7d", "max_30d", "std_7d")
 """Windows whose amounts are held against the mean of the account's whole life."""
 RISK: Final = ("merchant", "terminal")
-_DAY_MS: Final = 86_400_000.0
 
 
 @njit(cache=True, nogil=True)
@@ -55,7 +54,7 @@ def _of_the_past(
         now = np.int64(words[i, 0] >> time_shift)
         for j in range(count):
             amount[j] = np.float64(words[i - 1 - j, 1] >> shift)
-            age[j] = (now - np.int64(words[i - 1 - j, 0] >> time_shift)) / _DAY_MS
+            age[j] = (now - np.int64(words[i - 1 - j, 0] >> time_shift)) / DAY_MS
         usual = max(np.sort(amount[:count])[count // 2], 1.0)
         out[k, 0] = np.float64(words[i, 1] >> shift) / usual
         excess = 0.0

@@ -18,11 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model import baseline, metrics
-from model.data import Dataset, gather
+from model.data import DAY_MS, Dataset, gather
 from model.inputs import AMOUNT_SHIFT, CHANNEL_MASK, CHANNEL_SHIFT, CHANNELS
 from model.score import Scorer
 
-DAY_MS = 86_400_000
 BUDGET = 0.005
 """Share of events that become alerts, where nobody says otherwise."""
 MAX_WEEKS = 12

@@ -24,7 +24,7 @@ from torch.nn import functional
 
 from model import calibrate, metrics
 from model.bundle import GOLDEN, Bundle, weights_of
-from model.data import Dataset, gather
+from model.data import DAY_MS, Dataset, gather
 from model.errors import DatasetError
 from model.fold import fold
 from model.inputs import HISTORY, ScoringBatch
@@ -36,7 +36,6 @@ from model.teacher import Lesson, labels_only
 from model.tokens import quantile_knots
 from model.transformer import Chunk, Shape, Transformer
 
-DAY_MS = 86_400_000
 MIN_FRAUDS = 20
 
 

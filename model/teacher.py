@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model import baseline, derived
-from model.data import Dataset
+from model.data import DAY_MS, Dataset
 from model.errors import DatasetError
 
 Mask = NDArray[np.bool_]
@@ -37,7 +37,6 @@ BAGS: Final = 3
 LABEL_WEIGHT: Final = 5.0
 """Of a known label beside a told one: there are fewer, and they are true."""
 BLOCK: Final = 65_536
-DAY_MS: Final = 86_400_000
 
 
 @dataclass(frozen=True)
@@ -119,13 +118,18 @@ def softened(
     fold's probability. Where labels are many but noisy this says how sure a row's label is, which
     the label does not. `wide`: they see the columns of `model/derived.py` too.
     """
-    x = np.asarray(dataset.features[rows])
-    if wide:
-        x = derived.columns(dataset, dataset.place(), np.flatnonzero(rows))
+    x = (
+        derived.columns(dataset, dataset.place(), np.flatnonzero(rows))
+        if wide
+        else np.asarray(dataset.features[rows])
+    )
     y = (np.asarray(dataset.label)[rows] == 1).astype(np.int8)
-    deal = np.random.default_rng(seed).permutation(len(y)) % folds
-    if days:
-        deal = dataset.time[rows] // (days * DAY_MS) % folds
+    by = (
+        dataset.time[rows] // (days * DAY_MS)
+        if days
+        else np.random.default_rng(seed).permutation(len(y))
+    )
+    deal = by % folds
     expected = np.empty(len(y))
     for fold in range(folds):
         rest = deal != fold

@@ -157,12 +157,8 @@ class Taken(NamedTuple):
 
     def put(self, rows: NDArray[np.int64], other: Taken) -> None:
         """Replace these rows by the rows of another."""
-        self.cleared[rows] = other.cleared
-        self.numbers[rows] = other.numbers
-        self.codes[rows] = other.codes
-        self.hashes[rows] = other.hashes
-        self.spans[rows] = other.spans
-        self.position[rows] = other.position
+        for column, others in zip(self, other, strict=True):
+            column[rows] = others
 
 
 def taken(n: int) -> Taken:

@@ -8,15 +8,14 @@ Bytes in the code: 34 `"`, 45 `-`, 46 `.`, 48 `0`, 57 `9`, 92 a backslash, 127 D
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
+from numba.core import types
 from numpy.typing import NDArray
 
+from streams.kernels.lanes import Typed, written
 from streams.kernels.record import Flag, Int, Word, kernel, outline
 
 Bytes = NDArray[np.uint8]
@@ -55,28 +54,28 @@ def _past_letter(data: Bytes, at: Int, high: Int, letters: NDArray[np.int32]) ->
     return -1
 
 
-def _loading(_typing: Any, data: Any, at: Any) -> tuple[Any, Callable[..., Any]]:
+@written
+def _eight_bytes(_: Any, data: Any, at: Any) -> Typed:
     """The 8 bytes data[at : at + 8], the first one lowest."""
 
-    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         array = context.make_array(signature.args[0])(context, builder, args[0])
         place = builder.bitcast(builder.gep(array.data, [args[1]]), ir.IntType(64).as_pointer())
         return builder.load(place, align=1)
 
-    return types.uint64(data, types.int64), emit
+    return types.uint64(data, types.int64), write
 
 
-def _counting(_typing: Any, word: Any) -> tuple[Any, Callable[..., Any]]:
+@written
+def _low_zeros(_: Any, word: Any) -> Typed:
     """How many of the lowest bits are 0; the word is not 0."""
 
-    def emit(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+    def write(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
         return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
 
-    return types.int64(types.uint64), emit
+    return types.int64(types.uint64), write
 
 
-_eight_bytes: Any = intrinsic(_loading)
-_low_zeros: Any = intrinsic(_counting)
 _ONES, _TOPS = np.uint64(0x0101010101010101), np.uint64(0x8080808080808080)
 _CONTROLS = np.uint64(32) * _ONES
 _QUOTES, _BACKSLASHES, _DELETES = (

@@ -12,12 +12,11 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-from numba import types
-from numba.core import cgutils
-from numba.extending import intrinsic
+from numba.core import cgutils, types
 from numpy.typing import NDArray
 
 from streams.kernels import SOURCES
+from streams.kernels.lanes import Typed, written
 from streams.kernels.lexical import Bytes
 from streams.kernels.record import Int, entry, kernel
 
@@ -52,13 +51,12 @@ START, ACCOUNT, TIME, SCORE, END, MIDDLES = range(6)
 """Texts in `Pieces.fixed` that are the same in every row; then one a code, then one a version."""
 
 
-def _copying(
-    _typing: Any, out: Any, at: Any, data: Any, low: Any, count: Any
-) -> tuple[Any, Callable[..., Any]]:
+@written
+def _copy(_: Any, out: Any, at: Any, data: Any, low: Any, count: Any) -> Typed:
     """out[at : at + count] = data[low : low + count], by `memcpy`: a loop over bytes takes ten
     times as long, as Numba cannot know that the two do not overlap."""
 
-    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         place, source = (
             builder.gep(context.make_array(kind)(context, builder, array).data, [index])
             for kind, array, index in zip(
@@ -69,10 +67,7 @@ def _copying(
         copy(builder, place, source, args[4], 1)
         return context.get_dummy_value()
 
-    return types.void(out, types.int64, data, types.int64, types.int64), emit
-
-
-_copy: Any = intrinsic(_copying)
+    return types.void(out, types.int64, data, types.int64, types.int64), write
 
 
 @kernel
