@@ -144,9 +144,7 @@ def _rebuilt(run: Run, lost: set[str]) -> None:
     The scores of the lost messages stay on their topic, so I1 and I2 cannot be asked for. `lost`:
     accounts whose tombstone may be gone with the log's end; they stay erased, the log does not say.
     """
-    run.rebuild()
-    run.publish(WAVE)
-    run.start(run.another_group()).ready()
+    run.put_right(run.rebuild)
     run.finish()
     with redis.Redis.from_url(run.place.redis_url) as client:
         seen = look(run.settings, client, run.generation)

@@ -105,7 +105,7 @@ def refused(
             code, said = None if worker.alive else worker.ended(), worker.said()
             if code != 1 or "error: " not in said or TRACE in said or run.watch.moves:
                 raise run.failure([f"a bundle ({name}) was not refused: exit {code}", said])
-        run.start(f"model.bundle={bundles.shipped()}").ready()
+        run.put_right(lambda: None, f"model.bundle={bundles.shipped()}")
         run.judge()
     return len(damages)
 

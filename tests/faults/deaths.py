@@ -181,16 +181,17 @@ def longest_pause_s(run: Run, began: float, ended: float) -> float:
 
 
 def same_log_again(place: Place, seed: int, events: int, mutant: str | None = None) -> int:
-    """F13: one log, read with other round sizes by 1, 2 and 4 workers; the copies of a score that
-    the three leave in the same topic must be equal, and so must their records."""
-    shapes = ((1, 4_096), (2, 64), (4, 7))
+    """F13: one log, read with other round sizes by 1, 2 and 4 workers, and the last partition
+    first; the copies of a score that they all leave in the same topic must be equal, and so must
+    their records."""
+    shapes = ((1, 4_096, mutant), (2, 64, mutant), (4, 7, mutant), (1, 64, mutant or "backwards"))
     with Run(place, seed, partitions=4) as first:
         first.publish(events)
         runs = [first, *(Run(place, seed, partitions=4, like=first) for _ in shapes[1:])]
         try:
-            for run, (number, size) in zip(runs, shapes, strict=True):
+            for run, (number, size, change) in zip(runs, shapes, strict=True):
                 flag = f"worker.batch_events={size}"
-                team = [run.start(flag, mutant=mutant) for _ in range(number)]
+                team = [run.start(flag, mutant=change) for _ in range(number)]
                 run.drain()
                 for worker in team:
                     worker.ready()

@@ -218,6 +218,18 @@ class Run:
         self.generation = rebuild(self.settings).generation
         self.watch.rebuilt(self.generation)
 
+    def put_right(self, remedy: Callable[[], object], *flags: str) -> Worker:
+        """Workers refuse: the remedy, another worker, and how long until all partitions moved."""
+        began = time.monotonic()
+        remedy()
+        since = time.monotonic()
+        self.publish(100)
+        worker = self.start(self.another_group(), *flags).ready()
+        every = set(range(self.partitions))
+        self.until(lambda: self.watch.moved(since) >= every)
+        self.place.resumed_s.append(since - began + self.watch.resumed_s(since, every))
+        return worker
+
     # The verdict.
 
     def finish(self) -> None:

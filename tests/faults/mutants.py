@@ -1,4 +1,5 @@
-"""Workers broken on purpose: each lacks one part of the promise, and must be caught.
+"""Workers broken on purpose: each lacks one part of the promise, and must be caught. And one that
+reads in another order, which must change nothing.
 
 In: the name of a mutant, in a worker's process before it starts. Out: a broken worker.
 For tests only; never imported by the service. tests/faults/test_interleavings.py holds the mutants
@@ -21,6 +22,7 @@ from model.score import Scorer
 from streams import features
 from streams.columns import select
 from streams.errors import PartitionError
+from streams.live.intake import Intake
 from streams.live.suspects import Suspects
 from streams.schema import Reject
 from streams.store import Claim, Commit, Writes
@@ -188,6 +190,20 @@ def _cents(packed: bytes) -> bytes:
     return pack(replace(entry, scores=entry.scores * 0.5))
 
 
+def _backwards() -> None:
+    """Reads what is ready of the last partition first, and of each partition in a round of its own.
+
+    The same promises hold for it: nothing may depend on the order between partitions.
+    """
+    work = Intake._round
+
+    async def backwards(self: Intake, events: Sequence[Any]) -> None:
+        for partition in sorted({event.message.tp.partition for event in events}, reverse=True):
+            await work(self, [each for each in events if each.message.tp.partition == partition])
+
+    Intake._round = backwards  # type: ignore[method-assign]
+
+
 def _store(kind: type[RedisStore]) -> Callable[[], None]:
     return lambda: setattr(app, "RedisStore", kind)
 
@@ -205,7 +221,9 @@ MUTANTS: Final[dict[str, Callable[[], None]]] = {
     "restless": lambda: setattr(app, "Outbox", Restless),
 }
 
+UNHARMED: Final[dict[str, Callable[[], None]]] = {"backwards": _backwards}
+
 
 def install(name: str) -> None:
-    """Break this process."""
-    MUTANTS[name]()
+    """Change this process."""
+    (MUTANTS | UNHARMED)[name]()

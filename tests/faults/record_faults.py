@@ -115,7 +115,6 @@ def met_by_a_worker(place: Place, seed: int) -> int:
             raise run.failure(["a damaged record was not refused", refused.said()])
         if "damaged" not in refused.said() or run.watch.offsets()[0] != before_it[0]:
             raise run.failure(["the partition went on over a damaged record", refused.said()])
-        run.rebuild()
-        run.start(run.another_group()).ready()
+        run.put_right(run.rebuild)
         run.judge()
     return 1

@@ -170,12 +170,15 @@ def emptied(place: Place, seed: int) -> int:
             left = [key for key in client.keys("*") if b":a:" in key or b":out" in key]
         if left:
             raise run.failure([f"an empty Redis was written to: {left}"])
-        server.kill()
-        shutil.rmtree(server.files)
-        shutil.move(kept, server.files)
-        run.watch.rollback()
-        server.start()
-        run.start().ready()
+
+        def files_back() -> None:
+            server.kill()
+            shutil.rmtree(server.files)
+            shutil.move(kept, server.files)
+            run.watch.rollback()
+            server.start()
+
+        run.put_right(files_back)
         run.judge()
     return refused
 

@@ -160,7 +160,7 @@ SCENES: Final = (
         record_faults.met_by_a_worker,
     ),
     Scene(
-        "F13", "again", "other round sizes; 1, 2, 4 workers", 20, "logs",
+        "F13", "again", "round sizes, workers, partition order", 20, "logs",
         lambda place, seed: deaths.same_log_again(place, seed, 2_000),
     ),
     Scene("F14", "refused", "bundle damaged: refused", 5, "bundles", bundle_faults.refused),

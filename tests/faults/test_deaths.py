@@ -27,7 +27,7 @@ def test_a_storm_of_rebalances(booked: Booked) -> None:
 
 
 def test_the_same_log_again(booked: Booked) -> None:
-    booked("F13", "a log read by 1, 2 and 4 workers", deaths.same_log_again, runs=2, events=2_000)
+    booked("F13", "one log: rounds, workers, order", deaths.same_log_again, runs=2, events=2_000)
 
 
 def test_workers_short_of_memory(booked: Booked) -> None:
