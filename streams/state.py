@@ -93,9 +93,11 @@ class Arena:
 
     @property
     def crowded(self) -> bool:
-        """Whether unsettled records hold half of the slots, or few blocks are left."""
+        """Whether unsettled records are in the way: they hold half of the slots, or few blocks are
+        left and a quarter of the accounts could not be evicted for them."""
         tally, blocks = self.cells.tally, len(self.cells.blocks)
-        return bool(2 * tally[DIRTY] > len(self._names) or 4 * tally[FREE] < blocks)
+        few_left = 4 * tally[FREE] < blocks and 4 * tally[DIRTY] > len(self)
+        return bool(2 * tally[DIRTY] > len(self._names) or few_left)
 
     def missing(self, accounts: Sequence[str]) -> list[str]:
         """The accounts to load before `apply`, each once. Those held stay until the next call."""

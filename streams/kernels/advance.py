@@ -29,7 +29,7 @@ from streams.kernels.cells import (
     Events,
     Results,
 )
-from streams.kernels.lanes import popcount
+from streams.kernels.lanes import natural, popcount
 from streams.kernels.panes import BLOCK_WORDS, take_from_row
 from streams.kernels.record import (
     HEADER_WORDS,
@@ -46,6 +46,7 @@ from streams.kernels.ring import (
     at_place,
     compare,
     copy_history,
+    four_of,
     not_later,
     rows_of,
     time_of,
@@ -135,12 +136,14 @@ def meet(
     i: Int, at: Int, cells: Cells, events: Events, results: Results, before: Before, keep: Flag
 ) -> None:
     """One event and its account."""
-    slot, w0, w1 = events.slots[i], events.words[i, 0], events.words[i, 1]
+    i, at = natural(i), natural(at)
+    slot, w0, w1 = natural(events.slots[i]), events.words[i, 0], events.words[i, 1]
     w2, w3 = events.words[i, 2], events.words[i, 3]
     blocks, chain = cells.blocks, cells.chain
     flags, count, start, _ = unpack_state(cells.heads[slot, 0])
+    four = four_of(chain, slot, count)
     ids, places, countries, devices, amounts, declined, counting = compare(
-        blocks, chain, slot, count, w1, w2, w3
+        blocks, four, count, w1, w2, w3
     )
     if ids != ZERO:
         results.status[i] = verdict(blocks, chain, slot, ids, w2)
@@ -162,7 +165,7 @@ def meet(
     before.notes[at, SAME_AMOUNT] = popcount((rows_of(amounts, start, count) << later) & seen)
     before.notes[at, LAST_TIME] = ring_time(cells, slot, start, kept - 1) if kept > 0 else -1
     declined = (rows_of(declined, start, count) << later) & seen
-    walk(before, at, blocks, chain, slot, start, kept, t, declined, counting)
+    walk(before, at, blocks, four, start, kept, t, declined, counting)
     if flags & OVERFLOWED != 0:
         oldest = ring_time(cells, slot, start, 0)
         results.edge[i] = look_behind(cells, before, at, slot, t, oldest, kept, late)

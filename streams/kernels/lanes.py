@@ -1,7 +1,7 @@
-"""Sixteen events at once: questions to one column of a block, and what a set of its events sums to.
+"""Four blocks at once: questions to one column of them, and what a set of their events sums to.
 
-In: the arena's blocks, the number of a block, words to compare with. Out: sets of the block's 16
-events as the low bits of a word; sums, smallest and largest. Does not know rings, time or windows.
+In: the arena's blocks, four numbers of blocks, words to compare with. Out: sets of their events as
+a word, 16 bits a block; sums, smallest and largest. Does not know rings, time or windows.
 
 Numba's loops over a block do not become what a processor offers here: one instruction compares four
 or eight words and leaves a mask of bits. So these few functions are written as vectors of 16 words,
@@ -57,65 +57,114 @@ def _column(context: Any, builder: Any, kind: Any, blocks: Any, block: Any, colu
     return words
 
 
-def _as_word(builder: Any, mask: Any) -> Any:
-    """A mask as the low bits of a word."""
-    return builder.zext(builder.bitcast(mask, _BITS), _WORD)
+def _asked(context: Any, builder: Any, kind: Any, given: Any, ask: Callable[[Any], Any]) -> Any:
+    """What `ask` answers of a column in four blocks, as the bits of a word, 16 a block."""
+    blocks, four, column = given[:3]
+    masks = []
+    for part in range(4):
+        block = builder.sext(builder.extract_value(four, part), _WORD)
+        masks.append(ask(_column(context, builder, kind, blocks, block, column)))
+
+    def joined(low: Any, high: Any) -> Any:
+        places = list(range(2 * low.type.count))
+        lanes = ir.Constant(ir.VectorType(ir.IntType(32), len(places)), places)
+        return builder.shuffle_vector(low, high, lanes)
+
+    whole = joined(joined(masks[0], masks[1]), joined(masks[2], masks[3]))
+    return builder.bitcast(whole, _WORD)
 
 
 @written
-def equal(_: Any, blocks: Any, block: Any, column: Any, word: Any, mask: Any) -> Typed:
+def equal(_: Any, blocks: Any, four: Any, column: Any, word: Any, mask: Any) -> Typed:
     """The events whose word in a column equals `word` in the bits of `mask`."""
 
     def write(context: Any, builder: Any, signature: Any, given: Any) -> Any:
-        words = _column(context, builder, signature.args[0], *given[:3])
-        apart = builder.xor(words, _all(builder, given[3]))
-        apart = builder.and_(apart, _all(builder, given[4]))
-        return _as_word(builder, builder.icmp_unsigned("==", apart, ir.Constant(_VECTOR, None)))
+        words, bits = _all(builder, given[3]), _all(builder, given[4])
 
-    return types.uint64(blocks, types.int64, types.int64, types.uint64, types.uint64), write
+        def ask(column: Any) -> Any:
+            apart = builder.and_(builder.xor(column, words), bits)
+            return builder.icmp_unsigned("==", apart, ir.Constant(_VECTOR, None))
+
+        return _asked(context, builder, signature.args[0], given, ask)
+
+    return types.uint64(blocks, four, types.int64, types.uint64, types.uint64), write
 
 
 @written
-def at_least(_: Any, blocks: Any, block: Any, column: Any, word: Any) -> Typed:
+def at_least(_: Any, blocks: Any, four: Any, column: Any, word: Any) -> Typed:
     """The events whose word in a column is `word` or more."""
 
     def write(context: Any, builder: Any, signature: Any, given: Any) -> Any:
-        words = _column(context, builder, signature.args[0], *given[:3])
-        return _as_word(builder, builder.icmp_unsigned(">=", words, _all(builder, given[3])))
+        words = _all(builder, given[3])
 
-    return types.uint64(blocks, types.int64, types.int64, types.uint64), write
+        def ask(column: Any) -> Any:
+            return builder.icmp_unsigned(">=", column, words)
+
+        return _asked(context, builder, signature.args[0], given, ask)
+
+    return types.uint64(blocks, four, types.int64, types.uint64), write
 
 
 @written
-def totals(_: Any, blocks: Any, block: Any, column: Any, shift: Any, events: Any) -> Typed:
-    """Of the column's values, each `word >> shift` and below 2^50: (sum, squares, least, most).
+def totals(_: Any, blocks: Any, four: Any, column: Any, shift: Any, events: Any) -> Typed:
+    """Of a column's values in four blocks, each `word >> shift` and below 2^50: (sum, squares,
+    least, most).
 
-    `events` are the low 16 bits of a word, at least one of them set. The sum of squares is that of
-    the values' low 32 bits, modulo 2^64: right while `most` is below 2^30.
+    `events` are a word, 16 bits a block, at least one of them set. The sum of squares is that of
+    the values' low 32 bits, modulo 2^64: right while `most` is below 2^29.
     """
 
     def write(context: Any, builder: Any, signature: Any, given: Any) -> Any:
-        words = _column(context, builder, signature.args[0], *given[:3])
-        values = builder.lshr(words, _all(builder, given[3]))
-        chosen = builder.bitcast(builder.trunc(given[4], _BITS), _MASK)
-        some = builder.select(chosen, values, ir.Constant(_VECTOR, None))
-        least = builder.select(chosen, values, ir.Constant(_VECTOR, [_LARGEST] * LANES))
-        low = builder.and_(some, ir.Constant(_VECTOR, [2**32 - 1] * LANES))
-
-        def reduced(how: str, vector: Any) -> Any:
-            kind = ir.FunctionType(_WORD, [_VECTOR])
-            name = f"llvm.vector.reduce.{how}.v{LANES}i64"
-            return builder.call(builder.module.declare_intrinsic(name, (), kind), [vector])
-
+        kind, (data, numbers, number, shifts, sets) = signature.args[0], given
+        by = _all(builder, shifts)
+        nothing, low = ir.Constant(_VECTOR, None), ir.Constant(_VECTOR, [2**32 - 1] * LANES)
+        total, squares, most = nothing, nothing, nothing
+        least = ir.Constant(_VECTOR, [_LARGEST] * LANES)
+        for part in range(4):
+            block = builder.sext(builder.extract_value(numbers, part), _WORD)
+            values = builder.lshr(_column(context, builder, kind, data, block, number), by)
+            share = builder.trunc(builder.lshr(sets, _WORD(LANES * part)), _BITS)
+            chosen = builder.bitcast(share, _MASK)
+            some = builder.select(chosen, values, nothing)
+            short = builder.and_(some, low)
+            total = builder.add(total, some)
+            squares = builder.add(squares, builder.mul(short, short))
+            most = _chosen(builder, ">", most, some)
+            least = _chosen(builder, "<", least, builder.select(chosen, values, least))
         found = (
-            reduced("add", some),
-            reduced("add", builder.mul(low, low)),
-            reduced("smin", least),
-            reduced("smax", some),
+            _reduced(builder, "add", total),
+            _reduced(builder, "add", squares),
+            _reduced(builder, "smin", least),
+            _reduced(builder, "smax", most),
         )
         return context.make_tuple(builder, signature.return_type, found)
 
-    return _FOUR(blocks, types.int64, types.int64, types.uint64, types.uint64), write
+    return _FOUR(blocks, four, types.int64, types.uint64, types.uint64), write
+
+
+def _reduced(builder: Any, how: str, vector: Any) -> Any:
+    """The sum, least or most of a vector's words."""
+    kind = ir.FunctionType(_WORD, [_VECTOR])
+    name = f"llvm.vector.reduce.{how}.v{LANES}i64"
+    return builder.call(builder.module.declare_intrinsic(name, (), kind), [vector])
+
+
+def _chosen(builder: Any, how: str, a: Any, b: Any) -> Any:
+    """Of each pair of words `a` where it is `how` than `b`, else `b`."""
+    return builder.select(builder.icmp_signed(how, a, b), a, b)
+
+
+@written
+def natural(_: Any, number: Any) -> Typed:
+    """A number that is not negative. Where it indexes an array, the code need not ask whether to
+    count from the end, which is half of what an access costs."""
+
+    def write(_context: Any, builder: Any, _signature: Any, given: Any) -> Any:
+        is_natural = builder.icmp_signed(">=", given[0], ir.Constant(given[0].type, 0))
+        builder.assume(is_natural)
+        return given[0]
+
+    return number(number), write
 
 
 @written

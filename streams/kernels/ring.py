@@ -20,6 +20,8 @@ an event at the end changes them in a few operations.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from model.inputs import (
@@ -38,7 +40,7 @@ from model.inputs import (
     TIME_SHIFT,
 )
 from streams.kernels.cells import COUNTRY_TABLE, PLACE_TABLE, Before
-from streams.kernels.lanes import at_least, equal, popcount
+from streams.kernels.lanes import equal, natural, popcount
 from streams.kernels.record import (
     COUNT_SHIFT,
     FLAGS_SHIFT,
@@ -153,7 +155,7 @@ def event_digest(w0: Word, w1: Word, w2: Word, w3: Word) -> Word:
 @kernel
 def at_place(chain: Ints, slot: Int, place: Int) -> tuple[Int, Int]:
     """(block, event in it) of a place of the ring."""
-    return chain[slot, place >> 4], place & 15
+    return natural(chain[slot, place >> 4]), place & 15
 
 
 @kernel
@@ -165,25 +167,36 @@ def rows_of(places: Word, head: Int, count: Int) -> Word:
 
 
 @kernel
+def four_of(chain: Ints, slot: Int, count: Int) -> Any:
+    """The ring's four blocks. Where it has not got one yet, another stands in for it, so that all
+    four can be asked; what is said of places from `count` on has no meaning."""
+    first = natural(chain[slot, 0]) if count > 0 else 0
+    return (
+        first,
+        natural(chain[slot, 1]) if count > 16 else first,
+        natural(chain[slot, 2]) if count > 32 else first,
+        natural(chain[slot, 3]) if count > 48 else first,
+    )
+
+
+@kernel
 def compare(
-    blocks: Words, chain: Ints, slot: Int, count: Int, w1: Word, w2: Word, w3: Word
+    blocks: Words, four: Any, count: Int, w1: Word, w2: Word, w3: Word
 ) -> tuple[Word, Word, Word, Word, Word, Word, Word]:
     """The ring places whose events share the event's id, place, country, device, amount; those of
     declined payments; and those that enter the windows."""
-    ids, places, countries, devices, amounts = ZERO, ZERO, ZERO, ZERO, ZERO
-    declined, counting = ZERO, ZERO
-    for part in range((count + 15) >> 4):
-        block, up = chain[slot, part], np.uint64(16 * part)
-        ids |= equal(blocks, block, 2, w2, _ID_MASK) << up
-        places |= equal(blocks, block, 3, w3, _PLACE_MASK) << up
-        countries |= equal(blocks, block, 3, w3, _COUNTRY_MASK << _COUNTRY) << up
-        devices |= equal(blocks, block, 3, w3, _DEVICE_MASK) << up
-        amounts |= equal(blocks, block, 1, w1, _AMOUNT_MASK) << up
-        declined |= equal(blocks, block, 0, _DECLINED, _RESPONSE) << up
-        counting |= equal(blocks, block, 0, _COUNTING, _COUNTING) << up
+    if count == 0:
+        return ZERO, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO
     used = first_places(count)
-    ids, places, countries = ids & used, places & used, countries & used
-    return ids, places, countries, devices & used, amounts & used, declined & used, counting & used
+    return (
+        equal(blocks, four, 2, w2, _ID_MASK) & used,
+        equal(blocks, four, 3, w3, _PLACE_MASK) & used,
+        equal(blocks, four, 3, w3, _COUNTRY_MASK << _COUNTRY) & used,
+        equal(blocks, four, 3, w3, _DEVICE_MASK) & used,
+        equal(blocks, four, 1, w1, _AMOUNT_MASK) & used,
+        equal(blocks, four, 0, _DECLINED, _RESPONSE) & used,
+        equal(blocks, four, 0, _COUNTING, _COUNTING) & used,
+    )
 
 
 @kernel
@@ -197,15 +210,6 @@ def turned(places: Word, by: Int) -> Word:
     """A set of places, each moved on by so many around the ring."""
     turn = np.uint64(by)
     return (places << turn) | (places >> ((_64 - turn) & _63))
-
-
-@kernel
-def not_before(blocks: Words, chain: Ints, slot: Int, count: Int, start: Word) -> Word:
-    """The ring places whose word 0 is `start` or more; among those from `count` on is anything."""
-    places = ZERO
-    for part in range((count + 15) >> 4):
-        places |= at_least(blocks, chain[slot, part], 0, start) << np.uint64(16 * part)
-    return places
 
 
 @outline

@@ -12,6 +12,7 @@ where there is any.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +26,7 @@ from streams.kernels.cells import (
     LAST_PLACE,
     Before,
 )
-from streams.kernels.lanes import multiply, popcount, totals
+from streams.kernels.lanes import at_least, multiply, natural, popcount, totals
 from streams.kernels.panes import country_bit, place_bit
 from streams.kernels.record import (
     Floats,
@@ -45,7 +46,6 @@ from streams.kernels.ring import (
     bits_from,
     counts,
     first_places,
-    not_before,
     turned,
 )
 
@@ -57,20 +57,20 @@ HOUR_WINDOW, DAY_WINDOW = 2, 3
 
 _TIME = np.uint64(inputs.TIME_SHIFT)
 _AMOUNT = np.uint64(inputs.AMOUNT_SHIFT)
-_BLOCK, _16 = np.uint64(2**16 - 1), np.uint64(16)
-_2_TO_30 = np.uint64(2**30)
+_2_TO_29 = np.uint64(2**29)
+"""64 squares of amounts below this add up to less than 2^64."""
 
 assert (np.diff(LENGTHS) > 0).all() and len(AGGREGATES) == 8
 assert list(WINDOWS_MS)[HOUR_WINDOW : DAY_WINDOW + 1] == ["1h", "24h"]
 
 
 @outline
-def squares(blocks: Words, block: Int, events: Word) -> tuple[Word, Word]:
-    """The 128-bit sum of the squared amounts of a set of a block's events, as (high, low)."""
+def squares(blocks: Words, four: Any, events: Word) -> tuple[Word, Word]:
+    """The 128-bit sum of the squared amounts of a set of a ring's places, as (high, low)."""
     big, small = ZERO, ZERO
-    for e in range(16):
-        if (events >> np.uint64(e)) & ONE == ONE:
-            amount = amount_of(blocks[block, 16 + e])
+    for place in range(HISTORY):
+        if (events >> np.uint64(place)) & ONE == ONE:
+            amount = amount_of(blocks[four[place >> 4], 16 + (place & 15)])
             high, low = multiply(amount, amount)
             small += low
             big += high + (ONE if small < low else ZERO)
@@ -82,8 +82,7 @@ def walk(
     before: Before,
     at: Int,
     blocks: Words,
-    chain: Ints,
-    slot: Int,
+    four: Any,
     head: Int,
     kept: Int,
     t: Int,
@@ -100,31 +99,25 @@ def walk(
     newest: Word = ZERO
     if kept > 0:
         all_kept = turned(first_places(kept), head)
-        block, e = at_place(chain, slot, (head + kept - 1) & (HISTORY - 1))
-        newest = blocks[block, e]
+        place = (head + kept - 1) & (HISTORY - 1)
+        newest = blocks[four[place >> 4], place & 15]
     for w in range(WINDOWS):
         start = np.uint64(t - LENGTHS[w]) << _TIME
         if inside != all_kept and newest >= start:
-            reached = not_before(blocks, chain, slot, min(head + kept, HISTORY), start) & all_kept
+            reached = at_least(blocks, four, 0, start) & all_kept
             fresh = reached & ~inside & counting
             inside = reached
             count += popcount(fresh)
-            part = 0
-            while fresh != ZERO:
-                events = fresh & _BLOCK
-                if events != ZERO:
-                    block = chain[slot, part]
-                    amount, low, smallest, largest = totals(blocks, block, 1, _AMOUNT, events)
-                    high = ZERO
-                    if largest >= _2_TO_30:
-                        high, low = squares(blocks, block, events)
-                    total += amount
-                    small += low
-                    big += high + (ONE if small < low else ZERO)
-                    least = min(least, smallest)
-                    most = max(most, largest)
-                fresh >>= _16
-                part += 1
+            if fresh != ZERO:
+                amount, low, smallest, largest = totals(blocks, four, 1, _AMOUNT, fresh)
+                high = ZERO
+                if largest >= _2_TO_29:
+                    high, low = squares(blocks, four, fresh)
+                total += amount
+                small += low
+                big += high + (ONE if small < low else ZERO)
+                least = min(least, smallest)
+                most = max(most, largest)
         behind = HISTORY - np.int64(popcount(inside))
         before.windows[at, w, 0] = count
         before.windows[at, w, 1] = total
@@ -170,6 +163,7 @@ def add_panes(
 @kernel
 def emit(before: Before, at: Int, features: Floats, i: Int) -> None:
     """The window features, in the order of the list."""
+    at, i = natural(at), natural(i)
     for w in range(WINDOWS):
         first = w * len(AGGREGATES)
         count, total = before.windows[at, w, 0], before.windows[at, w, 1]
