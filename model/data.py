@@ -29,7 +29,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from model.errors import DatasetError
+from model.errors import DatasetError, DatasetMissing
 from model.inputs import (
     AUTH_MASK,
     AUTH_SHIFT,
@@ -239,7 +239,7 @@ def read(folder: Path, *, check: bool = False) -> Dataset:
         names, kinds = tuple(manifest["names"]), tuple(manifest["kinds"])
         feature_digest, digest = str(manifest["feature_digest"]), str(manifest["digest"])
     except FileNotFoundError as error:
-        raise DatasetError(
+        raise DatasetMissing(
             f"no training set in {folder}: {error.filename} is missing",
             remedy="write one with `fraudstream dataset`",
         ) from None

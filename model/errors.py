@@ -31,5 +31,13 @@ class BundleError(FraudstreamError):
     """A model bundle is damaged, foreign or does not fit the features."""
 
 
+class BundleMissing(BundleError):
+    """The user named a bundle that is not there."""
+
+
 class DatasetError(FraudstreamError):
     """A training set is damaged, foreign or too small for what was asked."""
+
+
+class DatasetMissing(DatasetError):
+    """The user named a folder that holds no training set."""

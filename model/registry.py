@@ -20,7 +20,7 @@ from typing import Any
 
 from model import bundle as bundles
 from model.bundle import Bundle
-from model.errors import BundleError
+from model.errors import BundleError, BundleMissing
 
 CURRENT = "current.json"
 MAX_HISTORY = 1_000
@@ -86,10 +86,10 @@ class Registry:
         return self._folder(found[0]) if found else None
 
     def path(self, name: str) -> Path:
-        """As `find`. Raises BundleError when there is none."""
+        """As `find`. Raises BundleMissing when there is none."""
         found = self.find(name)
         if found is None:
-            raise BundleError(
+            raise BundleMissing(
                 f"no bundle named {name!r} in {self.root}", remedy="see `fraudstream models list`"
             )
         return found

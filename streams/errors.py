@@ -15,7 +15,9 @@ FraudstreamError                 everything this package raises on purpose
 |     |- StoreFull               Redis is out of memory (`noeviction`): pause and retry
 |     `- RecordCorrupt           an account record fails its checksum or version
 |- BundleError                   a model bundle is damaged, foreign or does not fit the features
+|  `- BundleMissing              there is no bundle of that name (exit 2)
 |- DatasetError                  a training set is damaged, foreign or too small (both: model)
+|  `- DatasetMissing             there is no training set at that path (exit 2)
 |- RecordingError                a recording is damaged, foreign or incomplete
 `- FormatError                   an input file is not in the format named
 
@@ -25,7 +27,9 @@ Messages name topic, partition, offset and a reason code, never an account's dat
 from __future__ import annotations
 
 from model.errors import BundleError as BundleError
+from model.errors import BundleMissing as BundleMissing
 from model.errors import DatasetError as DatasetError
+from model.errors import DatasetMissing as DatasetMissing
 from model.errors import FraudstreamError as FraudstreamError
 
 

@@ -14,7 +14,7 @@ import sys
 import typer
 
 from streams import logs
-from streams.errors import ConfigError, FraudstreamError
+from streams.errors import BundleMissing, ConfigError, DatasetMissing, FraudstreamError
 
 GROUPS = ("services", "live", "demo", "clients", "sources", "state", "offline", "model")
 """Modules of this package, each with `register(app)`, in the order of `--help`."""
@@ -72,4 +72,5 @@ def main() -> None:
     except FraudstreamError as error:
         # The error of a file may quote a value of it.
         typer.echo(f"error: {logs.masked(str(error))}", err=True)
-        sys.exit(2 if isinstance(error, ConfigError) else 1)
+        wrong_use = isinstance(error, ConfigError | BundleMissing | DatasetMissing)
+        sys.exit(2 if wrong_use else 1)

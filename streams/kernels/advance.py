@@ -63,15 +63,15 @@ def warm(cells: Cells, events: Events, begin: Int, many: Int) -> Word:
     """Touch the records of a chunk. The result has no meaning; it keeps the reads in the code."""
     touched = ZERO
     for i in range(begin, begin + many):
-        touched ^= cells.heads[events.slots[i], 0]
-        touched ^= cells.trail[events.slots[i], 0]
-        touched ^= cells.ring_marks[events.slots[i]]
+        slot = natural(events.slots[i])
+        touched ^= cells.heads[slot, 0] ^ cells.trail[slot, 0] ^ cells.ring_marks[slot]
+        touched ^= np.uint64(cells.chain[slot, 0]) ^ np.uint64(cells.state[slot])
     for i in range(begin, begin + many):
-        slot = events.slots[i]
+        slot = natural(events.slots[i])
         _, count, _, _ = unpack_state(cells.heads[slot, 0])
         for part in range((count + 15) >> 4):
             for word in range(0, BLOCK_WORDS, 8):
-                touched ^= cells.blocks[cells.chain[slot, part], word]
+                touched ^= cells.blocks[natural(cells.chain[slot, part]), word]
     return touched
 
 

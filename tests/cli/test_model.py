@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from model import data
 from streams.assembly import bundle_path, scorer
-from streams.cli import build
+from streams.cli import build, main
 from streams.dev.simulate import Plan, simulate
 from streams.dev.training_set import build as build_set
 from streams.errors import BundleError
@@ -180,3 +180,28 @@ def test_what_has_seen_no_label_is_not_served(bundles: Path, tmp_path: Path) -> 
     }
     with pytest.raises(BundleError, match="pretrained only"):
         scorer(load(flags=[f"model.bundle={bundles / 'base'}"]))
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ("pretrain", "nowhere", "out"),
+        ("finetune", "nowhere", "out"),
+        ("evaluate", "nowhere", "nowhere"),
+        ("models", "show", "nobody"),
+        ("models", "promote", "nobody"),
+    ],
+)
+def test_what_is_not_there_is_wrong_use(
+    given: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["fraudstream", *given])
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert "error: no " in capsys.readouterr().err
