@@ -11,7 +11,6 @@ import redis
 
 from streams.dev import kafka as kafka_server
 from streams.dev import process
-from streams.live.failpoint import KILLED, STEPS
 from tests.certificates import Certificates
 from tests.conftest import PASSWORD, USER
 from tests.live.reading import publish, settings_for
@@ -95,26 +94,6 @@ def test_a_frozen_worker_wakes_up_fenced(
     # The refused round published nothing. A slow machine may lose a session on top of it, and then
     # the next owner says that it sent what it found in the outbox again.
     assert set(check_scores(settings, 100).values()) == {1} or "outbox entries again" in said
-
-
-def test_a_crash_at_every_step_loses_nothing(
-    kafka: str, redis_url: str, topic_prefix: str, tmp_path: Path
-) -> None:
-    settings = settings_for(kafka, topic_prefix, partitions=1)
-    # After `delivered` the messages are out, and the next worker sends them again.
-    twice = {"delivered", "trimmed", "acked"}
-    with team(settings, redis_url, tmp_path) as workers:
-        for number, step in enumerate(STEPS):
-            publish(settings, payments(10, 1, begin=10 * number))
-            # Six of them die before anything is committed: that is what a poison message does.
-            patient = ("worker.batch_events=8192", "worker.quarantine_after=100")
-            worker = workers.start(f"worker.failpoint={step}:1", *patient)
-            assert worker.ended() == KILLED, worker.said()
-        last = workers.start("worker.quarantine_after=100").ready()
-        last.until(lambda: scored(settings) >= 10 * (len(STEPS) + len(twice)), 60)
-        assert last.stop()[0] == 0
-    copies = check_scores(settings, 10 * len(STEPS))
-    assert set(copies.values()) <= {1, 2}
 
 
 def test_an_empty_redis_is_refused_when_the_group_has_worked(
