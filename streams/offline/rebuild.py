@@ -191,7 +191,8 @@ class _Rebuild:
             (message.key, message.partition)
             for group in self._log.read(ranges)
             for message in group
-            if message.key
+            # One whose key is not its account is a dead letter, wherever it lies.
+            if message.key and message.value and message.key in message.value
         ]
 
     def _kept(self, group: list[LogMessage]) -> Iterator[LogMessage]:

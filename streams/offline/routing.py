@@ -37,6 +37,7 @@ RULES: Final[dict[str, Callable[[bytes, int], int]]] = {"murmur2": java, "crc32"
 
 LAST: Final = 100
 ENOUGH: Final = 0.9
+NEARLY_ALL: Final = 0.98
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +67,13 @@ def find(oldest: Sequence[Found], newest: Sequence[Found], partitions: int, befo
     # Only a change of the count puts a key in two places. Without such a sign the last messages are
     # not enough, for those of a burst lie in one partition: then a rule has to explain them all.
     changed = before != partitions or len(dict(everything)) < len(set(everything))
-    # With it not all have to fit: publishers learn of new partitions one by one.
+    # With it not all have to fit: publishers learn of new partitions one by one. But the rule must
+    # explain the old places, too: a key that somebody put in two places is no change of the count.
     last, enough = (newest[-LAST:], ENOUGH) if changed else (everything, 1.0)
+    rules = [rule for rule in RULES if newest and _explains(rule, set(everything), partitions)]
     for count in range(partitions, 0, -1):
-        for rule in RULES:
-            if newest and _share(rule, last, count) >= enough:
+        for rule in rules:
+            if _share(rule, last, count) >= enough:
                 return Route(partitions, rule)
     if before == partitions:
         # A rule of the publishers' own, and no sign that the count ever changed.
@@ -86,3 +89,13 @@ def find(oldest: Sequence[Found], newest: Sequence[Found], partitions: int, befo
 def _share(rule: str, found: Sequence[Found], partitions: int) -> float:
     """Of the messages, how many lie where the rule puts them."""
     return sum(RULES[rule](key, partitions) == place for key, place in found) / len(found)
+
+
+def _explains(rule: str, found: set[Found], partitions: int) -> bool:
+    """Whether nearly all lie where the rule put them at some count that the topic may have had."""
+    place_of = RULES[rule]
+    known = sum(
+        any(place_of(key, count) == place for count in range(partitions, 0, -1))
+        for key, place in found
+    )
+    return known >= NEARLY_ALL * len(found)

@@ -56,5 +56,19 @@ def test_a_burst_into_one_partition_is_no_sign_of_a_change() -> None:
     assert find(odd(6), odd(6) + burst, 6, 6) == Route(6, None)
 
 
+@pytest.mark.parametrize("before", [2, 3])
+def test_a_key_in_two_places_is_not_enough(before: int) -> None:
+    """Somebody's own rule, a key that came to both partitions, and a burst at the end."""
+    keys = [f"zqacct-2-{number}".encode() for number in range(24)]
+    places = [(key, number % 2) for number, key in enumerate(keys)]
+    strays = [(b"somebody else", 0), (b"somebody else", 1)]
+    burst = [found for found in places if found[1] == 0] * 9
+    if before == 2:
+        assert find(places + strays, places + strays + burst, 2, before) == Route(2, None)
+    else:
+        with pytest.raises(StoreUnready, match="murmur2"):
+            find(places + strays, places + strays + burst, 2, before)
+
+
 def test_an_empty_topic() -> None:
     assert find([], [], 6, 6) == Route(6, None)
