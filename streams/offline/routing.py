@@ -37,7 +37,9 @@ RULES: Final[dict[str, Callable[[bytes, int], int]]] = {"murmur2": java, "crc32"
 
 LAST: Final = 100
 ENOUGH: Final = 0.9
+"""So many of the last messages tell the rule when so large a share of them follows it."""
 NEARLY_ALL: Final = 0.98
+"""Of the places where keys lie: what a rule must explain before it may move accounts."""
 
 
 @dataclass(frozen=True, slots=True)
