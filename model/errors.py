@@ -6,11 +6,14 @@ can draw one tree above both; it re-exports them. Does not know who catches them
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 
 class FraudstreamError(Exception):
     """Base of every deliberate error; `remedy` says what the user can do."""
+
+    wrong_use: ClassVar[bool] = False
+    """What was asked for cannot be meant: the command line then exits 2, not 1."""
 
     def __init__(self, message: str, *, remedy: str | None = None) -> None:
         super().__init__(message if remedy is None else f"{message}. {remedy}")
@@ -34,6 +37,8 @@ class BundleError(FraudstreamError):
 class BundleMissing(BundleError):
     """The user named a bundle that is not there."""
 
+    wrong_use = True
+
 
 class DatasetError(FraudstreamError):
     """A training set is damaged, foreign or too small for what was asked."""
@@ -41,3 +46,5 @@ class DatasetError(FraudstreamError):
 
 class DatasetMissing(DatasetError):
     """The user named a folder that holds no training set."""
+
+    wrong_use = True

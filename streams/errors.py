@@ -27,14 +27,14 @@ Messages name topic, partition, offset and a reason code, never an account's dat
 from __future__ import annotations
 
 from model.errors import BundleError as BundleError
-from model.errors import BundleMissing as BundleMissing
 from model.errors import DatasetError as DatasetError
-from model.errors import DatasetMissing as DatasetMissing
 from model.errors import FraudstreamError as FraudstreamError
 
 
 class ConfigError(FraudstreamError):
     """A setting, flag or configuration file is wrong."""
+
+    wrong_use = True
 
 
 class ServiceError(FraudstreamError):

@@ -14,7 +14,7 @@ import sys
 import typer
 
 from streams import logs
-from streams.errors import BundleMissing, ConfigError, DatasetMissing, FraudstreamError
+from streams.errors import FraudstreamError
 
 GROUPS = ("services", "live", "demo", "clients", "sources", "state", "offline", "model")
 """Modules of this package, each with `register(app)`, in the order of `--help`."""
@@ -72,5 +72,4 @@ def main() -> None:
     except FraudstreamError as error:
         # The error of a file may quote a value of it.
         typer.echo(f"error: {logs.masked(str(error))}", err=True)
-        wrong_use = isinstance(error, ConfigError | BundleMissing | DatasetMissing)
-        sys.exit(2 if wrong_use else 1)
+        sys.exit(2 if error.wrong_use else 1)
