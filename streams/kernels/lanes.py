@@ -57,13 +57,16 @@ def _column(context: Any, builder: Any, kind: Any, blocks: Any, block: Any, colu
     return words
 
 
-def _asked(context: Any, builder: Any, kind: Any, given: Any, ask: Callable[[Any], Any]) -> Any:
-    """What `ask` answers of a column in four blocks, as the bits of a word, 16 a block."""
-    blocks, four, column = given[:3]
-    masks = []
+def _columns(context: Any, builder: Any, kind: Any, blocks: Any, four: Any, column: Any) -> Any:
+    """The 16 words of the column, of each of four blocks."""
     for part in range(4):
         block = builder.sext(builder.extract_value(four, part), _WORD)
-        masks.append(ask(_column(context, builder, kind, blocks, block, column)))
+        yield _column(context, builder, kind, blocks, block, column)
+
+
+def _asked(context: Any, builder: Any, kind: Any, given: Any, ask: Callable[[Any], Any]) -> Any:
+    """What `ask` answers of a column in four blocks, as the bits of a word, 16 a block."""
+    masks = [ask(words) for words in _columns(context, builder, kind, *given[:3])]
 
     def joined(low: Any, high: Any) -> Any:
         places = list(range(2 * low.type.count))
@@ -115,14 +118,14 @@ def totals(_: Any, blocks: Any, four: Any, column: Any, shift: Any, events: Any)
     """
 
     def write(context: Any, builder: Any, signature: Any, given: Any) -> Any:
-        kind, (data, numbers, number, shifts, sets) = signature.args[0], given
+        *place, shifts, sets = given
         by = _all(builder, shifts)
         nothing, low = ir.Constant(_VECTOR, None), ir.Constant(_VECTOR, [2**32 - 1] * LANES)
         total, squares, most = nothing, nothing, nothing
         least = ir.Constant(_VECTOR, [_LARGEST] * LANES)
-        for part in range(4):
-            block = builder.sext(builder.extract_value(numbers, part), _WORD)
-            values = builder.lshr(_column(context, builder, kind, data, block, number), by)
+        columns = _columns(context, builder, signature.args[0], *place)
+        for part, words in enumerate(columns):
+            values = builder.lshr(words, by)
             share = builder.trunc(builder.lshr(sets, _WORD(LANES * part)), _BITS)
             chosen = builder.bitcast(share, _MASK)
             some = builder.select(chosen, values, nothing)
