@@ -35,6 +35,8 @@ def librdkafka(key: bytes, partitions: int) -> int:
 
 RULES: Final[dict[str, Callable[[bytes, int], int]]] = {"murmur2": java, "crc32": librdkafka}
 
+HASHES: Final = 2**32
+"""Both rules hash a key to less than this, and divide by the number of partitions."""
 LAST: Final = 100
 ENOUGH: Final = 0.9
 """So many of the last messages tell the rule when so large a share of them follows it."""
@@ -95,9 +97,9 @@ def _share(rule: str, found: Sequence[Found], partitions: int) -> float:
 
 def _explains(rule: str, found: set[Found], partitions: int) -> bool:
     """Whether nearly all lie where the rule put them at some count that the topic may have had."""
-    place_of = RULES[rule]
+    # Each key is hashed once: with so many partitions its place is its hash.
+    hashed = ((RULES[rule](key, HASHES), place) for key, place in found)
     known = sum(
-        any(place_of(key, count) == place for count in range(partitions, 0, -1))
-        for key, place in found
+        any(key % count == place for count in range(partitions, 0, -1)) for key, place in hashed
     )
     return known >= NEARLY_ALL * len(found)
