@@ -24,7 +24,6 @@ from tests.live.reading import contents
 
 ROUND = 40
 WAVE = 600
-ALL = {0, 1}
 NAMES = ("transactions", "scores", "alerts", "transactions.dlq")
 
 
@@ -50,8 +49,7 @@ def killed(place: Place, seed: int, times: int) -> int:
                 broker = kafka_server.start(directory, die_with_parent=True)
                 back = time.monotonic()
                 run.publish(WAVE)
-                run.until(lambda: run.watch.moved(back) >= ALL)  # noqa: B023
-                place.resumed_s.append(run.watch.resumed_s(back, ALL))
+                place.resumed_s.append(run.moving(back))
             if not worker.alive:
                 raise run.failure(["the worker did not outlive the broker", worker.said()])
             run.judge()
@@ -71,15 +69,13 @@ def one_of_three_killed(place: Place, seed: int, times: int) -> int:
             worker = run.start(f"worker.batch_events={ROUND}").ready()
             run.feed(200)
             for _ in range(times):
-                since = time.monotonic()
-                run.until(lambda: run.watch.moved(since) >= ALL)  # noqa: B023
+                run.moving(time.monotonic())
                 victim = cluster.leader(topics[0], chance.randrange(2))
                 died = time.monotonic()
                 cluster.kill(victim)
                 cluster.without(topics[0], victim)
                 led = time.monotonic()
-                run.until(lambda: run.watch.moved(led) >= ALL)  # noqa: B023
-                place.resumed_s.append(led - died + run.watch.resumed_s(led, ALL))
+                place.resumed_s.append(led - died + run.moving(led))
                 cluster.start(victim)
                 cluster.whole(topics)
             run.starve()

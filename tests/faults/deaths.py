@@ -53,8 +53,7 @@ def _followed(run: Run, mutant: str | None = None) -> None:
     died = time.monotonic()
     run.publish(ROUND)
     run.start(run.another_group(), mutant=mutant).ready()
-    run.until(lambda: _all_moved(run, died))
-    run.place.resumed_s.append(run.watch.resumed_s(died, set(range(run.partitions))))
+    run.place.resumed_s.append(run.moving(died))
 
 
 def kill_at_random(place: Place, seed: int, kills: int) -> int:
@@ -72,15 +71,10 @@ def kill_at_random(place: Place, seed: int, kills: int) -> int:
             pair.append(run.start(flag))
             if chance.random() < 0.7:
                 pair[-1].ready()
-            run.until(lambda: _all_moved(run, killed))  # noqa: B023
-            place.resumed_s.append(run.watch.resumed_s(killed, set(range(4))))
+            place.resumed_s.append(run.moving(killed))
         run.starve()
         run.judge()
     return kills
-
-
-def _all_moved(run: Run, since: float) -> bool:
-    return len(run.watch.moved(since)) == run.partitions
 
 
 def frozen_between_compute_and_commit(
@@ -111,8 +105,7 @@ def frozen_between_compute_and_commit(
             run.until(each.frozen)
         began = time.monotonic()
         partner = run.start(f"worker.batch_events={ROUND}", mutant=mutant).ready()
-        run.until(lambda: _all_moved(run, began))
-        place.resumed_s.append(run.watch.resumed_s(began, set(range(zombies))))
+        place.resumed_s.append(run.moving(began))
         time.sleep(chance.uniform(0, 0.5))
         run.starve()
         run.drain()

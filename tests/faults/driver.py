@@ -218,17 +218,20 @@ class Run:
         self.generation = rebuild(self.settings).generation
         self.watch.rebuilt(self.generation)
 
-    def put_right(self, remedy: Callable[[], object], *flags: str) -> Worker:
+    def moving(self, since: float) -> float:
+        """Wait until every partition has moved after a moment; seconds from then."""
+        every = set(range(self.partitions))
+        self.until(lambda: self.watch.moved(since) >= every)
+        return self.watch.resumed_s(since, every)
+
+    def put_right(self, remedy: Callable[[], object], *flags: str) -> None:
         """Workers refuse: the remedy, another worker, and how long until all partitions moved."""
         began = time.monotonic()
         remedy()
         since = time.monotonic()
         self.publish(100)
-        worker = self.start(self.another_group(), *flags).ready()
-        every = set(range(self.partitions))
-        self.until(lambda: self.watch.moved(since) >= every)
-        self.place.resumed_s.append(since - began + self.watch.resumed_s(since, every))
-        return worker
+        self.start(self.another_group(), *flags).ready()
+        self.place.resumed_s.append(since - began + self.moving(since))
 
     # The verdict.
 
