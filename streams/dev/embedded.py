@@ -48,8 +48,9 @@ def start(directory: Path, *, port: int | None = None) -> Broker:
     address = f"tcp://127.0.0.1:{port}"
     arguments = ["--cluster-id", "fraudstream", "--storage-engine", "memory://tansu/"]
     arguments += ["--listener-url", address, "--advertised-listener-url", address]
-    child = process.start([command, *arguments], log, environment={"RUST_LOG": "warn"})
-    process.remember(child, directory, {"port": port})
+    child = process.serve(
+        [command, *arguments], log, directory, {"port": port}, environment={"RUST_LOG": "warn"}
+    )
     broker = Broker(child, f"127.0.0.1:{port}", None, (log,))
     await_broker(broker, "the embedded broker", START_TIMEOUT_S)
     return broker

@@ -262,15 +262,15 @@ def launch(
         command += ["-cp", f"{library}/*"]
         _format(command, directory, secured, cluster or cluster_id())
     logs = (directory / "kafka.log", directory / "kafka.out")
-    child = process.start(
+    child = process.serve(
         [*command, "kafka.Kafka", str(directory / "server.properties")],
         logs[1],
+        directory,
+        {"port": port},
         die_with_parent=die_with_parent,
     )
     secure = f"127.0.0.1:{secure_port}" if secured else None
-    broker = Broker(child, f"127.0.0.1:{port}", secure, logs)
-    process.remember(child, directory, {"port": port})
-    return broker
+    return Broker(child, f"127.0.0.1:{port}", secure, logs)
 
 
 def running(directory: Path) -> Broker | None:

@@ -21,10 +21,12 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from streams.errors import ServiceError
@@ -116,6 +118,54 @@ def start(
         )
     _OURS[process.pid] = process
     return Child(process.pid, identity(process.pid) or "ended")
+
+
+@contextlib.contextmanager
+def _unbroken() -> Iterator[None]:
+    """A SIGINT or SIGTERM that comes inside takes effect at the end.
+
+    Python runs a handler between any two steps of the main thread, and one that raises would part
+    a process that runs from the note by which it is found and stopped.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # No handler runs in other threads.
+        return
+    came: list[int] = []
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        came.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for first in came[:1]:
+            signal.raise_signal(first)
+
+
+def serve(
+    command: Sequence[str],
+    log: Path,
+    directory: Path,
+    facts: Mapping[str, str | int | None],
+    *,
+    environment: Mapping[str, str] | None = None,
+    die_with_parent: bool = False,
+) -> Child:
+    """`start` and `remember` in one: what runs is noted, also when Ctrl-C comes in between.
+
+    Raises ServiceError; nothing runs then.
+    """
+    with _unbroken():
+        child = start(command, log, environment=environment, die_with_parent=die_with_parent)
+        try:
+            remember(child, directory, facts)
+        except ServiceError:
+            stop(child, 0)
+            raise
+    return child
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -95,12 +95,15 @@ def start(
         own = {"bind": "127.0.0.1", "port": str(port), "dir": f'"{directory}"', **(extra or {})}
         lines += [f"{name} {value}" for name, value in own.items()]
         (directory / "redis.conf").write_text("\n".join(lines) + "\n", "utf-8")
-    child = process.start(
-        [command, str(directory / "redis.conf")], log, die_with_parent=die_with_parent
+    child = process.serve(
+        [command, str(directory / "redis.conf")],
+        log,
+        directory,
+        {"port": port, "program": command},
+        die_with_parent=die_with_parent,
     )
     tls_port = int(extra["tls-port"]) if extra and "tls-port" in extra else None
     server = Server(child, port, tls_port, log)
-    process.remember(child, directory, {"port": port, "program": command})
     _await(server)
     return server
 

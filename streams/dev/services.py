@@ -106,15 +106,15 @@ def up(
         if server is None or not redis.answers(server.url):
             if server is not None:
                 process.stop(server.child, redis.STOP_PATIENCE_S)
+            undo.callback(_stop, directory / "redis", redis.STOP_PATIENCE_S)
             server = redis.start(directory / "redis", port=redis_port)
-            undo.callback(process.stop, server.child, redis.STOP_PATIENCE_S)
         found = _broker(directory)
         broker = found[1] if found else None
         if broker is None or not kafka.answers(broker.bootstrap):
             if broker is not None:
                 process.stop(broker.child, _PATIENCE_S[engine])
+            undo.callback(_stop, directory / engine, 0)
             broker = _MODULES[engine].start(directory / engine, port=kafka_port)
-            undo.callback(process.stop, broker.child, 0)
         report = Report(
             KafkaReport(broker.bootstrap, engine, broker.child.pid),
             RedisReport(server.url, server.child.pid),
@@ -123,6 +123,14 @@ def up(
         process.write_whole(directory / SERVICES_FILE, report.to_json() + "\n")
         undo.pop_all()
     return report
+
+
+def _stop(directory: Path, patience_s: float) -> None:
+    """End what the directory's record names: a start that was broken off returned no child."""
+    record = process.recall(directory)
+    child = process.child_of(record) if record else None
+    if child is not None:
+        process.stop(child, patience_s)
 
 
 def _refuse_what_differs(

@@ -130,3 +130,20 @@ def test_signals_of_the_terminal_do_not_reach_it(tmp_path: Path) -> None:
     assert os.getsid(child.pid) == child.pid
     os.kill(child.pid, signal.SIGKILL)
     process.stop(child, 1)
+
+
+def test_what_cannot_be_noted_does_not_go_on_running(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped: list[process.Child] = []
+    stop = process.stop
+
+    def watched(child: process.Child, patience_s: float) -> None:
+        stop(child, patience_s)
+        stopped.append(child)
+
+    monkeypatch.setattr(process, "stop", watched)
+    with pytest.raises(ServiceError, match="writing"):
+        process.serve(["sleep", "60"], tmp_path / "log", tmp_path / "nowhere", {"port": 7})
+    (child,) = stopped
+    assert not process.alive(child)

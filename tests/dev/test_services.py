@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -94,6 +95,33 @@ def test_a_stale_record_is_passed_over_and_its_pid_left_alone(place: Path) -> No
         services.down(place)
         assert stranger.poll() is None
         stranger.kill()
+
+
+@pytest.mark.parametrize("nth", [1, 2], ids=["redis", "broker"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_a_server_is_being_made_leaves_none_behind(
+    place: Path, monkeypatch: pytest.MonkeyPatch, nth: int, number: signal.Signals
+) -> None:
+    """The server runs, and the call that made it has not yet said so to anybody."""
+    made: list[int] = []
+
+    class Interrupted(subprocess.Popen[bytes]):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            made.append(self.pid)
+            if len(made) == nth:
+                signal.raise_signal(number)
+
+    before = signal.signal(number, signal.default_int_handler)
+    monkeypatch.setattr(subprocess, "Popen", Interrupted)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            services.up(place, "embedded")
+    finally:
+        signal.signal(number, before)
+    assert len(made) == nth
+    assert [identity(pid) for pid in made] == [None] * nth
+    assert services.status(place) == services.Report(None, None, False)
 
 
 def test_what_was_started_is_stopped_when_the_rest_fails(place: Path) -> None:
