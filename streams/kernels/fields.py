@@ -7,7 +7,7 @@ Does not know how a message is read; `message.py` does.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -157,7 +157,8 @@ class Taken(NamedTuple):
 
     def put(self, rows: NDArray[np.int64], other: Taken) -> None:
         """Replace these rows by the rows of another."""
-        for column, others in zip(self, other, strict=True):
+        mine: tuple[NDArray[Any], ...] = self
+        for column, others in zip(mine, other, strict=True):
             column[rows] = others
 
 
