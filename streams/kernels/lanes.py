@@ -1,7 +1,8 @@
 """Four blocks at once: questions to one column of them, and what a set of their events sums to.
 
 In: the arena's blocks, four numbers of blocks, words to compare with. Out: sets of their events as
-a word, 16 bits a block; sums, smallest and largest. Does not know rings, time or windows.
+a word, 16 bits a block; sums, smallest and largest; eight words as eight features. Does not know
+rings, time or what a window is.
 
 Numba's loops over a block do not become what a processor offers here: one instruction compares four
 or eight words and leaves a mask of bits. So these few functions are written as vectors of 16 words,
@@ -47,11 +48,17 @@ def _all(builder: Any, word: Any) -> Any:
     return builder.shuffle_vector(one, ir.Constant(_VECTOR, ir.Undefined), lanes)
 
 
+def _start(context: Any, builder: Any, kind: Any, array: Any) -> Any:
+    """Where an array begins; the places in it follow one another."""
+    assert kind.layout == "C"
+    return context.make_array(kind)(context, builder, value=array).data
+
+
 def _column(context: Any, builder: Any, kind: Any, blocks: Any, block: Any, column: Any) -> Any:
     """The 16 words of a block's column."""
-    assert kind.layout == "C" and kind.dtype == types.uint64
+    assert kind.dtype == types.uint64
     start = builder.add(builder.mul(block, _WORD(BLOCK)), builder.mul(column, _WORD(LANES)))
-    data = context.make_array(kind)(context, builder, value=blocks).data
+    data = _start(context, builder, kind, blocks)
     words = builder.load(builder.bitcast(builder.gep(data, [start]), _VECTOR.as_pointer()))
     words.align = 8
     return words
@@ -155,6 +162,37 @@ def _reduced(builder: Any, how: str, vector: Any) -> Any:
 def _chosen(builder: Any, how: str, a: Any, b: Any) -> Any:
     """Of each pair of words `a` where it is `how` than `b`, else `b`."""
     return builder.select(builder.icmp_signed(how, a, b), a, b)
+
+
+@written
+def eight_reals(
+    _: Any, words: Any, first: Any, third: Any, fourth: Any, reals: Any, to: Any
+) -> Typed:
+    """Eight words from `first` on as float32 from `to` on, both counted over the whole array.
+
+    `third` and `fourth` stand in the place of those two words. Where the first word is 0, the fifth
+    and the sixth have no meaning and become -1. Each is rounded to float64, then to float32.
+    """
+
+    def write(context: Any, builder: Any, signature: Any, given: Any) -> Any:
+        source, at, *inserted, target, place = given
+        eight = ir.VectorType(_WORD, 8)
+        start = builder.gep(_start(context, builder, signature.args[0], source), [at])
+        found = builder.load(builder.bitcast(start, eight.as_pointer()))
+        found.align = 8
+        values = builder.uitofp(found, ir.VectorType(ir.DoubleType(), 8))
+        first = builder.extract_element(found, ir.IntType(32)(0))
+        unknown = ir.Constant(values.type, [0.0, 0.0, 0.0, 0.0, -1.0, -1.0, 0.0, 0.0])
+        values = builder.select(builder.icmp_unsigned("==", first, _WORD(0)), unknown, values)
+        for lane, value in zip((2, 3), inserted, strict=True):
+            values = builder.insert_element(values, value, ir.IntType(32)(lane))
+        rounded = builder.fptrunc(values, ir.VectorType(ir.FloatType(), 8))
+        end = builder.gep(_start(context, builder, signature.args[4], target), [place])
+        builder.store(rounded, builder.bitcast(end, rounded.type.as_pointer()), align=4)
+        return context.get_dummy_value()
+
+    number, real = types.int64, types.float64
+    return types.void(words, number, real, real, reals, number), write
 
 
 @written

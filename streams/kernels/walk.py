@@ -24,9 +24,10 @@ from streams.kernels.cells import (
     DECLINED_24H,
     LAST_COUNTRY,
     LAST_PLACE,
+    TOTALS,
     Before,
 )
-from streams.kernels.lanes import at_least, multiply, natural, popcount, totals
+from streams.kernels.lanes import at_least, eight_reals, multiply, natural, popcount, totals
 from streams.kernels.panes import country_bit, place_bit
 from streams.kernels.record import (
     Floats,
@@ -60,7 +61,7 @@ _AMOUNT = np.uint64(inputs.AMOUNT_SHIFT)
 _2_TO_29 = np.uint64(2**29)
 """64 squares of amounts below this add up to less than 2^64."""
 
-assert (np.diff(LENGTHS) > 0).all() and len(AGGREGATES) == 8
+assert (np.diff(LENGTHS) > 0).all() and len(AGGREGATES) == TOTALS == 8
 assert list(WINDOWS_MS)[HOUR_WINDOW : DAY_WINDOW + 1] == ["1h", "24h"]
 
 
@@ -163,21 +164,19 @@ def add_panes(
 @kernel
 def emit(before: Before, at: Int, features: Floats, i: Int) -> None:
     """The window features, in the order of the list."""
-    at, i = natural(at), natural(i)
+    at, to = natural(at), natural(i) * features.shape[1]
+    count, total, big, small = ZERO, ZERO, ZERO, ZERO
+    mean, deviation = -1.0, -1.0
     for w in range(WINDOWS):
-        first = w * len(AGGREGATES)
-        count, total = before.windows[at, w, 0], before.windows[at, w, 1]
-        features[i, first] = np.float64(count)
-        features[i, first + 1] = np.float64(total)
-        features[i, first + 6] = np.float64(before.windows[at, w, 6])
-        features[i, first + 7] = np.float64(before.windows[at, w, 7])
-        if count == ZERO:
-            for empty in range(first + 2, first + 6):
-                features[i, empty] = -1.0
-        else:
-            n = np.float64(count)
-            big, small = before.windows[at, w, 2], before.windows[at, w, 3]
-            features[i, first + 2] = np.float64(total) / n
-            features[i, first + 3] = math.sqrt(variance_numerator(count, total, big, small)) / n
-            features[i, first + 4] = np.float64(before.windows[at, w, 4])
-            features[i, first + 5] = np.float64(before.windows[at, w, 5])
+        n, s = before.windows[at, w, 0], before.windows[at, w, 1]
+        high, low = before.windows[at, w, 2], before.windows[at, w, 3]
+        # Most windows hold what the next shorter one holds.
+        if n != count or s != total or high != big or low != small:
+            count, total, big, small = n, s, high, low
+            mean, deviation = -1.0, -1.0
+            if count != ZERO:
+                payments = np.float64(count)
+                mean = np.float64(total) / payments
+                deviation = math.sqrt(variance_numerator(count, total, big, small)) / payments
+        words = (at * WINDOWS + w) * TOTALS
+        eight_reals(before.windows, words, mean, deviation, features, to + w * len(AGGREGATES))
