@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import random
 from multiprocessing.synchronize import Event
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,10 +13,7 @@ from streams.offline.dataset import dataset
 from streams.offline.run import Job, replay
 from streams.offline.source import RecordingSource, open_source
 from tests.offline import world
-
-KILLS = 20
-children: Any = multiprocessing.get_context("forkserver")
-children.set_forkserver_preload(["tests.live.preloaded"])
+from tests.offline.killing import killed
 
 
 @pytest.fixture(scope="module")
@@ -34,26 +28,14 @@ def _replay(job: Job, moved: Event) -> None:
 
 def test_twenty_kills_leave_no_trace(source: RecordingSource, tmp_path: Path) -> None:
     whole = replay(Job(source, (world.settings(),), tmp_path / "whole"))
-    chance, kills, place = random.Random(5), 0, 0
-    for _ in range(10 * KILLS):
-        job = Job(source, (world.settings(),), tmp_path / f"r{place}", batch=16)
-        moved = children.Event()
-        child = children.Process(target=_replay, args=(job, moved))
-        child.start()
-        if kills % 4:
-            moved.wait(60)
-        child.join(chance.uniform(0, 0.4))
-        if child.exitcode is None:
-            child.kill()
-            child.join()
-            kills += 1
-        else:
-            assert child.exitcode == 0
-            assert results.digest(job.out) == whole["digest"]
-            place += 1
-        if kills == KILLS:
-            break
-    assert kills == KILLS
+
+    def job(place: int) -> tuple[Job]:
+        return (Job(source, (world.settings(),), tmp_path / f"r{place}", batch=16),)
+
+    def check(place: int) -> None:
+        assert results.digest(tmp_path / f"r{place}") == whole["digest"]
+
+    place = killed(_replay, job, check, times=20, seed=5, within_s=0.4)
     last = replay(Job(source, (world.settings(),), tmp_path / f"r{place}"))
     assert last["digest"] == whole["digest"]
     assert last["messages"] == whole["messages"] == sum(map(source.rows, source.shards()))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import random
 import resource
 import signal
 import subprocess
@@ -20,15 +18,12 @@ from streams.errors import BrokerError, RecordingError
 from streams.offline.record import Recorder, Request
 from streams.offline.recording import Manifest, Recording
 from tests.offline import kafka_log
+from tests.offline.killing import children, killed
 
 PARTITIONS = 3
 PROGRAM = "import sys; from streams.cli import main; sys.argv[0] = 'fraudstream'; main()"
-KILLS = 20
 FULL_DISK = 27
 """Exit status of the child that could not write."""
-
-children: Any = multiprocessing.get_context("forkserver")
-children.set_forkserver_preload(["tests.live.preloaded"])
 
 
 def topics(prefix: str) -> dict[str, str]:
@@ -194,29 +189,15 @@ def _record(kafka: str, names: dict[str, str], out: Path, moved: Event) -> None:
 def test_twenty_kills_lose_and_repeat_nothing(
     kafka: str, names: dict[str, str], tmp_path: Path
 ) -> None:
-    chance, kills, place = random.Random(3), 0, 0
-    for _ in range(10 * KILLS):
-        out = tmp_path / f"r{place}"
-        moved = children.Event()
-        child = children.Process(target=_record, args=(kafka, names, out, moved))
-        child.start()
-        if kills % 4:
-            moved.wait(30)
-        child.join(chance.uniform(0, 0.25))
-        if child.exitcode is None:
-            child.kill()
-            child.join()
-            kills += 1
-        else:
-            assert child.exitcode == 0
-            check(kafka, names, out)
-            place += 1
-        if kills == KILLS:
-            break
-    assert kills == KILLS
-    manifest = run(kafka, names, tmp_path / f"r{place}")
-    assert manifest.complete
-    check(kafka, names, tmp_path / f"r{place}")
+    def request(place: int) -> tuple[str, dict[str, str], Path]:
+        return kafka, names, tmp_path / f"r{place}"
+
+    def checked(place: int) -> None:
+        check(kafka, names, tmp_path / f"r{place}")
+
+    place = killed(_record, request, checked, times=20, seed=3, within_s=0.25)
+    assert run(kafka, names, tmp_path / f"r{place}").complete
+    checked(place)
     assert not list((tmp_path / f"r{place}").rglob("*.part"))
 
 

@@ -1,0 +1,137 @@
+"""What would a terminal's risk be worth if it said more, or said it sooner?
+
+    python benchmarks/fresh_risk.py handbook.parquet [--work DIR] [--rows full] [--weeks 5,6,7,8]
+
+The service tells a model of each terminal its payments and frauds of 1, 7 and 30 days, as known at
+the start of the day (docs/risk.md). Here trees also get the course of the last 30 known days: how
+long ago the first and the last fraud were, how many payments were good before, between and after.
+Once as known at the start of the day, as a snapshot could say it; once as known at the moment of
+the payment, which no daily snapshot can. Weeks lie before the protocol's test weeks (week k is
+`handbook.fold_of(d, k)`), so that this may decide what the service should tell.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from benchmarks.handbook import DELAY_DAYS, TREES, chosen_rows, fold_of, measured, opened
+from model import baseline, data
+from model.inputs import PLACE_SHIFT
+from streams.schema import DAY_MS
+
+KEPT: Final = 30 * DAY_MS
+COLUMNS: Final = 7
+SHORT: Final = (1, 7)
+"""Days of the two shorter windows; at the moment of a payment they differ from the service's."""
+Column = NDArray[np.float32]
+
+
+@njit(cache=True, nogil=True)
+def _courses(
+    order: NDArray[np.int64],
+    place: NDArray[np.int64],
+    at: NDArray[np.int64],
+    fraud: NDArray[np.bool_],
+    known: NDArray[np.int64],
+    out: NDArray[np.float32],
+) -> None:
+    """Fill the rows of `out`; `order` sorts events by place and time. Of event i the events of its
+    place with `known[i] - 30 days <= at < known[i]` count."""
+    begin = 0
+    for k in range(len(order)):
+        i = order[k]
+        if place[i] != place[order[begin]]:
+            begin = k
+        frauds = before = between = after = 0
+        first = last = ahead = -1
+        short = np.zeros(4, np.int64)
+        seen = False
+        for j in range(begin, k):
+            e = order[j]
+            if at[e] >= known[i]:
+                break
+            if at[e] < known[i] - KEPT:
+                continue
+            seen = True
+            for s in range(2):
+                if at[e] >= known[i] - SHORT[s] * DAY_MS:
+                    short[2 * s] += 1
+                    short[2 * s + 1] += fraud[e]
+            if fraud[e]:
+                first = e if first < 0 else first
+                last, frauds, between, after = e, frauds + 1, between + after, 0
+            elif first < 0:
+                before, ahead = before + 1, e
+            else:
+                after += 1
+        if not seen:
+            continue
+        out[i, 0] = (known[i] - at[first]) / DAY_MS if first >= 0 else -1
+        out[i, 1] = (known[i] - at[last]) / DAY_MS if last >= 0 else -1
+        out[i, 2] = (known[i] - at[ahead]) / DAY_MS if first >= 0 and ahead >= 0 else -1
+        out[i, 3:7] = np.array([before, between, after, frauds], np.float32)
+        if out.shape[1] > COLUMNS:
+            out[i, COLUMNS:] = short.astype(np.float32)
+
+
+def courses(d: data.Dataset, *, by_day: bool) -> NDArray[np.float32]:
+    """The columns of every event, as known when its day began, or at the event itself."""
+    time_ms = d.time
+    place = (np.asarray(d.words)[:, 3] >> np.uint64(PLACE_SHIFT)).astype(np.int64)
+    at = time_ms // DAY_MS * DAY_MS if by_day else time_ms
+    out = np.full((len(at), COLUMNS if by_day else COLUMNS + 2 * len(SHORT)), -1, np.float32)
+    order = np.lexsort((time_ms, place))
+    fraud = np.asarray(d.truth) == 1
+    _courses(order, place, at, fraud, at - DELAY_DAYS * DAY_MS, out)
+    return out
+
+
+def main() -> None:
+    """Fit and print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("stream", type=Path)
+    parser.add_argument("--work", type=Path)
+    parser.add_argument("--rows", choices=("strict", "full"), default="full")
+    parser.add_argument("--weeks", default="5,6,7,8")
+    parser.add_argument("--threads", type=int, default=1)
+    given = parser.parse_args()
+    d = opened(given.stream, given.work)
+    added: dict[str, Any] = {
+        "as the service tells it": np.empty((len(d.time), 0), np.float32),
+        "and its course, by day": courses(d, by_day=True),
+        "and its course, by moment": courses(d, by_day=False),
+    }
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in added}
+    for week in map(int, given.weeks.split(",")):
+        fold = fold_of(d, week)
+        rows = np.flatnonzero(chosen_rows(d, fold, given.rows))
+        for name, more in added.items():
+            begin = time.process_time()
+            fit, test = (
+                np.concatenate([np.asarray(d.features[part], np.float32), more[part]], 1)
+                for part in (rows, fold.test)
+            )
+            trees = TREES[given.rows]
+            booster = baseline.lightgbm(fit, d.label[rows], threads=given.threads, **trees)
+            spent = time.process_time() - begin
+            one = measured(d, fold.test, np.asarray(booster.predict(test)), spent)
+            found[name].append(one)
+            print(f"week {week}  {name:<28}" + _shown(one), flush=True)
+    for name, weeks in found.items():
+        mean = {key: float(np.mean([week[key] for week in weeks])) for key in weeks[0]}
+        print(f"mean    {name:<28}" + _shown(mean))
+
+
+def _shown(one: dict[str, float]) -> str:
+    return "  ".join(f"{key} {one[key]:.5g}" for key in ("ap", "auc", "cp100", "brier", "cpu_s"))
+
+
+if __name__ == "__main__":
+    main()
