@@ -46,7 +46,7 @@ check: setup ## style, types and the direction of imports
 	$(BIN)/lint-imports --no-logo
 
 # These ask for a file that is not in this repository: benchmarks/README.md says which.
-WITH_DATA := handbook handbook_live credit
+WITH_DATA := handbook handbook_live handbook_replay fresh_risk credit
 bench: setup ## every benchmark that needs no data of yours, one table each
 	for one in $(filter-out $(WITH_DATA:%=benchmarks/%.py) benchmarks/ground.py benchmarks/soak.py,$(wildcard benchmarks/*.py)); do \
 	  echo "== $$one"; $(BIN)/python "$$one" || echo "$$one: goals missed, or failed" >&2; done
