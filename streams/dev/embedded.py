@@ -58,8 +58,8 @@ def start(directory: Path, *, port: int | None = None) -> Broker:
 
 def running(directory: Path) -> Broker | None:
     """The broker that an earlier command started in `directory`, if it still runs."""
-    record = process.recall(directory)
-    child = process.child_of(record) if record else None
-    if record is None or child is None:
+    found = process.running(directory)
+    if found is None:
         return None
+    child, record = found
     return Broker(child, f"127.0.0.1:{record['port']}", None, (directory / "broker.log",))

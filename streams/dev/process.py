@@ -199,6 +199,13 @@ def child_of(record: Mapping[str, Any]) -> Child | None:
     return child if alive(child) else None
 
 
+def running(directory: Path) -> tuple[Child, dict[str, Any]] | None:
+    """The server that a call of `serve` started in `directory`, if it runs still, and its note."""
+    record = recall(directory)
+    child = child_of(record) if record else None
+    return None if record is None or child is None else (child, record)
+
+
 def stop(child: Child, patience_s: float) -> None:
     """End the process: politely, then by force, and wait until it is gone."""
     for send, wait_s in ((signal.SIGTERM, patience_s), (signal.SIGKILL, 10.0)):

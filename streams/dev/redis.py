@@ -110,10 +110,10 @@ def start(
 
 def running(directory: Path) -> Server | None:
     """The server that an earlier command started in `directory`, if it still runs."""
-    record = process.recall(directory)
-    child = process.child_of(record) if record else None
-    if record is None or child is None:
+    found = process.running(directory)
+    if found is None:
         return None
+    child, record = found
     return Server(child, record["port"], None, directory / "redis.log")
 
 

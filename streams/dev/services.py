@@ -127,10 +127,9 @@ def up(
 
 def _stop(directory: Path, patience_s: float) -> None:
     """End what the directory's record names: a start that was broken off returned no child."""
-    record = process.recall(directory)
-    child = process.child_of(record) if record else None
-    if child is not None:
-        process.stop(child, patience_s)
+    found = process.running(directory)
+    if found is not None:
+        process.stop(found[0], patience_s)
 
 
 def _refuse_what_differs(
