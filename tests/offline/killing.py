@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import multiprocessing
 import random
+import time
 from collections.abc import Callable
 from typing import Any
+
+STEP_S = 120.0
+"""A first step takes no longer."""
 
 children: Any = multiprocessing.get_context("forkserver")
 children.set_forkserver_preload(["tests.live.preloaded"])
@@ -35,8 +39,11 @@ def killed(
         child = children.Process(target=target, args=(*arguments(place), moved))
         child.start()
         # One that finds little left to do may end before its first step.
+        deadline = time.monotonic() + STEP_S
         while kills % 4 and child.is_alive() and not moved.wait(0.02):
-            pass
+            if time.monotonic() > deadline:
+                child.kill()
+                raise AssertionError("nothing moves")
         child.join(chance.uniform(0, within_s))
         if child.exitcode is None:
             child.kill()
