@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numba import njit
@@ -30,7 +30,6 @@ KEPT: Final = 30 * DAY_MS
 COLUMNS: Final = 7
 SHORT: Final = (1, 7)
 """Days of the two shorter windows; at the moment of a payment they differ from the service's."""
-Column = NDArray[np.float32]
 
 
 @njit(cache=True, nogil=True)
@@ -51,7 +50,7 @@ def _courses(
             begin = k
         frauds = before = between = after = 0
         first = last = ahead = -1
-        short = np.zeros(4, np.int64)
+        short = np.zeros(2 * len(SHORT), np.int64)
         seen = False
         for j in range(begin, k):
             e = order[j]
@@ -60,7 +59,7 @@ def _courses(
             if at[e] < known[i] - KEPT:
                 continue
             seen = True
-            for s in range(2):
+            for s in range(len(SHORT)):
                 if at[e] >= known[i] - SHORT[s] * DAY_MS:
                     short[2 * s] += 1
                     short[2 * s + 1] += fraud[e]
@@ -103,7 +102,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     d = opened(given.stream, given.work)
-    added: dict[str, Any] = {
+    added: dict[str, NDArray[np.float32]] = {
         "as the service tells it": np.empty((len(d.time), 0), np.float32),
         "and its course, by day": courses(d, by_day=True),
         "and its course, by moment": courses(d, by_day=False),

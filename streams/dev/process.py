@@ -141,8 +141,8 @@ def _unbroken() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        for first in came[:1]:
-            signal.raise_signal(first)
+        if came:
+            signal.raise_signal(came[0])
 
 
 def serve(

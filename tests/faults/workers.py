@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import multiprocessing
 import os
 import resource
 import signal
@@ -22,12 +21,11 @@ from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
+from tests.forks import FORKS
+
 START_S = 90.0
 MEBIBYTE = 1 << 20
 _PR_SET_PDEATHSIG = 1
-
-_context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["tests.live.preloaded"])
 
 
 def _life(
@@ -109,7 +107,7 @@ class Worker:
             self._process = _Alone(arguments, log, environment)
             self.pid = self._process.pid
             return
-        self._process = _context.Process(
+        self._process = FORKS.Process(
             target=_life,
             args=(arguments, str(log), mutant, spare_mb, str(clock) if clock else None),
             # Else this process would wait for one that a failed test left frozen.

@@ -6,7 +6,6 @@ For tests only.
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
 import signal
 import sys
@@ -19,15 +18,12 @@ import orjson
 
 from streams.alerts import message_digest
 from streams.settings import Settings
+from tests.forks import FORKS
 from tests.live.reading import contents, ends
 from tests.messages import message
 
 START_S = 120.0
 """Importing and compiling on a machine that does other things, too."""
-
-
-_FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["tests.live.preloaded"])
 
 
 def _worker(flags: Sequence[str], log: str) -> None:
@@ -51,7 +47,7 @@ class Worker:
     def __init__(self, flags: Sequence[str], log: Path) -> None:
         self.log = log
         log.touch()
-        self.process = _FORKS.Process(target=_worker, args=(flags, str(log)), daemon=True)
+        self.process = FORKS.Process(target=_worker, args=(flags, str(log)), daemon=True)
         self.process.start()
 
     def said(self) -> str:

@@ -5,17 +5,15 @@ For tests only.
 
 from __future__ import annotations
 
-import multiprocessing
 import random
 import time
 from collections.abc import Callable
 from typing import Any
 
+from tests.forks import FORKS
+
 STEP_S = 120.0
 """A first step takes no longer."""
-
-children: Any = multiprocessing.get_context("forkserver")
-children.set_forkserver_preload(["tests.live.preloaded"])
 
 
 def killed(
@@ -35,8 +33,8 @@ def killed(
     """
     chance, kills, place = random.Random(seed), 0, 0
     for _ in range(10 * times):
-        moved = children.Event()
-        child = children.Process(target=target, args=(*arguments(place), moved))
+        moved = FORKS.Event()
+        child = FORKS.Process(target=target, args=(*arguments(place), moved))
         child.start()
         # One that finds little left to do may end before its first step.
         deadline = time.monotonic() + STEP_S

@@ -17,8 +17,9 @@ import pytest
 from streams.errors import BrokerError, RecordingError
 from streams.offline.record import Recorder, Request
 from streams.offline.recording import Manifest, Recording
+from tests.forks import FORKS
 from tests.offline import kafka_log
-from tests.offline.killing import children, killed
+from tests.offline.killing import killed
 
 PARTITIONS = 3
 PROGRAM = "import sys; from streams.cli import main; sys.argv[0] = 'fraudstream'; main()"
@@ -214,7 +215,7 @@ def test_a_full_disk_leaves_a_recording_that_resumes(
     kafka: str, names: dict[str, str], tmp_path: Path, limit: int
 ) -> None:
     out = tmp_path / "r"
-    child = children.Process(target=_record_with_little_room, args=(kafka, names, out, limit))
+    child = FORKS.Process(target=_record_with_little_room, args=(kafka, names, out, limit))
     child.start()
     child.join(60)
     assert child.exitcode == FULL_DISK
