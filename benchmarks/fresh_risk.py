@@ -1,13 +1,12 @@
-"""What would a terminal's risk be worth if it said more, or said it sooner?
+"""What is a terminal's risk worth, and what would it be worth if it were told sooner?
 
     python benchmarks/fresh_risk.py handbook.parquet [--work DIR] [--rows full] [--weeks 5,6,7,8]
 
-The service tells a model of each terminal its payments and frauds of 1, 7 and 30 days, as known at
-the start of the day (docs/risk.md). Here trees also get the course of the last 30 known days: how
-long ago the first and the last fraud were, how many payments were good before, between and after.
-Once as known at the start of the day, as a snapshot could say it; once as known at the moment of
-the payment, which no daily snapshot can. Weeks lie before the protocol's test weeks (week k is
-`handbook.fold_of(d, k)`), so that this may decide what the service should tell.
+The service tells a model of each terminal its payments and frauds of 1, 7 and 30 days and the
+course of its frauds, as known at the start of the day (docs/risk.md). Trees are fitted without the
+course, with all that is told, and with the same as known at the start of the half or quarter day
+and at the moment of the payment, which no snapshot a day can tell. Weeks lie before the protocol's
+test weeks (week k is `handbook.fold_of(d, k)`), so that this may decide what the service tells.
 """
 
 from __future__ import annotations
@@ -21,15 +20,31 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from benchmarks.handbook import DELAY_DAYS, TREES, chosen_rows, fold_of, measured, opened
+from benchmarks.handbook import (
+    DELAY_DAYS,
+    TREES,
+    chosen_rows,
+    fold_of,
+    mean_of,
+    measured,
+    opened,
+)
 from model import baseline, data
 from model.inputs import PLACE_SHIFT
+from streams.features import RISK_COURSE
 from streams.schema import DAY_MS
 
 KEPT: Final = 30 * DAY_MS
 COLUMNS: Final = 7
 SHORT: Final = (1, 7)
-"""Days of the two shorter windows; at the moment of a payment they differ from the service's."""
+"""Days of the two shorter windows, which differ from the service's too when told sooner."""
+HOUR_MS: Final = 3_600_000
+SOONER: Final = {
+    "known twice a day": 12 * HOUR_MS,
+    "known four times a day": 6 * HOUR_MS,
+    "known at the payment": 1,
+}
+"""How old what is told may be, in ms."""
 
 
 @njit(cache=True, nogil=True)
@@ -75,17 +90,16 @@ def _courses(
         out[i, 0] = (known[i] - at[first]) / DAY_MS if first >= 0 else -1
         out[i, 1] = (known[i] - at[last]) / DAY_MS if last >= 0 else -1
         out[i, 2] = (known[i] - at[ahead]) / DAY_MS if first >= 0 and ahead >= 0 else -1
-        out[i, 3:7] = np.array([before, between, after, frauds], np.float32)
-        if out.shape[1] > COLUMNS:
-            out[i, COLUMNS:] = short.astype(np.float32)
+        out[i, 3:COLUMNS] = np.array([before, between, after, frauds], np.float32)
+        out[i, COLUMNS:] = short.astype(np.float32)
 
 
-def courses(d: data.Dataset, *, by_day: bool) -> NDArray[np.float32]:
-    """The columns of every event, as known when its day began, or at the event itself."""
+def courses(d: data.Dataset, age_ms: int) -> NDArray[np.float32]:
+    """The columns of every event, as known at the last whole `age_ms` before it."""
     time_ms = d.time
     place = (np.asarray(d.words)[:, 3] >> np.uint64(PLACE_SHIFT)).astype(np.int64)
-    at = time_ms // DAY_MS * DAY_MS if by_day else time_ms
-    out = np.full((len(at), COLUMNS if by_day else COLUMNS + 2 * len(SHORT)), -1, np.float32)
+    at = time_ms // age_ms * age_ms
+    out = np.full((len(at), COLUMNS + 2 * len(SHORT)), -1, np.float32)
     order = np.lexsort((time_ms, place))
     fraud = np.asarray(d.truth) == 1
     _courses(order, place, at, fraud, at - DELAY_DAYS * DAY_MS, out)
@@ -102,19 +116,19 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     d = opened(given.stream, given.work)
-    added: dict[str, NDArray[np.float32]] = {
-        "as the service tells it": np.empty((len(d.time), 0), np.float32),
-        "and its course, by day": courses(d, by_day=True),
-        "and its course, by moment": courses(d, by_day=False),
-    }
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in added}
+    none = np.empty((len(d.time), 0), np.float32)
+    told = np.arange(len(d.names))
+    plain = told[[not name.endswith(RISK_COURSE) for name in d.names]]
+    tried = {"without the course": (plain, none), "as the service tells it": (told, none)}
+    tried |= {name: (told, courses(d, age_ms)) for name, age_ms in SOONER.items()}
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in tried}
     for week in map(int, given.weeks.split(",")):
         fold = fold_of(d, week)
         rows = np.flatnonzero(chosen_rows(d, fold, given.rows))
-        for name, more in added.items():
+        for name, (columns, more) in tried.items():
             begin = time.process_time()
             fit, test = (
-                np.concatenate([np.asarray(d.features[part], np.float32), more[part]], 1)
+                np.concatenate([np.asarray(d.features[part])[:, columns], more[part]], 1)
                 for part in (rows, fold.test)
             )
             trees = TREES[given.rows]
@@ -122,10 +136,9 @@ def main() -> None:
             spent = time.process_time() - begin
             one = measured(d, fold.test, np.asarray(booster.predict(test)), spent)
             found[name].append(one)
-            print(f"week {week}  {name:<28}" + _shown(one), flush=True)
+            print(f"week {week}  {name:<26}" + _shown(one), flush=True)
     for name, weeks in found.items():
-        mean = {key: float(np.mean([week[key] for week in weeks])) for key in weeks[0]}
-        print(f"mean    {name:<28}" + _shown(mean))
+        print(f"mean    {name:<26}" + _shown(mean_of(weeks)))
 
 
 def _shown(one: dict[str, float]) -> str:

@@ -34,6 +34,14 @@ AGGREGATES: Final = ("count", "sum", "mean", "std", "min", "max", "places", "cou
 RISK_ENTITIES: Final = ("merchant", "terminal")
 RISK_DAYS: Final = (1, 7, 30)
 RISK_AGGREGATES: Final = ("transactions", "frauds", "fraud_share", "mean_amount")
+RISK_COURSE: Final = (
+    "days_since_first_fraud",
+    "days_since_last_fraud",
+    "good_before_fraud",
+    "good_amid_fraud",
+    "good_after_fraud",
+)
+"""Of the longest of RISK_DAYS: how the known frauds lie among the other payments."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,20 +123,29 @@ _RISK_TEXT: Final = {
     "frauds": "known frauds at the {} over {} d, delayed",
     "fraud_share": "share of known fraud at the {} over {} d, delayed",
     "mean_amount": "mean amount at the {} over {} d, delayed",
+    "days_since_first_fraud": "days since the first known fraud at the {} in {} d, delayed",
+    "days_since_last_fraud": "days since the last known fraud at the {} in {} d, delayed",
+    "good_before_fraud": "payments at the {} before the first known fraud in {} d, delayed",
+    "good_amid_fraud": "good payments at the {} from first to last known fraud in {} d, delayed",
+    "good_after_fraud": "payments at the {} after the last known fraud in {} d, delayed",
 }
 
 
-def _risk() -> list[Feature]:
-    return [
-        Feature(
-            f"{entity}_{days}d_{aggregate}",
-            f"{entity}_risk",
-            _RISK_TEXT[aggregate].format(entity, days),
-        )
-        for entity in RISK_ENTITIES
+def _risk_of(entity: str) -> list[Feature]:
+    windows = [
+        (f"{entity}_{days}d_{aggregate}", aggregate, days)
         for days in RISK_DAYS
         for aggregate in RISK_AGGREGATES
     ]
+    course = [(f"{entity}_{name}", name, max(RISK_DAYS)) for name in RISK_COURSE]
+    return [
+        Feature(name, f"{entity}_risk", _RISK_TEXT[text].format(entity, days))
+        for name, text, days in (*windows, *course)
+    ]
+
+
+def _risk() -> list[Feature]:
+    return [feature for entity in RISK_ENTITIES for feature in _risk_of(entity)]
 
 
 FEATURES: Final = (*_windows(), *_PAST, *_OWN, *_risk())

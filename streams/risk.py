@@ -5,9 +5,10 @@ event, and the version of the snapshot it was looked up in. Does not know how a 
 kept or waited for.
 
 The snapshot of day D tells of each merchant (terminal) its transactions, frauds and amount over the
-1, 7 and 30 event days that end `delay` days before D; docs/risk.md is the contract. Every day up to
-the front has one; those with nothing in them are left out, and an event of such a day has the
-version "none" and no risk columns, like an event before the first day.
+1, 7 and 30 event days that end `delay` days before D, and how the frauds of the 30 lie among the
+other payments; docs/risk.md is the contract. Every day up to the front has one; those with nothing
+in them are left out, and an event of such a day has the version "none" and no risk columns, like an
+event before the first day.
 
 The day of an event is that of its event_time, but never later than that of its append time where
 that is known: a clock that runs ahead cannot ask for the snapshot of a day that has not begun.
@@ -26,12 +27,21 @@ from numpy.typing import NDArray
 
 from streams.columns import Columns
 from streams.errors import StoreError
-from streams.features import RISK_COUNT, RISK_DAYS, RISK_ENTITIES, UNKNOWN
+from streams.features import (
+    RISK_AGGREGATES,
+    RISK_COUNT,
+    RISK_COURSE,
+    RISK_DAYS,
+    RISK_ENTITIES,
+    UNKNOWN,
+)
 from streams.schema import DAY_MS
 
 NO_SNAPSHOT: Final = "none"
-MAGIC: Final = b"fsr1"
+MAGIC: Final = b"fsr2"
+"""Of a snapshot's bytes; it changes with what they hold."""
 WINDOWS: Final = len(RISK_DAYS)
+COURSE: Final = len(RISK_COURSE)
 PER_ENTITY: Final = RISK_COUNT // len(RISK_ENTITIES)
 
 _HEAD: Final = struct.Struct("<4siiII")
@@ -50,22 +60,30 @@ class Totals:
 
     ids:          uint64 [m] ascending
     transactions, frauds: int64 [3, m]; amounts: int64 [3, m], minor units; one row a window
+    course:       int64 [5, m], the rows of RISK_COURSE; all 0 where no fraud is known
     """
 
     ids: NDArray[np.uint64]
     transactions: NDArray[np.int64]
     frauds: NDArray[np.int64]
     amounts: NDArray[np.int64]
+    course: NDArray[np.int64]
 
     def __post_init__(self) -> None:
-        shape = (WINDOWS, len(self.ids))
-        for array in (self.transactions, self.frauds, self.amounts):
-            assert array.shape == shape and array.dtype == np.int64
+        m = len(self.ids)
+        for array, rows in zip(self.arrays(), ROWS, strict=True):
+            assert array.shape == (rows, m) and array.dtype == np.int64
         assert self.ids.dtype == np.uint64
 
+    def arrays(self) -> tuple[NDArray[np.int64], ...]:
+        """All but the ids, in the order of the bytes; ROWS says how many rows each has."""
+        return self.transactions, self.frauds, self.amounts, self.course
+
     def columns(self) -> NDArray[np.float32]:
-        """float32 [m, 12]: for each window transactions, frauds, fraud share, mean amount."""
-        table = np.empty((len(self.ids), WINDOWS, PER_ENTITY // WINDOWS), np.float32)
+        """float32 [m, 17]: for each window transactions, frauds, fraud share, mean amount; then
+        the course, unknown where no fraud is."""
+        m = len(self.ids)
+        table = np.empty((m, WINDOWS, len(RISK_AGGREGATES)), np.float32)
         seen = self.transactions.T
         some = seen > 0
         divisor = np.where(some, seen, 1)
@@ -73,12 +91,12 @@ class Totals:
         table[:, :, 1] = self.frauds.T
         table[:, :, 2] = np.where(some, self.frauds.T / divisor, UNKNOWN)
         table[:, :, 3] = np.where(some, self.amounts.T / divisor, UNKNOWN)
-        return table.reshape(len(self.ids), PER_ENTITY)
+        course = np.where(self.frauds[-1] > 0, self.course, UNKNOWN).T.astype(np.float32)
+        return np.concatenate([table.reshape(m, WINDOWS * len(RISK_AGGREGATES)), course], axis=1)
 
 
-NOTHING: Final = Totals(
-    np.zeros(0, np.uint64), *(np.zeros((WINDOWS, 0), np.int64) for _ in range(3))
-)
+ROWS: Final = (WINDOWS, WINDOWS, WINDOWS, COURSE)
+NOTHING: Final = Totals(np.zeros(0, np.uint64), *(np.zeros((rows, 0), np.int64) for rows in ROWS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +122,7 @@ class Snapshot:
         ]
         for totals in (self.merchants, self.terminals):
             parts.append(totals.ids.astype("<u8").tobytes())
-            parts += [
-                array.astype("<i8").tobytes()
-                for array in (totals.transactions, totals.frauds, totals.amounts)
-            ]
+            parts += [array.astype("<i8").tobytes() for array in totals.arrays()]
         return b"".join(parts)
 
     @classmethod
@@ -116,7 +131,7 @@ class Snapshot:
         if len(content) < _HEAD.size or content[:4] != MAGIC:
             raise StoreError("not a risk snapshot of this version")
         _, day, delay, merchants, terminals = _HEAD.unpack_from(content)
-        words = 1 + 3 * WINDOWS
+        words = 1 + sum(ROWS)
         if len(content) != _HEAD.size + 8 * words * (merchants + terminals):
             raise StoreError(f"risk snapshot of day {day} is cut short")
         at = _HEAD.size
@@ -125,8 +140,8 @@ class Snapshot:
             block = content[at : at + 8 * words * size]
             at += len(block)
             ids = np.frombuffer(block[: 8 * size], "<u8")
-            three = np.frombuffer(block[8 * size :], "<i8").reshape(3, WINDOWS, size)
-            found.append(Totals(ids, three[0], three[1], three[2]))
+            table = np.frombuffer(block[8 * size :], "<i8").reshape(sum(ROWS), size)
+            found.append(Totals(ids, *np.split(table, np.cumsum(ROWS)[:-1])))
         return cls(day, delay, found[0], found[1])
 
 

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streams.columns import Columns
-from streams.features import RISK_DAYS
+from streams.features import RISK_COURSE, RISK_DAYS
 from streams.kernels.numbering import Numbering
 from streams.labels import FRAUD, Labels, in_order, joined, transaction_keys
 from streams.risk import NOTHING, Snapshot, Totals
@@ -126,8 +126,8 @@ class Entities:
             rows = (days == day) & (numbers >= 0)
             np.add.at(self._day(day).frauds, numbers[rows], change[rows])
 
-    def totals(self, end: int) -> Totals:
-        """Sums over the windows of days that end before `end`, by ascending id."""
+    def totals(self, end: int, now: int) -> Totals:
+        """Sums over the windows of days that end before `end`, by ascending id, as of day `now`."""
         size = self.numbers.count
         windows = np.zeros((3, len(RISK_DAYS), size), np.int64)
         for day, sums in self.days.items():
@@ -140,7 +140,34 @@ class Entities:
         ids = self.numbers.keys()[present]
         order = np.argsort(ids)
         chosen = np.ascontiguousarray(windows[:, :, present[order]])
-        return Totals(ids[order], chosen[0], chosen[1], chosen[2])
+        course = np.ascontiguousarray(self._course(end, now)[:, present[order]])
+        return Totals(ids[order], chosen[0], chosen[1], chosen[2], course)
+
+    def _course(self, end: int, now: int) -> NDArray[np.int64]:
+        """Of the longest window, the rows of RISK_COURSE by number; 0 where no fraud is known.
+
+        A day of fraud counts whole as part of the time from first to last fraud: days are all that
+        is known of the order.
+        """
+        size = self.numbers.count
+        course = np.zeros((len(RISK_COURSE), size), np.int64)
+        first, last, before, amid, after = course
+        good = np.zeros(size, np.int64)
+        until = np.zeros(size, np.int64)
+        for day in sorted(day for day in self.days if end - LONGEST <= day < end):
+            sums = self.days[day]
+            struck = np.flatnonzero(sums.frauds[:size])
+            fresh = struck[first[struck] == 0]
+            first[fresh] = now - day
+            before[fresh] = good[fresh]
+            last[struck] = now - day
+            width = min(size, len(sums.transactions))
+            good[:width] += (sums.transactions - sums.frauds)[:width]
+            until[struck] = good[struck]
+        known = first > 0
+        amid[known] = (until - before)[known]
+        after[known] = (good - until)[known]
+        return course
 
     def renumbered(self, used: NDArray[np.int64]) -> Entities:
         """Only these numbers, which become 0, 1, 2 and so on."""
@@ -218,7 +245,7 @@ class RiskBuilder:
         if not any(end - LONGEST <= each < end for each in self._entities[MERCHANT].days):
             return Snapshot(day, self.delay, NOTHING, NOTHING)
         self._apply_labels(day * DAY_MS)
-        totals = [entities.totals(end) for entities in self._entities]
+        totals = [entities.totals(end, day) for entities in self._entities]
         return Snapshot(day, self.delay, totals[MERCHANT], totals[TERMINAL])
 
     def _apply_labels(self, moment: int) -> None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from streams.batch import Batch
 from streams.columns import NO_POSITION, Columns
+from streams.features import COUNT
 from streams.state import Arena
 from streams.windows import Work, apply
 from streams.writes import WHOLE
@@ -103,7 +104,7 @@ def lines_of(work: Work) -> list[Line]:
 
 def line_of(result: Result) -> Line:
     """What the oracle says, in the same form."""
-    row = np.array(list(result.features.values()) or [0.0] * 127, np.float32)
+    row = np.array(list(result.features.values()) or [0.0] * COUNT, np.float32)
     return Line(
         result.status, result.late, result.edge, row.tobytes(), result.history, result.digest
     )

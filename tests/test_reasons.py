@@ -155,7 +155,8 @@ def test_nothing_unusual_leaves_the_score_itself() -> None:
         ),
         (
             "MERCHANT_RISK",
-            "12 of 40 payments at this merchant known as fraud (30 days, delayed)",
+            "12 of 40 payments at this merchant known as fraud (30 days, delayed),"
+            " the last 9 days ago",
             {
                 "merchant_7d_transactions": 9,
                 "merchant_7d_frauds": 1,
@@ -163,6 +164,7 @@ def test_nothing_unusual_leaves_the_score_itself() -> None:
                 "merchant_30d_transactions": 40,
                 "merchant_30d_frauds": 12,
                 "merchant_30d_fraud_share": 0.3,
+                "merchant_days_since_last_fraud": 9,
             },
         ),
         (

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from streams.batch import Batch
 from streams.columns import Columns
 from streams.errors import StoreError
-from streams.features import RISK_NAMES
+from streams.features import RISK_COUNT, RISK_COURSE, RISK_NAMES
 from streams.labels import Labels, decode_labels
 from streams.risk import NO_SNAPSHOT, RiskView, Sheet, Snapshot, digest_of, needed_days
 from streams.risk_build import RiskBuilder
@@ -96,10 +96,21 @@ def labels_of(verdicts: list[Verdict]) -> Labels:
     )
 
 
+def course_of(days: list[tuple[int, bool]], now: int) -> list[int]:
+    """Of (day, is it fraud) within the longest window: what RISK_COURSE names."""
+    struck = sorted(day for day, fraud in days if fraud)
+    if not struck:
+        return [0] * 5
+    good = [day for day, fraud in days if not fraud]
+    before = sum(day < struck[0] for day in good)
+    after = sum(day > struck[-1] for day in good)
+    return [now - struck[0], now - struck[-1], before, len(good) - before - after, after]
+
+
 def oracle(
     payments: list[Payment], verdicts: list[Verdict], day: int, delay: int
 ) -> dict[str, dict[int, list[list[int]]]]:
-    """For merchants and terminals: id -> per window [transactions, frauds, amount]."""
+    """For merchants and terminals: id -> per window [transactions, frauds, amount]; the course."""
     known: dict[tuple[str, str], Verdict] = {}
     events = {(p.account, p.transaction): p for p in payments}
     for v in sorted(
@@ -112,15 +123,19 @@ def oracle(
     found: dict[str, dict[int, list[list[int]]]] = {}
     for kind in ("merchant", "terminal"):
         totals: dict[int, list[list[int]]] = defaultdict(lambda: [[0, 0, 0] for _ in range(3)])
+        days: dict[int, list[tuple[int, bool]]] = defaultdict(list)
         for key, p in events.items():
             name = getattr(p, kind)
+            fraud = key in known and known[key].label == "fraud"
             for w, length in enumerate((1, 7, 30)):
                 if name is not None and day - delay - length <= p.day < day - delay:
                     total = totals[hashed(name)][w]
                     total[0] += 1
-                    total[1] += key in known and known[key].label == "fraud"
+                    total[1] += fraud
                     total[2] += min(p.amount, 10**12)
-        found[kind] = dict(totals)
+            if name is not None and day - delay - 30 <= p.day < day - delay:
+                days[hashed(name)].append((p.day, fraud))
+        found[kind] = {i: [*total, course_of(days[i], day)] for i, total in totals.items()}
     return found
 
 
@@ -135,6 +150,7 @@ def as_dict(snapshot: Snapshot) -> dict[str, dict[int, list[list[int]]]]:
                 ]
                 for w in range(3)
             ]
+            + [totals.course[:, i].tolist()]
             for i in range(len(totals.ids))
         }
         for kind, totals in (("merchant", snapshot.merchants), ("terminal", snapshot.terminals))
@@ -269,7 +285,7 @@ def test_bytes_and_back() -> None:
     with pytest.raises(StoreError, match="cut short"):
         Snapshot.from_bytes(content[:-1])
     with pytest.raises(StoreError, match="not a risk snapshot"):
-        Snapshot.from_bytes(b"fsr0" + content[4:])
+        Snapshot.from_bytes(b"fsr1" + content[4:])
     with pytest.raises(StoreError, match="damaged"):
         Sheet.of(content[:-1] + b"\1", digest_of(content))
 
@@ -298,6 +314,8 @@ def test_look_up() -> None:
     assert row["merchant_7d_frauds"] == 1 and row["merchant_7d_fraud_share"] == 0.5
     assert row["merchant_30d_mean_amount"] == 200 and row["merchant_1d_frauds"] == 0
     assert row["terminal_30d_transactions"] == 2 and row["terminal_30d_mean_amount"] == 75
+    assert [row[f"merchant_{name}"] for name in RISK_COURSE] == [4, 4, 0, 0, 1]
+    assert [row[f"terminal_{name}"] for name in RISK_COURSE] == [-1] * 5
     assert (found[1:3] == -1).all()
     b = dict(zip(RISK_NAMES, found[3].tolist(), strict=True))
     assert b["merchant_1d_transactions"] == 0 and b["merchant_1d_fraud_share"] == -1
@@ -308,7 +326,7 @@ def test_no_snapshot_is_no_risk() -> None:
     found, versions = RiskView({}, None).lookup(columns_of([Payment("q", "1", FIRST, "a", "b", 1)]))
     assert (found == -1).all() and versions == [NO_SNAPSHOT]
     found, versions = RiskView({}, FIRST).lookup(columns_of([]))
-    assert found.shape == (0, 24) and versions == []
+    assert found.shape == (0, RISK_COUNT) and versions == []
 
 
 def test_a_clock_that_runs_ahead_asks_for_no_later_day() -> None:
