@@ -22,11 +22,11 @@ LIMITS = (
 
 
 def card(
-    dataset: Dataset, plan: Plan, chosen: Blocks, base: str | None, taught: int = 0
+    dataset: Dataset, plan: Plan, chosen: Blocks, base: str | None, taught: int | None = None
 ) -> dict[str, Any]:
     """Times are ms UTC, event times except `labels_known_before`.
 
-    `taught` are the events without labels on which trees told the network what to answer.
+    `taught`: trees softened the labels, and told what to answer on so many events without one.
     """
     label = np.asarray(dataset.label)
 
@@ -42,6 +42,8 @@ def card(
         "judged_on": block(chosen.judge, plan.judge_from, plan.judge_to),
         "labels_known_before": plan.cut_ms,
         "pretrained_from": base,
-        "taught_by_trees": {"events": taught, "labels": "those of fitted_on"} if taught else None,
+        "taught_by_trees": {"events": taught, "labels": "those of fitted_on"}
+        if taught is not None
+        else None,
         "limits": list(LIMITS),
     }

@@ -322,4 +322,6 @@ def to_text(found: Mapping[str, Any]) -> str:
             f"ap of this bundle less LightGBM's: {d['difference']:+.4f}, 95 % {d['low']:+.4f} to "
             f"{d['high']:+.4f}"
         )
+        if d["high"] < 0:
+            lines.append("trees are ahead: `fraudstream finetune --teacher` learns from them too")
     return "\n".join(lines)

@@ -153,6 +153,7 @@ class Fit:
     progress: Progress
     rows: NDArray[np.int64]
     logit: NDArray[np.float32]
+    taught: bool = False
     seconds: float = 0.0
     measured: Mapping[str, float] = field(default_factory=dict)
 
@@ -216,7 +217,8 @@ def fit(
     loss, rows = lesson_loss(learnt), learnt.chosen
     progress = train(model, source, rows, loss, recipe, judge, tell, checkpoint, watch=watch)
     model = model.cpu()
-    return Fit(model, progress, judge_rows, logits_of(model, dataset, judge_rows))
+    logit = logits_of(model, dataset, judge_rows)
+    return Fit(model, progress, judge_rows, logit, lesson is not None)
 
 
 def golden_rows(dataset: Dataset, rows: NDArray[np.int64], logit: NDArray[Any]) -> ScoringBatch:
@@ -294,12 +296,19 @@ def seeds(
     watch: Watch = lambda step, told: None,
     lesson: Lesson | None = None,
 ) -> list[Fit]:
-    """The same fit from several seeds, best first by the judging block."""
+    """The same fit from several seeds, best first by the judging block.
 
-    def one(seed: int) -> Fit:
-        path = None if checkpoint is None else checkpoint.with_name(f"{checkpoint.name}.{seed}")
+    With a `lesson` each seed is fitted twice, by the labels alone and by the lesson: which is
+    better depends on the stream, and only labels that neither has seen can say.
+    """
+
+    def one(seed: int, taught: Lesson | None) -> Fit:
+        path = None
+        if checkpoint is not None:
+            path = checkpoint.with_name(f"{checkpoint.name}{'.taught' if taught else ''}.{seed}")
         current = replace(recipe, seed=seed)
-        return fit(dataset, chosen, shape, current, base, tell, path, device, watch, lesson)
+        return fit(dataset, chosen, shape, current, base, tell, path, device, watch, taught)
 
-    found = [one(recipe.seed + k) for k in range(count)]
+    lessons = (None,) if lesson is None else (None, lesson)
+    found = [one(recipe.seed + k, each) for each in lessons for k in range(count)]
     return sorted(found, key=lambda one: -one.progress.best)

@@ -36,6 +36,10 @@ BAGS: Final = 3
 """Fits of the trees on other samples; the mean of their log-odds is the teacher."""
 LABEL_WEIGHT: Final = 5.0
 """Of a known label beside a told one: there are fewer, and they are true."""
+MIX: Final = 0.9
+"""How far a label is moved towards what trees expect (`model/LOG.md`, 2026-11-27)."""
+SOFT_TREES: Final[Mapping[str, Any]] = {**TREES, "rounds": 200, "learning_rate": 0.05}
+SOFT_FOLDS: Final = 4
 BLOCK: Final = 65_536
 
 
@@ -68,6 +72,17 @@ def unlabelled(dataset: Dataset, fit: Mask, judge: Mask, cut_ms: int) -> Mask:
     return np.asarray((dataset.time < cut_ms) & ~fit & ~judge)
 
 
+def _grown(x: Any, y: Any, seed: int, threads: int, bags: int, trees: Mapping[str, Any]) -> Any:
+    """Fits that differ in their samples alone."""
+    return [baseline.lightgbm(x, y, seed=seed + k, threads=threads, **trees) for k in range(bags)]
+
+
+def _told(grown: Any, x: Any) -> Any:
+    """The probability that the mean of their log-odds says."""
+    logit = np.mean([one.predict(x, raw_score=True) for one in grown], axis=0)
+    return 1 / (1 + np.exp(-logit))
+
+
 def lesson(
     dataset: Dataset,
     rows: Mask,
@@ -76,28 +91,29 @@ def lesson(
     threads: int = 1,
     bags: int = BAGS,
     trees: Mapping[str, Any] = TREES,
+    mix: float = 0.0,
 ) -> Lesson:
     """Labels on `rows`, and what trees fitted on these say on `others`.
 
     `others` must hold none of `rows`: of rows that they grew on, trees only repeat the labels.
-    Raises DatasetError if it does, or if it is empty.
+    `mix` above 0 softens the labels too, and then `others` may be empty.
+    Raises DatasetError if they overlap, or if there is nothing to teach.
     """
     if (rows & others).any():
         raise DatasetError("a row is both labelled and to be taught")
-    if not others.any():
+    if mix == 0 and not others.any():
         raise DatasetError(
-            "a teacher needs events without labels, and there are none before the fit",
-            remedy="leave --teacher out",
+            "a teacher needs events without labels, and there are none before the fit"
         )
     target = (np.asarray(dataset.label) == 1).astype(np.float32)
+    if mix > 0:
+        target = softened(dataset, rows, mix, seed, SOFT_FOLDS, SOFT_TREES).target
     x, y = np.asarray(dataset.features[rows]), np.asarray(dataset.label)[rows]
-    grown = [baseline.lightgbm(x, y, seed=seed + k, threads=threads, **trees) for k in range(bags)]
     wanted = np.flatnonzero(others)
+    grown = _grown(x, y, seed, threads, bags, trees) if len(wanted) else []
     for start in range(0, len(wanted), BLOCK):
         some = wanted[start : start + BLOCK]
-        seen = np.asarray(dataset.features[some])
-        logit = np.mean([one.predict(seen, raw_score=True) for one in grown], axis=0)
-        target[some] = 1 / (1 + np.exp(-logit))
+        target[some] = _told(grown, np.asarray(dataset.features[some]))
     return Lesson(target, np.where(rows, LABEL_WEIGHT, others).astype(np.float32))
 
 
@@ -110,13 +126,14 @@ def softened(
     trees: Mapping[str, Any] = TREES,
     days: int = 0,
     wide: bool = False,
+    bags: int = 1,
 ) -> Lesson:
     """Labels on `rows`, each moved by `mix` towards what trees expect that never saw it.
 
     The rows are dealt into `folds`, one by one or by blocks of `days`: in a stream the payments of
     a day at one terminal share their features and their fate. Trees fitted on the others tell each
     fold's probability. Where labels are many but noisy this says how sure a row's label is, which
-    the label does not. `wide`: they see the columns of `model/derived.py` too.
+    the label does not. `wide`: they see the columns of `model/derived.py` too. `bags`: fits a fold.
     """
     x = (
         derived.columns(dataset, dataset.place(), np.flatnonzero(rows))
@@ -133,8 +150,8 @@ def softened(
     expected = np.empty(len(y))
     for fold in range(folds):
         rest = deal != fold
-        grown = baseline.lightgbm(x[rest], y[rest], seed=seed, **trees)
-        expected[~rest] = grown.predict(x[~rest])
+        grown = _grown(x[rest], y[rest], seed, 1, bags, trees)
+        expected[~rest] = _told(grown, x[~rest])
     target = np.zeros(len(dataset), np.float32)
     target[rows] = (1 - mix) * y + mix * expected
     return Lesson(target, rows.astype(np.float32))

@@ -159,10 +159,11 @@ def _lesson(
     others = teacher.unlabelled(dataset, chosen.fit, chosen.judge, plan.cut_ms)
     taught = int(others.sum())
     training.say(
-        f"teacher: {teacher.BAGS} fits of trees on {int(chosen.fit.sum()):,} labelled events,"
-        f" for {taught:,} without labels"
+        f"teacher: trees are grown on {int(chosen.fit.sum()):,} labelled events; they soften the"
+        f" labels, and tell what to answer on {taught:,} events without one"
     )
-    return teacher.lesson(dataset, chosen.fit, others, seed, training.threads), taught
+    mix, threads = teacher.MIX, training.threads
+    return teacher.lesson(dataset, chosen.fit, others, seed, threads, mix=mix), taught
 
 
 def finetune(
@@ -183,7 +184,7 @@ def finetune(
     seed: Seed = 0,
     seeds: Annotated[int, typer.Option(min=1, max=32, help="Fits; the best one is kept.")] = 1,
     teacher: Annotated[
-        bool, typer.Option(help="Trees tell the network what to answer on events without labels.")
+        bool, typer.Option(help="Fit once more, taught by trees; what judges better is kept.")
     ] = False,
     checkpoint: Resume = None,
     tensorboard: Board = None,
@@ -210,12 +211,15 @@ def finetune(
     recipe = Recipe(steps=steps, seed=seed)
     plan, chosen = _fit_plan(dataset, cut, test_days, judge_days, maturity_days)
     with Training(steps, threads, device, tensorboard) as training:
-        training.plan(dataset, base_id or preset, shape, recipe, seeds)
-        lesson, taught = _lesson(dataset, plan, chosen, seed, training) if teacher else (None, 0)
+        training.plan(dataset, base_id or preset, shape, recipe, seeds * (1 + teacher))
+        lesson, events = _lesson(dataset, plan, chosen, seed, training) if teacher else (None, 0)
         best = tuning.seeds(
             dataset, chosen, shape, recipe, seeds, start, training.say, checkpoint,
             training.device, training.watch, lesson,
         )[0]  # fmt: skip
+        taught = events if best.taught else None
+        if teacher:
+            training.say(f"kept: {'taught by trees' if best.taught else 'labels alone'}")
         if not training.first:
             return
         about = {

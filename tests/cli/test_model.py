@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from model import data
@@ -80,20 +81,26 @@ def test_the_same_seed_gives_the_same_bytes(
         assert (tmp_path / "again" / name).read_bytes() == (bundles / "fraud" / name).read_bytes()
 
 
-def test_a_teacher_is_named_in_the_card_and_binds_the_checkpoint(
+def test_with_a_teacher_what_judges_better_is_kept(
     made: tuple[Path, pa.Table], bundles: Path, tmp_path: Path
 ) -> None:
     words = ["finetune", made[0], tmp_path / "taught", "--steps", "2", "--teacher"]
-    verb(*words, "--checkpoint", tmp_path / "f.pt")
+    words = [str(word) for word in (*words, "--checkpoint", tmp_path / "f.pt")]
+    lines = RUN.invoke(build(), words, catch_exceptions=False).stderr.splitlines()
+    assert sum(line.startswith("step 2/2") for line in lines) == 2
+    kept = {
+        path.name: torch.load(path, weights_only=False)["progress"]["best"]
+        for path in tmp_path.glob("f.pt*")
+    }
+    assert set(kept) == {"f.pt.0", "f.pt.taught.0"}
     cards = [
         json.loads((folder / "manifest.json").read_text())["about"]["card"]
         for folder in (tmp_path / "taught", bundles / "fraud")
     ]
-    assert cards[0]["taught_by_trees"]["events"] > 0
+    better = kept["f.pt.taught.0"] > kept["f.pt.0"]
+    assert lines[-1] == f"kept: {'taught by trees' if better else 'labels alone'}"
+    assert (cards[0]["taught_by_trees"] is not None) == better
     assert cards[1]["taught_by_trees"] is None
-    alone = [str(word) for word in (*words[:-1], "--checkpoint", tmp_path / "f.pt")]
-    done = RUN.invoke(build(), alone)
-    assert "is of a run with {'chosen'" in str(done.exception)
 
 
 def test_evaluation_leaves_the_days_that_the_fit_knew(
