@@ -37,7 +37,7 @@ import polars as pl  # noqa: E402
 from streams import windows  # noqa: E402
 from streams.batch import Batch  # noqa: E402
 from streams.columns import NO_POSITION, Columns  # noqa: E402
-from streams.features import INDEX, WINDOWS_MS  # noqa: E402
+from streams.features import COUNT, INDEX, WINDOWS_MS  # noqa: E402
 from streams.kernels.advance import advance_chunk  # noqa: E402
 from streams.kernels.cells import CHUNK, FREE, Before, Cells, Events, Results  # noqa: E402
 from streams.kernels.record import outline  # noqa: E402
@@ -268,7 +268,7 @@ def main() -> None:
         print(f"{row['accounts']:,} accounts, {row['events']:,} events over 60 days")
         for name, text in (
             ("windows_ns", f"the windows and the records (goal {GOAL_NS:.0f})"),
-            ("pass_ns", "all 127 features, digests and records"),
+            ("pass_ns", f"all {COUNT} features, digests and records"),
             ("apply_ns", "the same with the Python around it"),
             ("apply_with_history_ns", "and with the last 64 events of each copied out"),
             ("polars_ns", "polars, rolling, the whole table at once, sorted"),
