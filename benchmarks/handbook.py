@@ -205,8 +205,6 @@ TREES: dict[str, dict[str, Any]] = {
 }
 """Chosen on the weeks of `--validate`, but for two guesses: the strict row's steps (a quarter more
 than were tried) and the full row's decay (the strict row's). Nothing is stopped early."""
-MIX = 0.9
-"""How far the full row's labels are moved; 0, 0.5, 0.7, 0.9 were tried on week 6."""
 SOFTENED: dict[str, Any] = {"folds": 4, "bags": 2, "days": 7, "wide": True}
 VALIDATE = (5, 6)
 """Folds whose test weeks were matured before the first test week of folds 0 to 3 began."""
@@ -227,7 +225,7 @@ def taught(d: data.Dataset, fold: Fold, rows: NDArray[np.bool_], row: str) -> Le
     """Strict: labels on `rows`, and on the rest of the past what trees fitted on `rows` say. Full:
     next to nothing is unlabelled, so the labels are softened instead."""
     if row == "full":
-        return teacher.softened(d, rows, MIX, trees=TREES["full"], **SOFTENED)
+        return teacher.softened(d, rows, teacher.MIX, trees=TREES["full"], **SOFTENED)
     past = (d.time >= _ms(WARM)) & (d.time < fold.test_from)
     return teacher.lesson(d, rows, past & ~rows)
 
