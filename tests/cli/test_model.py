@@ -100,7 +100,11 @@ def test_with_a_teacher_what_judges_better_is_kept(
     better = kept["f.pt.taught.0"] > kept["f.pt.0"]
     assert lines[-1] == f"kept: {'taught by trees' if better else 'labels alone'}"
     assert (cards[0]["taught_by_trees"] is not None) == better
+    assert not better or cards[0]["taught_by_trees"]["events"] > 0
     assert cards[1]["taught_by_trees"] is None
+    (tmp_path / "f.pt.taught.0").replace(tmp_path / "f.pt.0")
+    done = RUN.invoke(build(), [word for word in words if word != "--teacher"])
+    assert "is of a run with {'chosen'" in str(done.exception)
 
 
 def test_evaluation_leaves_the_days_that_the_fit_knew(
