@@ -27,6 +27,7 @@ from benchmarks.handbook import (
     fold_of,
     mean_of,
     measured,
+    no_leak,
     opened,
 )
 from model import baseline, data
@@ -138,6 +139,7 @@ def main() -> None:
             found[name].append(one)
             print(f"week {week}  {name:<26}" + _shown(one), flush=True)
     for name, weeks in found.items():
+        no_leak(weeks)
         print(f"mean    {name:<26}" + _shown(mean_of(weeks)))
 
 

@@ -105,15 +105,18 @@ def lesson(
         raise DatasetError(
             "a teacher needs events without labels, and there are none before the fit"
         )
-    target = (np.asarray(dataset.label) == 1).astype(np.float32)
+    label = np.asarray(dataset.label)
+    learnt = labels_only(label, rows)
     if mix > 0:
-        target = softened(dataset, rows, mix, seed, SOFT_FOLDS, SOFT_TREES).target
-    x, y = np.asarray(dataset.features[rows]), np.asarray(dataset.label)[rows]
-    wanted = np.flatnonzero(others)
-    grown = _grown(x, y, seed, threads, bags, trees) if len(wanted) else []
-    for start in range(0, len(wanted), BLOCK):
-        some = wanted[start : start + BLOCK]
-        target[some] = _told(grown, np.asarray(dataset.features[some]))
+        learnt = softened(dataset, rows, mix, seed, SOFT_FOLDS, SOFT_TREES)
+    target = learnt.target
+    if others.any():
+        x = np.asarray(dataset.features[rows])
+        grown = _grown(x, label[rows], seed, threads, bags, trees)
+        wanted = np.flatnonzero(others)
+        for start in range(0, len(wanted), BLOCK):
+            some = wanted[start : start + BLOCK]
+            target[some] = _told(grown, np.asarray(dataset.features[some]))
     return Lesson(target, np.where(rows, LABEL_WEIGHT, others).astype(np.float32))
 
 

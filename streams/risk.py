@@ -41,10 +41,14 @@ NO_SNAPSHOT: Final = "none"
 MAGIC: Final = b"fsr2"
 """Of a snapshot's bytes; it changes with what they hold."""
 WINDOWS: Final = len(RISK_DAYS)
-COURSE: Final = len(RISK_COURSE)
 PER_ENTITY: Final = RISK_COUNT // len(RISK_ENTITIES)
 
 _HEAD: Final = struct.Struct("<4siiII")
+
+
+def kind(delay: int) -> dict[str, Any]:
+    """What snapshots depend on beside their source: kept ones of another kind are made anew."""
+    return {"delay_days": delay, "format": MAGIC.decode()}
 
 
 def event_days(columns: Columns) -> NDArray[np.int64]:
@@ -95,7 +99,7 @@ class Totals:
         return np.concatenate([table.reshape(m, WINDOWS * len(RISK_AGGREGATES)), course], axis=1)
 
 
-ROWS: Final = (WINDOWS, WINDOWS, WINDOWS, COURSE)
+ROWS: Final = (WINDOWS, WINDOWS, WINDOWS, len(RISK_COURSE))
 NOTHING: Final = Totals(np.zeros(0, np.uint64), *(np.zeros((rows, 0), np.int64) for rows in ROWS))
 
 

@@ -161,12 +161,11 @@ class Entities:
             first[fresh] = now - day
             before[fresh] = good[fresh]
             last[struck] = now - day
-            width = min(size, len(sums.transactions))
-            good[:width] += (sums.transactions - sums.frauds)[:width]
+            clean = sums.transactions - sums.frauds
+            good[: len(clean)] += clean[:size]
             until[struck] = good[struck]
-        known = first > 0
-        amid[known] = (until - before)[known]
-        after[known] = (good - until)[known]
+        amid[:] = until - before
+        after[:] = np.where(first > 0, good - until, 0)
         return course
 
     def renumbered(self, used: NDArray[np.int64]) -> Entities:

@@ -30,7 +30,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 from streams.batch import Batch
 from streams.connect import confluent_config, passes
 from streams.errors import BrokerError
-from streams.risk import MAGIC
+from streams.risk import kind
 from streams.schema import MAX_BATCH_EVENTS
 from streams.settings import Settings
 
@@ -85,7 +85,7 @@ class RiskLog:
         """What snapshots of these topics belong to: their ids, the delay, and what they tell."""
         asked = TopicCollection(list(self._names))
         futures = self._admin.describe_topics(asked, request_timeout=ADMIN_TIMEOUT_S)
-        found: dict[str, Any] = {"delay_days": delay, "format": MAGIC.decode()}
+        found = kind(delay)
         for full, future in futures.items():
             try:
                 found[self._names[full]] = str(future.result().topic_id)

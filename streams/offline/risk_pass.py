@@ -23,7 +23,7 @@ from streams.errors import RecordingError
 from streams.labels import decode_labels
 from streams.offline.engine import Tell
 from streams.offline.source import Source
-from streams.risk import MAGIC, RiskView, Sheet, digest_of, needed_days
+from streams.risk import RiskView, Sheet, digest_of, kind, needed_days
 from streams.risk_feed import RiskFeed
 from streams.settings import Settings
 
@@ -80,7 +80,7 @@ def build(
     if not settings.risk.enabled:
         return Snapshots(directory)
     delay = settings.risk.delay_days
-    about = {"source": source.identity(), "delay_days": delay, "format": MAGIC.decode()}
+    about = {"source": source.identity(), **kind(delay)}
     index = directory / "index.json"
     if index.exists():
         known = orjson.loads(index.read_bytes())
