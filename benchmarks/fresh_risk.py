@@ -1,12 +1,14 @@
 """What is a terminal's risk worth, and what would it be worth if it were told sooner?
 
     python benchmarks/fresh_risk.py handbook.parquet [--work DIR] [--rows full] [--weeks 5,6,7,8]
+                                    [--risk-hours 24] [--cost]
 
 The service tells a model of each terminal its payments and frauds of 1, 7 and 30 days and the
 course of its frauds, as known at the start of the day (docs/risk.md). Trees are fitted without the
-course, with all that is told, and with the same as known at the start of the half or quarter day
-and at the moment of the payment, which no snapshot a day can tell. Weeks lie before the protocol's
-test weeks (week k is `handbook.fold_of(d, k)`), so that this may decide what the service tells.
+course, with all that is told, and with the same as known some hours and at the moment of the
+payment, which no snapshot a day can tell. Weeks lie before the protocol's test weeks (week k is
+`handbook.fold_of(d, k)`), so that this may decide what the service tells. `--risk-hours` is the
+service's own `risk.period_hours`; `--cost` prints what each costs, and fits nothing.
 """
 
 from __future__ import annotations
@@ -33,6 +35,10 @@ from benchmarks.handbook import (
 from model import baseline, data
 from model.inputs import PLACE_SHIFT
 from streams.features import RISK_COURSE
+from streams.labels import FRAUD, Labels
+from streams.live.risk_store import packed
+from streams.risk_build import RiskBuilder
+from streams.risk_pace import HOURS_A_DAY, Pace
 from streams.schema import DAY_MS
 
 KEPT: Final = 30 * DAY_MS
@@ -41,8 +47,9 @@ SHORT: Final = (1, 7)
 """Days of the two shorter windows, which differ from the service's too when told sooner."""
 HOUR_MS: Final = 3_600_000
 SOONER: Final = {
-    "known twice a day": 12 * HOUR_MS,
-    "known four times a day": 6 * HOUR_MS,
+    "known every 12 hours": 12 * HOUR_MS,
+    "known every 3 hours": 3 * HOUR_MS,
+    "known every hour": HOUR_MS,
     "known at the payment": 1,
 }
 """How old what is told may be, in ms."""
@@ -107,6 +114,26 @@ def courses(d: data.Dataset, age_ms: int) -> NDArray[np.float32]:
     return out
 
 
+def cost(d: data.Dataset, hours: int) -> str:
+    """Build all snapshots of the stream at this pace, and say what that took."""
+    pace, fraud = Pace(DELAY_DAYS, hours), np.asarray(d.truth) == 1
+    keys, words = np.arange(len(d.time), dtype=np.uint64) + np.uint64(1), np.asarray(d.words)
+    periods = pace.of_times(d.time)
+    builder = RiskBuilder(pace)
+    nobody, places = np.zeros(len(keys), np.uint64), words[:, 3] >> np.uint64(PLACE_SHIFT)
+    amounts = np.ones(len(keys), np.int64)
+    builder.add_rows(keys, periods.astype(np.int32), nobody, places, amounts)
+    known = d.time[fraud] + DELAY_DAYS * DAY_MS
+    verdicts = np.full(len(known), FRAUD, np.int8)
+    builder.add_labels(Labels(keys[fraud], known, verdicts, keys[fraud]))
+    begin = time.process_time()
+    contents = [builder.build(period).to_bytes() for period in np.unique(periods).tolist()]
+    spent = time.process_time() - begin
+    kept, count = sum(len(packed(content)) for content in contents), len(contents)
+    each = f"{1_000 * spent / count:5.1f} ms each, {spent:5.1f} CPU s"
+    return f"every {hours:>2} h: {count:>5,} snapshots  {each}  {kept / 1e6:7.1f} MB in Redis"
+
+
 def main() -> None:
     """Fit and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -115,8 +142,14 @@ def main() -> None:
     parser.add_argument("--rows", choices=("strict", "full"), default="full")
     parser.add_argument("--weeks", default="5,6,7,8")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--risk-hours", type=int, default=HOURS_A_DAY, help="risk.period_hours")
+    parser.add_argument("--cost", action="store_true", help="what each pace costs; no fits")
     given = parser.parse_args()
-    d = opened(given.stream, given.work)
+    d = opened(given.stream, given.work, given.risk_hours)
+    if given.cost:
+        for hours in (24, 12, 3, 1):
+            print(cost(d, hours), flush=True)
+        return
     none = np.empty((len(d.time), 0), np.float32)
     told = np.arange(len(d.names))
     plain = told[[not name.endswith(RISK_COURSE) for name in d.names]]

@@ -34,6 +34,7 @@ from model.loop import Recipe, Source, train
 from model.teacher import Lesson
 from model.transformer import PRESETS, Transformer
 from streams.dev.training_set import build
+from streams.risk_pace import HOURS_A_DAY, Pace
 from streams.schema import DAY_MS
 
 DELAY_DAYS = 7
@@ -66,7 +67,7 @@ def _constant(n: int, text: str) -> pa.DictionaryArray:
     return pa.DictionaryArray.from_arrays(pa.array(np.zeros(n, np.int32)), pa.array([text]))
 
 
-def training_set(path: Path) -> data.Dataset:
+def training_set(path: Path, risk_hours: int) -> data.Dataset:
     """The stream through the service's pipeline; columns that never vary are dropped."""
     table = pq.read_table(path)
     n = table.num_rows
@@ -101,7 +102,11 @@ def training_set(path: Path) -> data.Dataset:
     names = transactions["transaction_id"].to_pylist()
     kinds = {i: f"scenario {s}" for i, s in zip(names, scenario, strict=True) if s}
     found = build(
-        transactions, labels, delay_days=DELAY_DAYS, truth=dict.fromkeys(kinds, True), kinds=kinds
+        transactions,
+        labels,
+        pace=Pace(DELAY_DAYS, risk_hours),
+        truth=dict.fromkeys(kinds, True),
+        kinds=kinds,
     )
     sample = found.features[::499]
     varies = [f for f in range(sample.shape[1]) if len(np.unique(sample[:, f])) > 1]
@@ -265,12 +270,12 @@ def run_fold(
     return found
 
 
-def opened(stream: Path, work: Path | None = None) -> data.Dataset:
+def opened(stream: Path, work: Path | None = None, risk_hours: int = HOURS_A_DAY) -> data.Dataset:
     """The training set, made or read from `work`; unreported events legitimate after 7 days."""
     if work is not None and (work / data.MANIFEST).exists():
         d = data.read(work)
     else:
-        d = training_set(stream)
+        d = training_set(stream, risk_hours)
         if work is not None:
             data.write(d, work)
     label, label_time = data.mature(d.label, d.label_time, d.time, DELAY_DAYS * DAY_MS)
@@ -296,6 +301,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("stream", type=Path)
     parser.add_argument("--work", type=Path, help="keeps the training set between runs")
+    parser.add_argument("--risk-hours", type=int, default=HOURS_A_DAY, help="risk.period_hours")
     parser.add_argument("--folds", default="0,1,2,3")
     parser.add_argument("--validate", action="store_true", help="earlier weeks, to choose settings")
     parser.add_argument("--rows", default="strict,full")
@@ -305,7 +311,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    d = opened(args.stream, args.work)
+    d = opened(args.stream, args.work, args.risk_hours)
     folds = VALIDATE if args.validate else tuple(map(int, args.folds.split(",")))
 
     def tell(line: str) -> None:

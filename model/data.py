@@ -20,8 +20,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,8 @@ class Dataset:
     feature_digest: str
     kinds: tuple[str, ...] = ()
     digest: str = ""
+    about: Mapping[str, Any] = field(default_factory=dict)
+    """What it was made from and how, in the words of who made it."""
 
     def __post_init__(self) -> None:
         n = len(self.words)
@@ -216,7 +218,7 @@ def write(dataset: Dataset, folder: Path, **about: Any) -> str:
         "kinds": list(dataset.kinds),
         "sha256": sums,
         "digest": digest,
-        "about": about,
+        "about": {**dataset.about, **about},
     }
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", "utf-8")
     return digest
@@ -238,6 +240,7 @@ def read(folder: Path, *, check: bool = False) -> Dataset:
         sums, rows = manifest["sha256"], int(manifest["rows"])
         names, kinds = tuple(manifest["names"]), tuple(manifest["kinds"])
         feature_digest, digest = str(manifest["feature_digest"]), str(manifest["digest"])
+        about = dict(manifest.get("about", {}))
     except FileNotFoundError as error:
         raise DatasetMissing(
             f"no training set in {folder}: {error.filename} is missing",
@@ -250,4 +253,11 @@ def read(folder: Path, *, check: bool = False) -> Dataset:
             raise DatasetError(f"{name}.npy in {folder} has {len(array)} rows, not {rows}")
         if check and _sum(array) != sums[name]:
             raise DatasetError(f"{name}.npy in {folder} does not match its checksum")
-    return Dataset(**arrays, names=names, feature_digest=feature_digest, kinds=kinds, digest=digest)
+    return Dataset(
+        **arrays,
+        names=names,
+        feature_digest=feature_digest,
+        kinds=kinds,
+        digest=digest,
+        about=about,
+    )

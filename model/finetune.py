@@ -277,6 +277,7 @@ def to_bundle(
         },
         about={
             "data_digest": dataset.digest,
+            "risk": dataset.about.get("risk"),
             "judged": metrics.summary(y, p, account, day, amount),
             **about,
         },

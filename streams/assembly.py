@@ -6,6 +6,7 @@ Does not know Kafka or Redis, nor who calls it.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from model.stub import StubScorer
 from streams import features
 from streams.decide import Thresholds
 from streams.errors import BundleError, ConfigError
+from streams.risk_pace import Pace
 from streams.rulebook import RuleBook, parse_toml
 from streams.schema import Mode
 from streams.settings import Settings
@@ -24,6 +26,8 @@ from streams.versions import code_version
 NO_MODEL = "none"
 STUB = "stub"
 DEFAULT = "default"
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +97,15 @@ def scorer(settings: Settings) -> AnyScorer:
             f"bundle {loaded.model_id} was made for features {loaded.feature_digest}, "
             f"this service computes {features.DIGEST}",
             remedy="train it again on a data set of this version, or use another bundle",
+        )
+    trained, told = loaded.bundle.about.get("risk"), Pace.of(settings.risk).told()
+    if trained not in (None, told):
+        _logger.warning(
+            "bundle %s was trained on risk snapshots of %s, these settings say %s: "
+            "set them alike, or train it again",
+            loaded.model_id,
+            trained,
+            told,
         )
     return loaded
 

@@ -1,24 +1,21 @@
-"""What merchants and terminals were known for on a day: immutable snapshots, and looking them up.
+"""What merchants and terminals were known for: immutable snapshots, and looking them up.
 
 In: snapshots (built by `risk_build.py`) and the columns of a batch. Out: risk columns for each
 event, and the version of the snapshot it was looked up in. Does not know how a snapshot is built,
 kept or waited for.
 
-The snapshot of day D tells of each merchant (terminal) its transactions, frauds and amount over the
-1, 7 and 30 event days that end `delay` days before D, and how the frauds of the 30 lie among the
-other payments; docs/risk.md is the contract. Every day up to the front has one; those with nothing
-in them are left out, and an event of such a day has the version "none" and no risk columns, like an
-event before the first day.
-
-The day of an event is that of its event_time, but never later than that of its append time where
-that is known: a clock that runs ahead cannot ask for the snapshot of a day that has not begun.
+The snapshot of a period (a day, unless `risk.period_hours` says less) tells of each merchant
+(terminal) its transactions, frauds and amount over the 1, 7 and 30 days that end `delay` days
+before the period begins, and how the frauds of the 30 lie among the other payments; docs/risk.md is
+the contract. Every period up to the front has one; those with nothing in them are left out, and an
+event of such a period has the version "none" and no risk columns, like an event before the first.
 """
 
 from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -35,27 +32,20 @@ from streams.features import (
     RISK_ENTITIES,
     UNKNOWN,
 )
-from streams.schema import DAY_MS
+from streams.risk_pace import HOURS_A_DAY, Pace
 
 NO_SNAPSHOT: Final = "none"
-MAGIC: Final = b"fsr2"
+MAGIC: Final = b"fsr3"
 """Of a snapshot's bytes; it changes with what they hold."""
 WINDOWS: Final = len(RISK_DAYS)
 PER_ENTITY: Final = RISK_COUNT // len(RISK_ENTITIES)
 
-_HEAD: Final = struct.Struct("<4siiII")
+_HEAD: Final = struct.Struct("<4siHHII")
 
 
-def kind(delay: int) -> dict[str, Any]:
+def kind(pace: Pace) -> dict[str, Any]:
     """What snapshots depend on beside their source: kept ones of another kind are made anew."""
-    return {"delay_days": delay, "format": MAGIC.decode()}
-
-
-def event_days(columns: Columns) -> NDArray[np.int64]:
-    """The day (since 1970, UTC) whose snapshot each event is looked up in."""
-    appended = columns.batch.timestamps[columns.row]
-    times = np.where(appended >= 0, np.minimum(columns.event_time, appended), columns.event_time)
-    return np.asarray(times // DAY_MS, np.int64)
+    return {**pace.told(), "format": MAGIC.decode()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +54,8 @@ class Totals:
 
     ids:          uint64 [m] ascending
     transactions, frauds: int64 [3, m]; amounts: int64 [3, m], minor units; one row a window
-    course:       int64 [5, m], the rows of RISK_COURSE; all 0 where no fraud is known
+    course:       int64 [5, m], the rows of RISK_COURSE, times in periods; all 0 where no fraud is
+                  known
     """
 
     ids: NDArray[np.uint64]
@@ -83,9 +74,9 @@ class Totals:
         """All but the ids, in the order of the bytes; ROWS says how many rows each has."""
         return self.transactions, self.frauds, self.amounts, self.course
 
-    def columns(self) -> NDArray[np.float32]:
+    def columns(self, period_hours: int) -> NDArray[np.float32]:
         """float32 [m, 17]: for each window transactions, frauds, fraud share, mean amount; then
-        the course, unknown where no fraud is."""
+        the course, its times in days, unknown where no fraud is."""
         m = len(self.ids)
         table = np.empty((m, WINDOWS, len(RISK_AGGREGATES)), np.float32)
         seen = self.transactions.T
@@ -95,20 +86,23 @@ class Totals:
         table[:, :, 1] = self.frauds.T
         table[:, :, 2] = np.where(some, self.frauds.T / divisor, UNKNOWN)
         table[:, :, 3] = np.where(some, self.amounts.T / divisor, UNKNOWN)
-        course = np.where(self.frauds[-1] > 0, self.course, UNKNOWN).T.astype(np.float32)
+        units = np.where(TIMES, period_hours / HOURS_A_DAY, 1.0)
+        course = np.where(self.frauds[-1] > 0, self.course * units[:, None], UNKNOWN)
+        course = course.T.astype(np.float32)
         return np.concatenate([table.reshape(m, WINDOWS * len(RISK_AGGREGATES)), course], axis=1)
 
 
+TIMES: Final = np.array([name.startswith("days_since") for name in RISK_COURSE])
 ROWS: Final = (WINDOWS, WINDOWS, WINDOWS, len(RISK_COURSE))
 NOTHING: Final = Totals(np.zeros(0, np.uint64), *(np.zeros((rows, 0), np.int64) for rows in ROWS))
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What was known at the start of `day`. The same content has the same bytes and digest."""
+    """What was known when `period` began. The same content has the same bytes and digest."""
 
-    day: int
-    delay: int
+    period: int
+    pace: Pace
     merchants: Totals
     terminals: Totals
 
@@ -121,7 +115,12 @@ class Snapshot:
         """Canonical bytes."""
         parts = [
             _HEAD.pack(
-                MAGIC, self.day, self.delay, len(self.merchants.ids), len(self.terminals.ids)
+                MAGIC,
+                self.period,
+                self.pace.delay,
+                self.pace.hours,
+                len(self.merchants.ids),
+                len(self.terminals.ids),
             )
         ]
         for totals in (self.merchants, self.terminals):
@@ -134,10 +133,10 @@ class Snapshot:
         """The snapshot of these bytes. Raises StoreError when they are damaged or foreign."""
         if len(content) < _HEAD.size or content[:4] != MAGIC:
             raise StoreError("not a risk snapshot of this version")
-        _, day, delay, merchants, terminals = _HEAD.unpack_from(content)
+        _, period, delay, hours, merchants, terminals = _HEAD.unpack_from(content)
         words = 1 + sum(ROWS)
         if len(content) != _HEAD.size + 8 * words * (merchants + terminals):
-            raise StoreError(f"risk snapshot of day {day} is cut short")
+            raise StoreError(f"risk snapshot of period {period} is cut short")
         at = _HEAD.size
         found = []
         for size in (merchants, terminals):
@@ -146,7 +145,7 @@ class Snapshot:
             ids = np.frombuffer(block[: 8 * size], "<u8")
             table = np.frombuffer(block[8 * size :], "<i8").reshape(sum(ROWS), size)
             found.append(Totals(ids, *np.split(table, np.cumsum(ROWS)[:-1])))
-        return cls(day, delay, found[0], found[1])
+        return cls(period, Pace(delay, hours), found[0], found[1])
 
 
 def digest_of(content: bytes) -> str:
@@ -172,7 +171,7 @@ class Sheet:
         return cls(
             version,
             (both[0].ids, both[1].ids),
-            (both[0].columns(), both[1].columns()),
+            (both[0].columns(snapshot.pace.hours), both[1].columns(snapshot.pace.hours)),
         )
 
     def fill(
@@ -189,13 +188,14 @@ class Sheet:
 
 
 class RiskView:
-    """The snapshots at hand. `front`: the newest day decided; all days up to it are.
+    """The snapshots at hand. `front`: the newest period decided; all up to it are.
 
-    A day up to the front without a sheet is empty. An event after the front is looked up in the
+    A period up to the front without a sheet is empty. An event after the front is looked up in the
     front's snapshot: it is stale.
     """
 
-    def __init__(self, sheets: Mapping[int, Sheet], front: int | None) -> None:
+    def __init__(self, pace: Pace, sheets: Mapping[int, Sheet], front: int | None) -> None:
+        self._pace = pace
         self._sheets = sheets
         self._front = front
 
@@ -205,32 +205,26 @@ class RiskView:
         out = np.full((n, RISK_COUNT), UNKNOWN, np.float32)
         if not n or self._front is None:
             return out, [NO_SNAPSHOT] * n
-        days = np.minimum(event_days(columns), self._front)
-        first = int(days[0])
-        if (days == first).all():
+        periods = np.minimum(self._pace.of_events(columns), self._front)
+        first = int(periods[0])
+        if (periods == first).all():
             return out, [self._fill(out, slice(None), first, columns)] * n
         versions = np.empty(n, object)
-        for day in np.unique(days).tolist():
-            rows = np.flatnonzero(days == day)
-            versions[rows] = self._fill(out, rows, day, columns)
+        for period in np.unique(periods).tolist():
+            rows = np.flatnonzero(periods == period)
+            versions[rows] = self._fill(out, rows, period, columns)
         return out, versions.tolist()
 
     def _fill(
         self,
         out: NDArray[np.float32],
         rows: NDArray[np.int64] | slice,
-        day: int,
+        period: int,
         columns: Columns,
     ) -> str:
-        sheet = self._sheets.get(day)
+        sheet = self._sheets.get(period)
         if sheet is None:
             return NO_SNAPSHOT
         sheet.fill(out, rows, 0, columns.merchant[rows])
         sheet.fill(out, rows, 1, columns.terminal[rows])
         return sheet.version
-
-
-def needed_days(columns: Iterable[Columns]) -> list[int]:
-    """The days whose snapshots these batches are looked up in, ascending."""
-    days = [np.unique(event_days(each)) for each in columns if len(each)]
-    return np.unique(np.concatenate(days)).tolist() if days else []

@@ -1,22 +1,24 @@
-"""Builds the risk snapshots, day by day, from transactions and labels in any order.
+"""Builds the risk snapshots, one a period, from transactions and labels in any order.
 
-In: columns of accepted transactions, columns of labels. Out: the `Snapshot` of a day. Does not know
-where the messages come from, nor when a day is due (`risk_feed.py`).
+In: columns of accepted transactions, columns of labels. Out: the `Snapshot` of a period.
+Does not know where the messages come from, nor when one is due (`risk_feed.py`).
 
-Kept in memory, for the days that a snapshot still to come can count:
+Kept in memory, for the periods that a snapshot still to come can count:
 
-1. Each transaction once: its key, day, merchant, terminal, and its newest label so far.
-2. For each event day and entity: transactions, frauds and amount, as arrays by entity number.
-   A snapshot is the sum of 1, 7 and 30 of them, so late transactions and labels cost one addition.
+1. Each transaction once: its key, period, merchant, terminal, and its newest label so far.
+2. For each period and entity: transactions, frauds and amount, as arrays by entity number.
+   A snapshot is the sum of 1, 7 and 30 days of them, so late transactions and labels cost one
+   addition.
 3. Labels that lie in the future of the last snapshot, or whose transaction has not come yet.
 
 A repeated transaction (same account and id) counts once, the first in its partition. A label older
-than the day of its transaction does not count: nobody could know. So labels older than the first
-day that is kept can be dropped.
+than the period of its transaction does not count: nobody could know. So labels older than the
+first period that is kept can be dropped.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Final
 
@@ -28,9 +30,8 @@ from streams.features import RISK_COURSE, RISK_DAYS
 from streams.kernels.numbering import Numbering
 from streams.labels import FRAUD, Labels, in_order, joined, transaction_keys
 from streams.risk import NOTHING, Snapshot, Totals
-from streams.schema import DAY_MS
+from streams.risk_pace import Pace
 
-LONGEST: Final = max(RISK_DAYS)
 AMOUNT_LIMIT: Final = 10**12
 """An amount counts at most so many minor units: sums over 9 million such payments fit 63 bits."""
 MERCHANT, TERMINAL = range(2)
@@ -42,7 +43,7 @@ class Rows:
     """One row a transaction. `time`, `rank`, `fraud`: its newest label applied; NEVER for none."""
 
     key: NDArray[np.uint64]
-    day: NDArray[np.int32]
+    period: NDArray[np.int32]
     merchant: NDArray[np.int32]
     terminal: NDArray[np.int32]
     time: NDArray[np.int64]
@@ -54,7 +55,7 @@ class Rows:
         """Room for so many."""
         return cls(
             key=np.zeros(capacity, np.uint64),
-            day=np.zeros(capacity, np.int32),
+            period=np.zeros(capacity, np.int32),
             merchant=np.zeros(capacity, np.int32),
             terminal=np.zeros(capacity, np.int32),
             time=np.zeros(capacity, np.int64),
@@ -72,8 +73,8 @@ class Rows:
 
 
 @dataclass(slots=True)
-class DaySums:
-    """One event day of merchants or terminals, by entity number."""
+class Sums:
+    """One period of merchants or terminals, by entity number."""
 
     transactions: NDArray[np.int64]
     frauds: NDArray[np.int64]
@@ -92,75 +93,75 @@ def _sized(array: NDArray[np.int64], size: int) -> NDArray[np.int64]:
 
 
 class Entities:
-    """Merchants or terminals: numbers for their ids, and the sums of each day."""
+    """Merchants or terminals: numbers for their ids, and the sums of each period."""
 
     def __init__(self) -> None:
         self.numbers = Numbering()
-        self.days: dict[int, DaySums] = {}
+        self.periods: dict[int, Sums] = {}
 
-    def _day(self, day: int) -> DaySums:
+    def _of(self, period: int) -> Sums:
         need = self.numbers.count
-        sums = self.days.get(day)
+        sums = self.periods.get(period)
         if sums is None:
-            sums = self.days[day] = DaySums(*(np.zeros(need, np.int64) for _ in range(3)))
+            sums = self.periods[period] = Sums(*(np.zeros(need, np.int64) for _ in range(3)))
         elif len(sums.transactions) < need:
             size = max(need, 2 * len(sums.transactions))
-            sums = self.days[day] = DaySums(*(_sized(array, size) for array in sums.arrays()))
+            sums = self.periods[period] = Sums(*(_sized(array, size) for array in sums.arrays()))
         return sums
 
     def add(
-        self, days: NDArray[np.int32], numbers: NDArray[np.int32], amounts: NDArray[np.int64]
+        self, periods: NDArray[np.int32], numbers: NDArray[np.int32], amounts: NDArray[np.int64]
     ) -> None:
         """Count transactions; number -1 is nobody."""
-        for day in np.unique(days).tolist():
-            rows = (days == day) & (numbers >= 0)
-            sums = self._day(day)
+        for period in np.unique(periods).tolist():
+            rows = (periods == period) & (numbers >= 0)
+            sums = self._of(period)
             np.add.at(sums.transactions, numbers[rows], 1)
             np.add.at(sums.amounts, numbers[rows], amounts[rows])
 
     def add_frauds(
-        self, days: NDArray[np.int32], numbers: NDArray[np.int32], change: NDArray[np.int64]
+        self, periods: NDArray[np.int32], numbers: NDArray[np.int32], change: NDArray[np.int64]
     ) -> None:
         """Frauds that became known (+1) or were taken back (-1)."""
-        for day in np.unique(days).tolist():
-            rows = (days == day) & (numbers >= 0)
-            np.add.at(self._day(day).frauds, numbers[rows], change[rows])
+        for period in np.unique(periods).tolist():
+            rows = (periods == period) & (numbers >= 0)
+            np.add.at(self._of(period).frauds, numbers[rows], change[rows])
 
-    def totals(self, end: int, now: int) -> Totals:
-        """Sums over the windows of days that end before `end`, by ascending id, as of day `now`."""
+    def totals(self, spans: Sequence[int], end: int, now: int) -> Totals:
+        """Sums over the last so many periods before `end`, by ascending id, as of period `now`."""
         size = self.numbers.count
-        windows = np.zeros((3, len(RISK_DAYS), size), np.int64)
-        for day, sums in self.days.items():
-            inside = [w for w, length in enumerate(RISK_DAYS) if end - length <= day < end]
+        windows = np.zeros((3, len(spans), size), np.int64)
+        for period, sums in self.periods.items():
+            inside = [w for w, length in enumerate(spans) if end - length <= period < end]
             for which, array in enumerate(sums.arrays()) if inside else ():
-                # The windows are nested: a day in a short one is in the longer ones too.
+                # The windows are nested: a period in a short one is in the longer ones too.
                 windows[which, inside[0], : len(array)] += array[:size]
         windows = np.cumsum(windows, axis=1)
         present = np.flatnonzero(windows[0, -1] > 0)
         ids = self.numbers.keys()[present]
         order = np.argsort(ids)
         chosen = np.ascontiguousarray(windows[:, :, present[order]])
-        course = np.ascontiguousarray(self._course(end, now)[:, present[order]])
+        course = np.ascontiguousarray(self._course(end - spans[-1], end, now)[:, present[order]])
         return Totals(ids[order], chosen[0], chosen[1], chosen[2], course)
 
-    def _course(self, end: int, now: int) -> NDArray[np.int64]:
-        """Of the longest window, the rows of RISK_COURSE by number; 0 where no fraud is known.
+    def _course(self, begin: int, end: int, now: int) -> NDArray[np.int64]:
+        """From `begin` to before `end`, the rows of RISK_COURSE by number; 0 where no fraud is.
 
-        A day of fraud counts whole as part of the time from first to last fraud: days are all that
-        is known of the order.
+        A period of fraud counts whole as part of the time from first to last fraud: periods are all
+        that is known of the order.
         """
         size = self.numbers.count
         course = np.zeros((len(RISK_COURSE), size), np.int64)
         first, last, before, amid, after = course
         good = np.zeros(size, np.int64)
         until = np.zeros(size, np.int64)
-        for day in sorted(day for day in self.days if end - LONGEST <= day < end):
-            sums = self.days[day]
+        for period in sorted(period for period in self.periods if begin <= period < end):
+            sums = self.periods[period]
             struck = np.flatnonzero(sums.frauds[:size])
             fresh = struck[first[struck] == 0]
-            first[fresh] = now - day
+            first[fresh] = now - period
             before[fresh] = good[fresh]
-            last[struck] = now - day
+            last[struck] = now - period
             clean = sums.transactions - sums.frauds
             good[: len(clean)] += clean[:size]
             until[struck] = good[struck]
@@ -172,20 +173,21 @@ class Entities:
         """Only these numbers, which become 0, 1, 2 and so on."""
         fresh = Entities()
         fresh.numbers.add(self.numbers.keys()[used])
-        for day, sums in self.days.items():
-            fresh.days[day] = DaySums(
+        for period, sums in self.periods.items():
+            fresh.periods[period] = Sums(
                 *(_sized(array, self.numbers.count)[used] for array in sums.arrays())
             )
         return fresh
 
 
 class RiskBuilder:
-    """The state. Snapshots are built for ascending days."""
+    """The state. Snapshots are built for ascending periods."""
 
-    def __init__(self, delay: int) -> None:
-        self.delay = delay
+    def __init__(self, pace: Pace) -> None:
+        self.pace = pace
+        self._spans = [pace.periods(days) for days in RISK_DAYS]
         self.first = int(np.iinfo(np.int32).min)
-        """Transactions of earlier days are no longer kept, nor taken."""
+        """Transactions of earlier periods are no longer kept, nor taken."""
         self._numbers = Numbering()
         self._rows = Rows.empty(1_024)
         self._entities = (Entities(), Entities())
@@ -196,21 +198,21 @@ class RiskBuilder:
 
     def add(self, columns: Columns) -> None:
         """Count the accepted transactions of a batch."""
-        days = (columns.event_time // DAY_MS).astype(np.int32)
+        periods = self.pace.of_times(columns.event_time).astype(np.int32)
         keys = transaction_keys(columns.account_id, columns.transaction_id)
-        self.add_rows(keys, days, columns.merchant, columns.terminal, columns.amount)
+        self.add_rows(keys, periods, columns.merchant, columns.terminal, columns.amount)
 
     def add_rows(
         self,
         keys: NDArray[np.uint64],
-        days: NDArray[np.int32],
+        periods: NDArray[np.int32],
         merchants: NDArray[np.uint64],
         terminals: NDArray[np.uint64],
         amounts: NDArray[np.int64],
     ) -> None:
         """The same from bare columns."""
         before = self._numbers.count
-        taken = np.flatnonzero(days >= self.first)
+        taken = np.flatnonzero(periods >= self.first)
         numbers = self._numbers.add(keys[taken])
         # New keys are numbered in order, so a row is new where its number is a new maximum.
         highest = np.maximum.accumulate(np.concatenate(([before - 1], numbers)))[:-1]
@@ -221,14 +223,14 @@ class RiskBuilder:
             self._rows = self._rows.moved(slice(0, before), max(after, 2 * len(self._rows.key)))
         span = slice(before, after)
         self._rows.key[span] = keys[new]
-        self._rows.day[span] = days[new]
+        self._rows.period[span] = periods[new]
         self._rows.time[span] = NEVER
         counted = np.minimum(amounts[new], AMOUNT_LIMIT)
         for which, ids in ((MERCHANT, merchants), (TERMINAL, terminals)):
             entities = self._entities[which]
             numbered = entities.numbers.add(ids[new])
             self._column(which)[span] = numbered
-            entities.add(days[new], numbered, counted)
+            entities.add(periods[new], numbered, counted)
 
     def _column(self, which: int) -> NDArray[np.int32]:
         return self._rows.merchant if which == MERCHANT else self._rows.terminal
@@ -238,14 +240,18 @@ class RiskBuilder:
         if len(labels):
             self._labels.append(labels)
 
-    def build(self, day: int) -> Snapshot:
-        """The snapshot of a day, from what was added so far."""
-        end = day - self.delay
-        if not any(end - LONGEST <= each < end for each in self._entities[MERCHANT].days):
-            return Snapshot(day, self.delay, NOTHING, NOTHING)
-        self._apply_labels(day * DAY_MS)
-        totals = [entities.totals(end, day) for entities in self._entities]
-        return Snapshot(day, self.delay, totals[MERCHANT], totals[TERMINAL])
+    def build(self, period: int) -> Snapshot:
+        """The snapshot of a period, from what was added so far."""
+        begin, end = self.first_counted(period), self.pace.counted_until(period)
+        if not any(begin <= each < end for each in self._entities[MERCHANT].periods):
+            return Snapshot(period, self.pace, NOTHING, NOTHING)
+        self._apply_labels(period * self.pace.ms)
+        totals = [entities.totals(self._spans, end, period) for entities in self._entities]
+        return Snapshot(period, self.pace, totals[MERCHANT], totals[TERMINAL])
+
+    def first_counted(self, period: int) -> int:
+        """The oldest period that the snapshot of `period` counts."""
+        return self.pace.counted_until(period) - self._spans[-1]
 
     def _apply_labels(self, moment: int) -> None:
         """Take up the labels of before `moment` whose transactions are known."""
@@ -266,7 +272,7 @@ class RiskBuilder:
         at = self._numbers.find(labels.key)
         time, rank = self._rows.time[at], self._rows.rank[at]
         newer = (labels.time > time) | ((labels.time == time) & (labels.rank > rank))
-        newer &= labels.time >= self._rows.day[at].astype(np.int64) * DAY_MS
+        newer &= labels.time >= self._rows.period[at].astype(np.int64) * self.pace.ms
         labels, at = labels.take(newer), at[newer]
         fraud = labels.verdict == FRAUD
         change = fraud.astype(np.int64) - self._rows.fraud[at]
@@ -275,22 +281,22 @@ class RiskBuilder:
         moved = change != 0
         at, change = at[moved], change[moved]
         for which, entities in enumerate(self._entities):
-            entities.add_frauds(self._rows.day[at], self._column(which)[at], change)
+            entities.add_frauds(self._rows.period[at], self._column(which)[at], change)
 
-    def forget_before(self, day: int) -> None:
-        """Snapshots before `day` will not be built: let go of the days that no later one counts."""
-        first = day - self.delay - LONGEST
+    def forget_before(self, period: int) -> None:
+        """No snapshot before that of `period` will be built: let go of what no later one counts."""
+        first = self.first_counted(period)
         if first <= self.first:
             return
         self.first = first
         for entities in self._entities:
-            for old in [each for each in entities.days if each < first]:
-                del entities.days[old]
+            for old in [each for each in entities.periods if each < first]:
+                del entities.periods[old]
         waiting = joined(self._labels)
-        kept = waiting.take(waiting.time >= first * DAY_MS)
+        kept = waiting.take(waiting.time >= first * self.pace.ms)
         self._labels = [kept] if len(kept) else []
         rows = self._numbers.count
-        live = self._rows.day[:rows] >= first
+        live = self._rows.period[:rows] >= first
         # Moving costs as much as the rows that stay: wait until as many can go.
         if 2 * np.count_nonzero(live) <= rows:
             self._compact(np.flatnonzero(live))

@@ -127,7 +127,16 @@ class RiskSettings(Section):
 
     enabled: bool = True
     delay_days: int = Field(7, ge=0, le=60)
+    period_hours: int = Field(24, ge=1, le=24)
+    """Each period has its own snapshot. Train on the same: it is part of what the model is told."""
     wait_s: float = Field(30.0, ge=0, le=600)
+
+    @field_validator("period_hours")
+    @classmethod
+    def _whole_periods(cls, hours: int) -> int:
+        if 24 % hours:
+            raise ValueError("a day must be whole periods: 24, 12, 8, 6, 4, 3, 2 or 1")
+        return hours
 
 
 class ModelSettings(Section):

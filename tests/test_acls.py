@@ -33,6 +33,7 @@ from streams.dev import process
 from streams.errors import BrokerError
 from streams.live.risk_log import RiskLog
 from streams.live.risk_store import RiskStore
+from streams.risk_pace import Pace
 from streams.schema import TOPICS
 from streams.settings import Settings, load
 from streams.topics import create
@@ -223,7 +224,7 @@ def test_the_builder_of_risk_snapshots_has_the_rights_it_needs(
 ) -> None:
     log = RiskLog(as_user("fraudstream"))
     try:
-        assert log.about(7)
+        assert log.about(Pace(7))
         assert log.open("transactions", {}) == log.open("labels", {}) == {0: 0}
         log.assign(["transactions", "labels"])
         assert min(log.ends("labels").values()) > 0
@@ -242,7 +243,7 @@ def test_the_builder_of_risk_snapshots_has_the_rights_it_needs(
         content = b"h" * 20 + b"words of eight b" * 4
         store.publish(token, 1, "digest", content, {"labels": {0: 1}})
         store.renew(token, 1)
-        assert store.snapshot("digest") == content and store.days() == {1: "digest"}
+        assert store.snapshot("digest") == content and store.named() == {1: "digest"}
         store.publish(token, 2, None, None, dropped={1: "digest"})
         assert store.state().front == 2 and store.digests([1]) == [None]
         store.release(token)

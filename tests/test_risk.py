@@ -17,12 +17,15 @@ from streams.columns import Columns
 from streams.errors import StoreError
 from streams.features import RISK_COUNT, RISK_COURSE, RISK_NAMES
 from streams.labels import Labels, decode_labels
-from streams.risk import NO_SNAPSHOT, RiskView, Sheet, Snapshot, digest_of, needed_days
+from streams.risk import NO_SNAPSHOT, RiskView, Sheet, Snapshot, digest_of
 from streams.risk_build import RiskBuilder
+from streams.risk_pace import Pace
 from streams.schema import DAY_MS
 
 FIRST = 18_000
 """Day number of the first event day in these tests."""
+HOUR_MS = 3_600_000
+DAILY = Pace(1)
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,11 @@ class Payment:
     terminal: str | None
     amount: int
     copies: int = 1
+    hour: int = 12
+
+    @property
+    def time(self) -> int:
+        return self.day * DAY_MS + self.hour * HOUR_MS
 
 
 @dataclass(frozen=True)
@@ -50,7 +58,7 @@ def hashed(name: str | None) -> int:
 
 
 def columns_of(payments: list[Payment], appended: int = -1, partition: int = 0) -> Columns:
-    """Accepted columns of these payments, noon of their days."""
+    """Accepted columns of these payments."""
     n = len(payments)
     batch = Batch(
         topic="transactions",
@@ -69,7 +77,7 @@ def columns_of(payments: list[Payment], appended: int = -1, partition: int = 0) 
         transaction_id=[p.transaction for p in payments],
         tenant_id=[None] * n,
         words=np.zeros((n, 4), np.uint64),
-        event_time=np.array([p.day * DAY_MS + DAY_MS // 2 for p in payments], np.int64),
+        event_time=np.array([p.time for p in payments], np.int64),
         amount=np.array([p.amount for p in payments], np.int64),
         currency=["EUR"] * n,
         merchant=np.array([hashed(p.merchant) for p in payments], np.uint64),
@@ -96,21 +104,25 @@ def labels_of(verdicts: list[Verdict]) -> Labels:
     )
 
 
-def course_of(days: list[tuple[int, bool]], now: int) -> list[int]:
-    """Of (day, is it fraud) within the longest window: what RISK_COURSE names."""
-    struck = sorted(day for day, fraud in days if fraud)
+def course_of(periods: list[tuple[int, bool]], now: int) -> list[int]:
+    """Of (period, is it fraud) within the longest window: what RISK_COURSE names."""
+    struck = sorted(period for period, fraud in periods if fraud)
     if not struck:
         return [0] * 5
-    good = [day for day, fraud in days if not fraud]
-    before = sum(day < struck[0] for day in good)
-    after = sum(day > struck[-1] for day in good)
+    good = [period for period, fraud in periods if not fraud]
+    before = sum(period < struck[0] for period in good)
+    after = sum(period > struck[-1] for period in good)
     return [now - struck[0], now - struck[-1], before, len(good) - before - after, after]
 
 
 def oracle(
-    payments: list[Payment], verdicts: list[Verdict], day: int, delay: int
+    payments: list[Payment], verdicts: list[Verdict], now: int, delay: int, period_ms: int
 ) -> dict[str, dict[int, list[list[int]]]]:
     """For merchants and terminals: id -> per window [transactions, frauds, amount]; the course."""
+
+    def counted(p: Payment, length: int) -> bool:
+        return now - (delay + length) * DAY_MS <= p.time < now - delay * DAY_MS
+
     known: dict[tuple[str, str], Verdict] = {}
     events = {(p.account, p.transaction): p for p in payments}
     for v in sorted(
@@ -118,24 +130,25 @@ def oracle(
         key=lambda v: (v.time, xxhash.xxh3_64_intdigest(f"{v.label_id}\0{v.label}".encode())),
     ):
         event = events.get((v.account, v.transaction))
-        if event is not None and event.day * DAY_MS <= v.time < day * DAY_MS:
+        if event is not None and event.time // period_ms * period_ms <= v.time < now:
             known[v.account, v.transaction] = v
     found: dict[str, dict[int, list[list[int]]]] = {}
     for kind in ("merchant", "terminal"):
         totals: dict[int, list[list[int]]] = defaultdict(lambda: [[0, 0, 0] for _ in range(3)])
-        days: dict[int, list[tuple[int, bool]]] = defaultdict(list)
+        seen: dict[int, list[tuple[int, bool]]] = defaultdict(list)
         for key, p in events.items():
             name = getattr(p, kind)
             fraud = key in known and known[key].label == "fraud"
             for w, length in enumerate((1, 7, 30)):
-                if name is not None and day - delay - length <= p.day < day - delay:
+                if name is not None and counted(p, length):
                     total = totals[hashed(name)][w]
                     total[0] += 1
                     total[1] += fraud
                     total[2] += min(p.amount, 10**12)
-            if name is not None and day - delay - 30 <= p.day < day - delay:
-                days[hashed(name)].append((p.day, fraud))
-        found[kind] = {i: [*total, course_of(days[i], day)] for i, total in totals.items()}
+            if name is not None and counted(p, 30):
+                seen[hashed(name)].append((p.time // period_ms, fraud))
+        at = now // period_ms
+        found[kind] = {i: [*total, course_of(seen[i], at)] for i, total in totals.items()}
     return found
 
 
@@ -168,6 +181,7 @@ payments_lists = st.lists(
         terminal=names,
         amount=st.integers(0, 10**15 - 1),
         copies=st.integers(1, 2),
+        hour=st.integers(0, 23),
     ),
     max_size=30,
     unique_by=lambda p: (p.account, p.transaction),
@@ -181,7 +195,7 @@ verdicts_lists = st.lists(
         label=st.sampled_from(["fraud", "fraud", "legitimate", "disputed"]),
         time=st.one_of(
             st.integers((FIRST - 5) * DAY_MS, (FIRST + 70) * DAY_MS),
-            st.integers(FIRST, FIRST + 60).map(lambda day: day * DAY_MS),
+            st.integers(FIRST * 24, (FIRST + 60) * 24).map(lambda hour: hour * HOUR_MS),
         ),
     ),
     max_size=40,
@@ -192,62 +206,71 @@ verdicts_lists = st.lists(
 @given(
     payments=payments_lists,
     verdicts=verdicts_lists,
-    delay=st.sampled_from([0, 1, 7]),
+    pace=st.builds(Pace, st.sampled_from([0, 1, 7]), st.sampled_from([24, 24, 12, 3, 1])),
     seed=st.integers(0, 2**16),
     forget=st.booleans(),
 )
 def test_snapshots_equal_the_oracle(
-    payments: list[Payment], verdicts: list[Verdict], delay: int, seed: int, forget: bool
+    payments: list[Payment], verdicts: list[Verdict], pace: Pace, seed: int, forget: bool
 ) -> None:
     chance = random.Random(seed)
     arrivals = [p for p in payments for _ in range(p.copies)]
     chance.shuffle(arrivals)
     verdicts = list(verdicts)
     chance.shuffle(verdicts)
-    builder = RiskBuilder(delay)
+    builder = RiskBuilder(pace)
     for start in range(0, len(arrivals), 7):
         builder.add(columns_of(arrivals[start : start + 7]))
     for start in range(0, len(verdicts), 5):
         builder.add_labels(labels_of(verdicts[start : start + 5]))
-    for day in range(FIRST, FIRST + 95, 1 + chance.randrange(4)):
+    step = 1 + chance.randrange(4 * pace.periods(1))
+    for period in range(pace.periods(FIRST), pace.periods(FIRST + 95), step):
         if forget:
-            builder.forget_before(day)
-        snapshot = builder.build(day)
-        assert as_dict(snapshot) == oracle(payments, verdicts, day, delay)
+            builder.forget_before(period)
+        snapshot = builder.build(period)
+        now = period * pace.hours * HOUR_MS
+        expected = oracle(payments, verdicts, now, pace.delay, pace.hours * HOUR_MS)
+        assert as_dict(snapshot) == expected
 
 
 @settings(max_examples=60, deadline=None)
-@given(payments=payments_lists, verdicts=verdicts_lists, seed=st.integers(0, 2**16))
+@given(
+    payments=payments_lists,
+    verdicts=verdicts_lists,
+    seed=st.integers(0, 2**16),
+    hours=st.sampled_from([24, 8]),
+)
 def test_what_comes_between_snapshots_gives_the_same_bytes(
-    payments: list[Payment], verdicts: list[Verdict], seed: int
+    payments: list[Payment], verdicts: list[Verdict], seed: int, hours: int
 ) -> None:
-    """Everything a day needs is there before it is built: the order and the cuts leave no trace."""
+    """What a period needs is there before it is built: the order and the cuts leave no trace."""
     chance = random.Random(seed)
-    delay = 2
-    whole = RiskBuilder(delay)
+    pace = Pace(2, hours)
+    whole = RiskBuilder(pace)
     whole.add(columns_of(payments))
     whole.add_labels(labels_of(verdicts))
-    piecewise = RiskBuilder(delay)
+    piecewise = RiskBuilder(pace)
     latest: list[tuple[int, Payment | Verdict]]
     # As late as may be: at the last moment before the first snapshot that counts it.
-    latest = [(p.day + delay + 1, p) for p in payments]
-    latest += [(v.time // DAY_MS + 1, v) for v in verdicts]
-    waiting = [(min(day, chance.randint(FIRST, FIRST + 99)), item) for day, item in latest]
+    latest = [(p.time // pace.ms + pace.periods(pace.delay) + 1, p) for p in payments]
+    latest += [(v.time // pace.ms + 1, v) for v in verdicts]
+    first, last = pace.periods(FIRST), pace.periods(FIRST + 99)
+    waiting = [(min(period, chance.randint(first, last)), item) for period, item in latest]
     chance.shuffle(waiting)
     waiting.sort(key=lambda pair: pair[0])
-    for day in range(FIRST, FIRST + 99):
-        while waiting and waiting[0][0] <= day:
+    for period in range(first, last):
+        while waiting and waiting[0][0] <= period:
             item = waiting.pop(0)[1]
             if isinstance(item, Payment):
                 piecewise.add(columns_of([item]))
             else:
                 piecewise.add_labels(labels_of([item]))
-        piecewise.forget_before(day)
-        assert piecewise.build(day).to_bytes() == whole.build(day).to_bytes()
+        piecewise.forget_before(period)
+        assert piecewise.build(period).to_bytes() == whole.build(period).to_bytes()
 
 
 def test_only_the_days_needed_are_kept() -> None:
-    builder = RiskBuilder(7)
+    builder = RiskBuilder(Pace(7))
     sizes = []
     for day in range(FIRST, FIRST + 300):
         builder.add(
@@ -261,12 +284,12 @@ def test_only_the_days_needed_are_kept() -> None:
         sizes.append(len(builder))
     assert max(sizes) <= 2 * 20 * (7 + 30 + 2)
     entities = builder._entities[0]
-    assert len(entities.days) <= 38 and entities.numbers.count <= 2 * 40
+    assert len(entities.periods) <= 38 and entities.numbers.count <= 2 * 40
     assert sum(map(len, builder._labels)) <= 20 * 38
 
 
 def some_snapshot(day: int = FIRST + 10) -> Snapshot:
-    builder = RiskBuilder(1)
+    builder = RiskBuilder(DAILY)
     payments = [
         Payment("x", "1", day - 2, "a", "t", 100),
         Payment("x", "2", day - 4, "a", None, 300),
@@ -285,7 +308,7 @@ def test_bytes_and_back() -> None:
     with pytest.raises(StoreError, match="cut short"):
         Snapshot.from_bytes(content[:-1])
     with pytest.raises(StoreError, match="not a risk snapshot"):
-        Snapshot.from_bytes(b"fsr1" + content[4:])
+        Snapshot.from_bytes(b"fsr2" + content[4:])
     with pytest.raises(StoreError, match="damaged"):
         Sheet.of(content[:-1] + b"\1", digest_of(content))
 
@@ -298,7 +321,7 @@ def sheet(snapshot: Snapshot) -> Sheet:
 def test_look_up() -> None:
     day = FIRST + 10
     known = sheet(some_snapshot(day))
-    view = RiskView({day: known}, day)
+    view = RiskView(DAILY, {day: known}, day)
     asked = [
         Payment("q", "1", day, "a", "t", 1),
         Payment("q", "2", day, "nobody", None, 1),
@@ -323,13 +346,36 @@ def test_look_up() -> None:
 
 
 def test_no_snapshot_is_no_risk() -> None:
-    found, versions = RiskView({}, None).lookup(columns_of([Payment("q", "1", FIRST, "a", "b", 1)]))
+    found, versions = RiskView(DAILY, {}, None).lookup(
+        columns_of([Payment("q", "1", FIRST, "a", "b", 1)])
+    )
     assert (found == -1).all() and versions == [NO_SNAPSHOT]
-    found, versions = RiskView({}, FIRST).lookup(columns_of([]))
+    found, versions = RiskView(DAILY, {}, FIRST).lookup(columns_of([]))
     assert found.shape == (0, RISK_COUNT) and versions == []
+
+
+def test_half_a_day_sooner() -> None:
+    """The same payments and label, looked up in the morning and in the afternoon."""
+    pace = Pace(1, 12)
+    builder = RiskBuilder(pace)
+    paid = [Payment("x", str(i), FIRST + i, "a", None, 100, hour=1) for i in range(3)]
+    builder.add(columns_of(paid))
+    known = (FIRST + 3) * DAY_MS + 5
+    builder.add_labels(labels_of([Verdict("l", "x", "1", "fraud", known)]))
+    noon = pace.periods(FIRST + 3)
+    sheets = {period: sheet(builder.build(period)) for period in (noon, noon + 1)}
+    view = RiskView(pace, sheets, noon + 1)
+    asked = [Payment("q", str(h), FIRST + 3, "a", None, 1, hour=h) for h in (0, 11, 12, 23)]
+    found, versions = view.lookup(columns_of(asked))
+    assert versions == [sheets[noon].version] * 2 + [sheets[noon + 1].version] * 2
+    rows = [dict(zip(RISK_NAMES, each.tolist(), strict=True)) for each in found]
+    assert [row["merchant_30d_transactions"] for row in rows] == [2, 2, 3, 3]
+    assert [row["merchant_30d_frauds"] for row in rows] == [0, 0, 1, 1]
+    assert [row["merchant_days_since_last_fraud"] for row in rows] == [-1, -1, 2.5, 2.5]
 
 
 def test_a_clock_that_runs_ahead_asks_for_no_later_day() -> None:
     ahead = columns_of([Payment("q", "1", FIRST + 1, "a", "b", 1)], appended=FIRST * DAY_MS + 5)
     behind = columns_of([Payment("q", "1", FIRST - 9, "a", "b", 1)], appended=FIRST * DAY_MS + 5)
-    assert needed_days([ahead, behind]) == [FIRST - 9, FIRST]
+    assert DAILY.needed([ahead, behind]) == [FIRST - 9, FIRST]
+    assert Pace(1, 6).needed([ahead, behind]) == [4 * (FIRST - 9) + 2, 4 * FIRST]

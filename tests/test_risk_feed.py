@@ -8,7 +8,8 @@ import numpy as np
 
 from streams.columns import Columns
 from streams.risk import Snapshot
-from streams.risk_feed import NO_DAY, RiskFeed
+from streams.risk_feed import NO_PERIOD, RiskFeed
+from streams.risk_pace import Pace
 from streams.schema import DAY_MS
 from tests.test_risk import FIRST, Payment, Verdict, columns_of, labels_of
 
@@ -30,23 +31,23 @@ def pay(day: int, number: int = 0) -> Payment:
 
 
 def days(snapshots: list[Snapshot]) -> list[int]:
-    return [snapshot.day - FIRST for snapshot in snapshots]
+    return [snapshot.period - FIRST for snapshot in snapshots]
 
 
 def test_a_day_is_due_when_every_partition_has_passed_it_or_ended() -> None:
-    feed = RiskFeed(1, {0: 0, 1: 0}, {0: 0})
-    assert feed.ready([]) == feed.ready([0, 1]) == NO_DAY
+    feed = RiskFeed(Pace(1), {0: 0, 1: 0}, {0: 0})
+    assert feed.ready([]) == feed.ready([0, 1]) == NO_PERIOD
     feed.add(at(0, 0, pay(0), pay(3), pay(6)))
-    assert feed.ready([]) == NO_DAY and feed.ready([1]) == FIRST + 6
+    assert feed.ready([]) == NO_PERIOD and feed.ready([1]) == FIRST + 6
     feed.add(at(0, 1, pay(4, 1)))
     assert feed.ready([]) == FIRST + 4 and feed.ready([1]) == FIRST + 6
     assert feed.ready([0]) == FIRST + 4 and feed.ready([0, 1]) == FIRST + 6
 
 
 def test_snapshots_come_once_in_order_and_empty_days_are_left_out() -> None:
-    feed = RiskFeed(1, {0: 0}, {0: 0})
+    feed = RiskFeed(Pace(1), {0: 0}, {0: 0})
     feed.add(at(0, 0, pay(0), pay(2), pay(60)))
-    assert list(feed.snapshots(NO_DAY)) == [] and feed.front is None
+    assert list(feed.snapshots(NO_PERIOD)) == [] and feed.front is None
     # Day 0 counts from day 2 on, for 30 days; between day 33 and day 62 nothing does.
     assert days(list(feed.snapshots(FIRST + 3))) == [2, 3]
     assert feed.front == FIRST + 3 and list(feed.snapshots(FIRST + 3)) == []
@@ -55,14 +56,14 @@ def test_snapshots_come_once_in_order_and_empty_days_are_left_out() -> None:
 
 
 def test_a_clock_that_runs_ahead_makes_no_day_due() -> None:
-    feed = RiskFeed(1, {0: 0}, {0: 0})
+    feed = RiskFeed(Pace(1), {0: 0}, {0: 0})
     feed.add(at(0, 0, pay(0), pay(5), appended=(FIRST + 2) * DAY_MS + 7))
     assert feed.newest == FIRST + 2 and feed.ready([0]) == FIRST + 2
 
 
 def test_a_restart_reads_all_that_counts_and_not_the_rest() -> None:
-    delay = 2
-    first = RiskFeed(delay, {0: 100, 1: 500}, {0: 900})
+    pace = Pace(2)
+    first = RiskFeed(pace, {0: 100, 1: 500}, {0: 900})
     assert first.restart() == ({0: 100, 1: 500}, {0: 900})
     payments = [pay(day, number) for day in range(80) for number in range(3)]
     cut = 60 * 3
@@ -77,7 +78,7 @@ def test_a_restart_reads_all_that_counts_and_not_the_rest() -> None:
     transactions, label_offsets = first.restart()
     # The oldest day that day 60 can count is 60 - 2 - 30 = 28.
     assert transactions == {0: 100 + 28 * 3, 1: 500} and label_offsets == {0: 900}
-    second = RiskFeed(delay, transactions, label_offsets, first.front)
+    second = RiskFeed(pace, transactions, label_offsets, first.front)
     second.add_labels(0, labels_of(labels), 900, 1_000)
     for start in range(28 * 3, len(payments), 7):
         for feed in (first, second):

@@ -62,6 +62,12 @@ def test_an_address_that_is_none_is_among_the_problems() -> None:
     assert "hunter2" not in message
 
 
+def test_a_day_is_whole_periods_of_risk() -> None:
+    assert load(flags=["risk.period_hours=3"]).risk.period_hours == 3
+    with pytest.raises(ConfigError, match=r"risk\.period_hours: a day must be whole periods"):
+        load(flags=["risk.period_hours=5"])
+
+
 def test_a_file_that_cannot_be_read_does_not_hide_the_rest(tmp_path: Path) -> None:
     broken = tmp_path / "broken.toml"
     broken.write_text("[kafka\n")

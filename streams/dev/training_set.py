@@ -23,7 +23,9 @@ from streams.decode import decode
 from streams.labels import LabelBook, decode_labels
 from streams.risk import RiskView, Sheet, digest_of
 from streams.risk_build import RiskBuilder
+from streams.risk_pace import Pace
 from streams.schema import DAY_MS
+from streams.settings import RiskSettings
 from streams.state import Arena
 from streams.windows import APPLIED, apply
 
@@ -63,25 +65,29 @@ def build(
     transactions: pa.Table,
     labels: pa.Table,
     *,
-    delay_days: int = 7,
+    pace: Pace | None = None,
     truth: dict[str, bool] | None = None,
     kinds: dict[str, str] | None = None,
 ) -> data.Dataset:
-    """Decode, build the risk snapshots of each day, apply. `truth`, `kinds`: by transaction id."""
+    """Decode, build the risk snapshots, apply. `pace`: as the settings have it, when none is given.
+
+    `truth`, `kinds`: by transaction id.
+    """
+    pace = pace or Pace.of(RiskSettings())
     parts = list(_batches(transactions))
     known = decode_labels(_label_values(labels))
-    builder = RiskBuilder(delay_days)
+    builder = RiskBuilder(pace)
     for columns in parts:
         builder.add(columns)
     builder.add_labels(known)
-    days = np.unique(np.concatenate([c.event_time // DAY_MS for c in parts]))
+    needed = pace.needed(parts)
     sheets = {}
-    for day in days.tolist():
-        snapshot = builder.build(day)
+    for period in needed:
+        snapshot = builder.build(period)
         if not snapshot.empty:
             content = snapshot.to_bytes()
-            sheets[day] = Sheet.of(content, digest_of(content))
-    risk = RiskView(sheets, int(days[-1]))
+            sheets[period] = Sheet.of(content, digest_of(content))
+    risk = RiskView(pace, sheets, needed[-1])
     arena = Arena(0, ARENA_BYTES)
     words: list[NDArray[np.uint64]] = []
     values: list[NDArray[np.float32]] = []
@@ -103,7 +109,7 @@ def build(
     codes = ["none", *sorted(set((kinds or {}).values()))]
     code = {name: at for at, name in enumerate(codes)}
     kind = np.array([code[(kinds or {}).get(name, "none")] for name in names], np.int8)
-    return data.build(
+    built = data.build(
         np.concatenate(words),
         np.concatenate(values),
         np.array(accounts),
@@ -115,3 +121,4 @@ def build(
         kind=kind,
         kinds=codes,
     )
+    return replace(built, about={"risk": pace.told()})

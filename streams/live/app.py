@@ -38,6 +38,7 @@ from streams.live.rule_source import RuleSource
 from streams.live.suspects import Notes, RedisNotes, Suspects
 from streams.live.watchdog import Signs, Stalled, Watchdog
 from streams.metrics import Metrics
+from streams.risk_pace import Pace
 from streams.rules import RuleSet
 from streams.settings import Settings
 from streams.settle import Policy
@@ -256,7 +257,7 @@ def run(settings: Settings, ready: Callable[[], None] = lambda: None) -> int:
             about = check_topics(settings)
             ask_builder = kept.enter_context(RiskProcess(settings)).ask
             snapshots = RiskStore(client, settings.redis.namespace)
-            risk = RiskSource(snapshots, about, settings.risk.wait_s)
+            risk = RiskSource(snapshots, about, Pace.of(settings.risk), settings.risk.wait_s)
         rules = kept.enter_context(RuleSource(settings, assembly.rule_book(settings)))
         notes = RedisNotes(client, settings.redis.namespace)
         worker = assemble(settings, store, notes, risk=risk, rules=rules.rules)

@@ -1,4 +1,4 @@
-"""Builds the risk snapshots live: reads all of `transactions` and `labels`, publishes day by day.
+"""Builds the risk snapshots live from all of `transactions` and `labels`, and publishes them.
 
 In: settings; Kafka; Redis. Out: snapshots in Redis. Does not know the workers; they wait for it.
 
@@ -23,7 +23,8 @@ from streams.live.risk_lock import Leadership
 from streams.live.risk_log import Chunk, RiskLog
 from streams.live.risk_store import KEEP_DAYS, RiskStore
 from streams.risk import digest_of
-from streams.risk_feed import NO_DAY, RiskFeed
+from streams.risk_feed import NO_PERIOD, RiskFeed
+from streams.risk_pace import Pace
 from streams.settings import Settings
 
 AHEAD_DAYS: Final = 20
@@ -39,10 +40,10 @@ class Builder:
         self._store = store
         self._lead = lead
         self._max_future_ms = settings.worker.max_future_s * 1_000
-        self._delay = settings.risk.delay_days
+        self._pace = Pace.of(settings.risk)
         self._log = RiskLog(settings)
         self._kept: dict[int, str] = {}
-        self._marked = NO_DAY
+        self._marked = NO_PERIOD
         self._marks: dict[tuple[str, int], int] = {}
         self._held: set[int] = set()
 
@@ -62,7 +63,7 @@ class Builder:
 
     def _begin(self, stopped: Callable[[float], bool]) -> RiskFeed:
         """Start where the builder before stopped, or at the start of the log."""
-        about = self._log.about(self._delay)
+        about = self._log.about(self._pace)
         state = self._store.state()
         if state.about != about:
             self._store.begin(self._lead.token, about)
@@ -70,8 +71,8 @@ class Builder:
         restart = state.restart or {}
         transactions = self._log.open("transactions", restart.get("transactions", {}))
         labels = self._log.open("labels", restart.get("labels", {}))
-        self._kept = self._store.days()
-        feed = RiskFeed(self._delay, transactions, labels, state.front)
+        self._kept = self._store.named()
+        feed = RiskFeed(self._pace, transactions, labels, state.front)
         self._read_labels(feed, stopped)
         return feed
 
@@ -100,9 +101,9 @@ class Builder:
 
     def _advance(self, feed: RiskFeed) -> None:
         """Publish what is due."""
-        if feed.newest == NO_DAY or (feed.front is not None and feed.newest <= feed.front):
+        if feed.newest == NO_PERIOD or (feed.front is not None and feed.newest <= feed.front):
             return
-        if self._marked == NO_DAY or (feed.front or NO_DAY) >= self._marked:
+        if self._marked == NO_PERIOD or (feed.front or NO_PERIOD) >= self._marked:
             # The ends of now: they were not reached before a transaction of `newest` was seen.
             self._marks = {
                 (topic, partition): end
@@ -124,13 +125,13 @@ class Builder:
         for snapshot in feed.snapshots(until):
             content = snapshot.to_bytes()
             digest = digest_of(content)
-            self._kept.setdefault(snapshot.day, digest)
+            self._kept.setdefault(snapshot.period, digest)
             self._store.publish(
                 self._lead.token,
-                snapshot.day,
+                snapshot.period,
                 digest,
                 content,
-                dropped=self._outdated(snapshot.day),
+                dropped=self._outdated(snapshot.period),
             )
             self._lead.beat()
         if feed.front is not None and feed.front != before:
@@ -139,21 +140,23 @@ class Builder:
             self._store.publish(self._lead.token, feed.front, None, None, restart)
 
     def _outdated(self, front: int) -> dict[int, str]:
-        old = {day: digest for day, digest in self._kept.items() if day < front - KEEP_DAYS}
-        for day in old:
-            del self._kept[day]
+        oldest = front - self._pace.periods(KEEP_DAYS)
+        old = {each: digest for each, digest in self._kept.items() if each < oldest}
+        for each in old:
+            del self._kept[each]
         return old
 
     def _balance(self, feed: RiskFeed) -> None:
         """Hold partitions that are far ahead of the slowest one that still has messages."""
         reached = feed.reached()
-        behind = [day for p, day in reached.items() if not self._log.at_end("transactions", p)]
-        slowest = max(min(behind, default=feed.newest), feed.front or NO_DAY)
-        for partition, day in reached.items():
-            if partition in self._held and day <= slowest + AHEAD_DAYS // 2:
+        ahead = self._pace.periods(AHEAD_DAYS)
+        behind = [at for p, at in reached.items() if not self._log.at_end("transactions", p)]
+        slowest = max(min(behind, default=feed.newest), feed.front or NO_PERIOD)
+        for partition, period in reached.items():
+            if partition in self._held and period <= slowest + ahead // 2:
                 self._held.discard(partition)
                 self._log.resume(partition)
-            elif partition not in self._held and day > slowest + AHEAD_DAYS:
+            elif partition not in self._held and period > slowest + ahead:
                 self._held.add(partition)
                 self._log.pause(partition)
 
@@ -162,7 +165,7 @@ def check_topics(settings: Settings) -> str:
     """The identity that snapshots of these topics have. Raises BrokerError when one is missing."""
     log = RiskLog(settings)
     try:
-        return log.about(settings.risk.delay_days)
+        return log.about(Pace.of(settings.risk))
     except KafkaException as error:
         raise BrokerError(f"cannot describe the topics: {error}") from None
     finally:

@@ -31,6 +31,7 @@ from streams.batch import Batch
 from streams.connect import confluent_config, passes
 from streams.errors import BrokerError
 from streams.risk import kind
+from streams.risk_pace import Pace
 from streams.schema import MAX_BATCH_EVENTS
 from streams.settings import Settings
 
@@ -81,11 +82,11 @@ class RiskLog:
         """Let the connections go."""
         self._consumer.close()
 
-    def about(self, delay: int) -> str:
-        """What snapshots of these topics belong to: their ids, the delay, and what they tell."""
+    def about(self, pace: Pace) -> str:
+        """What snapshots of these topics belong to: their ids, the pace, and what they tell."""
         asked = TopicCollection(list(self._names))
         futures = self._admin.describe_topics(asked, request_timeout=ADMIN_TIMEOUT_S)
-        found = kind(delay)
+        found = kind(pace)
         for full, future in futures.items():
             try:
                 found[self._names[full]] = str(future.result().topic_id)

@@ -1,12 +1,12 @@
-"""The worker's look at the risk snapshots: fetched when a day is first needed, waited for a while.
+"""The worker's look at the risk snapshots: fetched when first needed, waited for a while.
 
 In: the columns of a round. Out: a `RiskView` for them, and how many of their events are stale.
 Does not know how snapshots are built. Used by the worker's one thread; `stop` by any.
 
-A day that is not decided yet is waited for, as long as somebody builds: up to `risk.wait_s` since
-the builder last got on by a step, and LONGEST_WAITS times that in all. After a wait in vain the
-worker goes on with the newest snapshot there is, and looks again from time to
-time without waiting, until the day is decided.
+A period that is not decided yet is waited for, as long as somebody builds: up to `risk.wait_s`
+since the builder last got on by a step, and LONGEST_WAITS times that in all. After a wait in vain
+the worker goes on with the newest snapshot there is, and looks again from time to time without
+waiting, until the period is decided.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from typing import Final
 from streams.columns import Columns
 from streams.errors import StoreError
 from streams.live.risk_store import RiskStore
-from streams.risk import RiskView, Sheet, event_days, needed_days
+from streams.risk import RiskView, Sheet
+from streams.risk_pace import Pace
 
 SHEETS: Final = 16
-"""Days kept ready. A round needs one or two; late events and other partitions a few more."""
+"""Periods kept ready. A round needs one or two; late events and other partitions a few more."""
 LOOK_EVERY_S: Final = 0.05
 GLANCE_EVERY_S: Final = 1.0
 LONGEST_WAITS: Final = 10
@@ -35,11 +36,12 @@ _logger = logging.getLogger(__name__)
 
 
 class RiskSource:
-    """Looks at one set of snapshots: those of `about` (the topics and the delay)."""
+    """Looks at one set of snapshots: those of `about` (the topics and the pace)."""
 
-    def __init__(self, store: RiskStore, about: str, wait_s: float) -> None:
+    def __init__(self, store: RiskStore, about: str, pace: Pace, wait_s: float) -> None:
         self._store = store
         self._about = about
+        self._pace = pace
         self._wait_s = wait_s
         self._front: int | None = None
         self._sign: tuple[str | None, ...] = ()
@@ -56,34 +58,34 @@ class RiskSource:
 
     def view(self, columns: Sequence[Columns]) -> tuple[RiskView, int]:
         """The snapshots for these events, and how many of them had to do with an older one."""
-        days = needed_days(columns)
-        if days and (self._front is None or days[-1] > self._front):
-            self._reach(days[-1])
+        periods = self._pace.needed(columns)
+        if periods and (self._front is None or periods[-1] > self._front):
+            self._reach(periods[-1])
         front = self._front
         if front is None:
-            return RiskView({}, None), sum(map(len, columns))
-        wanted = sorted({min(day, front) for day in days})
+            return RiskView(self._pace, {}, None), sum(map(len, columns))
+        wanted = sorted({min(period, front) for period in periods})
         sheets = self._ready(wanted)
         stale = 0
-        if days and days[-1] > front:
-            stale = sum(int((event_days(each) > front).sum()) for each in columns)
-        return RiskView(sheets, front), stale
+        if periods and periods[-1] > front:
+            stale = sum(int((self._pace.of_events(each) > front).sum()) for each in columns)
+        return RiskView(self._pace, sheets, front), stale
 
-    def _reach(self, day: int) -> None:
-        """Learn the front; wait until it is at `day`, or until waiting is in vain."""
-        if self._given_up is not None and day <= self._given_up:
+    def _reach(self, period: int) -> None:
+        """Learn the front; wait until it is at `period`, or until waiting is in vain."""
+        if self._given_up is not None and period <= self._given_up:
             if time.monotonic() - self._glanced < GLANCE_EVERY_S:
                 return
             self._look()
             self._glanced = time.monotonic()
             return
-        if self._look() >= day:
+        if self._look() >= period:
             return
         began = moved = seen = time.monotonic()
         sign = self._sign
         self.waiting = True
         try:
-            while self._look() < day:
+            while self._look() < period:
                 now = time.monotonic()
                 if sign != self._sign:
                     sign, moved = self._sign, now
@@ -91,8 +93,10 @@ class RiskSource:
                     seen = now
                 stuck = now - moved >= self._wait_s or now - seen >= NOBODY_S
                 if stuck or now - began >= LONGEST_WAITS * self._wait_s:
-                    self._given_up, self._glanced = day, now
-                    _logger.warning("no risk snapshot of day %d after %.1f s", day, now - began)
+                    self._given_up, self._glanced = period, now
+                    _logger.warning(
+                        "no risk snapshot of period %d after %.1f s", period, now - began
+                    )
                     return
                 if self._stopping.wait(LOOK_EVERY_S):
                     return
@@ -109,26 +113,26 @@ class RiskSource:
         self._front = front
         return -1 if front is None else front
 
-    def _ready(self, days: list[int]) -> dict[int, Sheet]:
-        """The sheets of these days; empty days have none."""
-        missing = [day for day in days if day not in self._sheets]
-        for day, digest in zip(missing, self._store.digests(missing), strict=True):
-            self._sheets[day] = None if digest is None else self._sheet(day, digest)
+    def _ready(self, periods: list[int]) -> dict[int, Sheet]:
+        """The sheets of these periods; empty periods have none."""
+        missing = [period for period in periods if period not in self._sheets]
+        for period, digest in zip(missing, self._store.digests(missing), strict=True):
+            self._sheets[period] = None if digest is None else self._sheet(period, digest)
         found = {}
-        for day in days:
-            sheet = self._sheets[day]
-            self._sheets.move_to_end(day)
+        for period in periods:
+            sheet = self._sheets[period]
+            self._sheets.move_to_end(period)
             if sheet is not None:
-                found[day] = sheet
-        while len(self._sheets) > max(SHEETS, len(days)):
+                found[period] = sheet
+        while len(self._sheets) > max(SHEETS, len(periods)):
             self._sheets.popitem(last=False)
         return found
 
-    def _sheet(self, day: int, digest: str) -> Sheet:
+    def _sheet(self, period: int, digest: str) -> Sheet:
         content = self._store.snapshot(digest)
         if content is None:
             raise StoreError(
-                f"risk snapshot {digest} of day {day} is named in Redis, but not there",
+                f"risk snapshot {digest} of period {period} is named in Redis, but not there",
                 remedy="Delete the key `<namespace>:{risk}:state`: the snapshots are built again",
             )
         return Sheet.of(content, digest)

@@ -4,13 +4,13 @@ In: a Redis client, snapshots' bytes. Out: the same bytes again, and how far the
 Does not know Kafka, nor what a snapshot says.
 
     fs:{risk}:lock           the builder's token, with a time to live: its heartbeat
-    fs:{risk}:state          about (topics and delay), token (last one given), front, restart,
+    fs:{risk}:state          about (topics and pace), token (last one given), front, restart,
                              steps (a number that moves while the builder gets on)
-    fs:{risk}:days           day -> digest, of the days that are not empty
+    fs:{risk}:days           period -> digest, of the periods that are not empty
     fs:{risk}:s:<digest>     the snapshot, packed
 
 Every write names the token, and counts only while the lock holds it: a builder that was thought
-dead and woke up changes nothing. A day's digest and a digest's bytes are set once.
+dead and woke up changes nothing. A period's digest and a digest's bytes are set once.
 """
 
 from __future__ import annotations
@@ -173,16 +173,18 @@ class RiskStore:
             (_text(front), _text(token), _text(steps)),
         )
 
-    def days(self) -> dict[int, str]:
-        """The digest of each day that has a snapshot."""
+    def named(self) -> dict[int, str]:
+        """The digest of each period that has a snapshot."""
         found = self._asked(lambda: self._client.hgetall(self._days))
-        return {int(day): _named(digest) for day, digest in found.items()}
+        return {int(period): _named(digest) for period, digest in found.items()}
 
-    def digests(self, days: list[int]) -> list[str | None]:
-        """The same for some days only."""
-        if not days:
+    def digests(self, periods: list[int]) -> list[str | None]:
+        """The same for some periods only."""
+        if not periods:
             return []
-        found = self._asked(lambda: self._client.hmget(self._days, [str(day) for day in days]))
+        found = self._asked(
+            lambda: self._client.hmget(self._days, [str(period) for period in periods])
+        )
         return [_text(digest) for digest in found]
 
     def snapshot(self, digest: str) -> bytes | None:
@@ -194,23 +196,23 @@ class RiskStore:
         return unpacked(stored)
 
     def begin(self, token: int, about: str) -> None:
-        """Start over for other topics or another delay; what was built is dropped."""
-        old = sorted(set(self.days().values()))
+        """Start over for other topics or another pace; what was built is dropped."""
+        old = sorted(set(self.named().values()))
         keys = [self._lock, self._state, self._days, *map(self._blob, old)]
         self._must(BEGIN, keys, [token, about])
 
     def publish(
         self,
         token: int,
-        day: int,
+        period: int,
         digest: str | None,
         content: bytes | None,
         restart: Mapping[str, Mapping[int, int]] | None = None,
         dropped: Mapping[int, str] | None = None,
     ) -> None:
-        """Decide a day: its snapshot, None when it is empty. The front moves to it.
+        """Decide a period: its snapshot, None when it is empty. The front moves to it.
 
-        `restart` goes with it where it is given; `dropped` are old days to forget.
+        `restart` goes with it where it is given; `dropped` are old periods to forget.
         """
         old = dropped or {}
         keys = [self._lock, self._state, self._days, self._blob(digest or "none")]
@@ -219,4 +221,4 @@ class RiskStore:
         if restart is not None:
             checkpoint = orjson.dumps(restart, option=orjson.OPT_NON_STR_KEYS)
         stored = b"" if content is None else packed(content)
-        self._must(PUBLISH, keys, [token, day, digest or "", stored, checkpoint, *old])
+        self._must(PUBLISH, keys, [token, period, digest or "", stored, checkpoint, *old])

@@ -23,6 +23,7 @@ from streams.labels import LabelBook, transaction_keys
 from streams.offline.engine import Engine, Tell
 from streams.offline.risk_pass import Snapshots
 from streams.offline.run import Job, Progress, claim_directory, open_shard, over_shards
+from streams.risk_pace import Pace
 from streams.settle import APPLIED
 
 PARTS = "parts"
@@ -109,7 +110,7 @@ def _write(job: Job, parts: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
         kind=kind,
         kinds=kinds,
     )
-    about = {"source": job.source.identity(), "delay_days": job.settings[0].risk.delay_days}
+    about = {"source": job.source.identity(), "risk": Pace.of(job.settings[0].risk).told()}
     digest = data.write(built, job.out, **about)
     return {
         "digest": digest,

@@ -1,4 +1,4 @@
-"""The first pass of a replay: the risk snapshots of all days, the one exchange between shards.
+"""The first pass of a replay: the risk snapshots of all periods, the one exchange between shards.
 
 In: a source. Out: a directory of snapshots and `index.json`, and per shard the view on them.
 Does not know the pipeline. It feeds the same builder as the live risk agent, partitions side by
@@ -23,30 +23,36 @@ from streams.errors import RecordingError
 from streams.labels import decode_labels
 from streams.offline.engine import Tell
 from streams.offline.source import Source
-from streams.risk import RiskView, Sheet, digest_of, kind, needed_days
+from streams.risk import RiskView, Sheet, digest_of, kind
 from streams.risk_feed import RiskFeed
+from streams.risk_pace import Pace
 from streams.settings import Settings
 
 BATCH = 8_192
 SHEETS = 40
-"""Snapshots of days kept in memory by a shard."""
+"""Snapshots of periods kept in memory by a shard."""
 
 
 class ShardRisk:
-    """One shard's look at the snapshots; loads the days that its events need."""
+    """One shard's look at the snapshots; loads the periods that its events need."""
 
     def __init__(self, snapshots: Snapshots) -> None:
         self._snapshots = snapshots
         self._sheets: OrderedDict[int, Sheet] = OrderedDict()
 
     def view(self, columns: Columns) -> RiskView | None:
-        """The snapshots for the days of these events."""
-        days = [day for day in needed_days([columns]) if day in self._snapshots.days]
-        for day in days:
-            if day not in self._sheets:
-                self._sheets[day] = self._snapshots.sheet(self._snapshots.days[day])
-            self._sheets.move_to_end(day)
-        view = RiskView({day: self._sheets[day] for day in days}, self._snapshots.front)
+        """The snapshots for the periods of these events."""
+        named = self._snapshots.periods
+        periods = [each for each in self._snapshots.pace.needed([columns]) if each in named]
+        for period in periods:
+            if period not in self._sheets:
+                self._sheets[period] = self._snapshots.sheet(named[period])
+            self._sheets.move_to_end(period)
+        view = RiskView(
+            self._snapshots.pace,
+            {period: self._sheets[period] for period in periods},
+            self._snapshots.front,
+        )
         while len(self._sheets) > SHEETS:
             self._sheets.popitem(last=False)
         return view
@@ -54,11 +60,12 @@ class ShardRisk:
 
 @dataclass(frozen=True)
 class Snapshots:
-    """All snapshots of a source. `front`: the newest day decided; None when risk is off."""
+    """All snapshots of a source. `front`: the newest period decided; None when risk is off."""
 
     directory: Path
+    pace: Pace
     front: int | None = None
-    days: Mapping[int, str] = field(default_factory=dict)
+    periods: Mapping[int, str] = field(default_factory=dict)
 
     def risk_for(self, shard: int) -> ShardRisk | None:
         """A view for one shard; None when there is nothing to look up."""
@@ -77,31 +84,31 @@ def build(
     source: Source, settings: Settings, directory: Path, tell: Tell = lambda messages: None
 ) -> Snapshots:
     """Build the snapshots, or read them if this directory already has those of this source."""
+    pace = Pace.of(settings.risk)
     if not settings.risk.enabled:
-        return Snapshots(directory)
-    delay = settings.risk.delay_days
-    about = {"source": source.identity(), **kind(delay)}
+        return Snapshots(directory, pace)
+    about = {"source": source.identity(), **kind(pace)}
     index = directory / "index.json"
     if index.exists():
         known = orjson.loads(index.read_bytes())
         if known["about"] == about:
-            return _opened(directory, known)
+            return _opened(directory, pace, known)
     directory.mkdir(parents=True, exist_ok=True)
     shards = source.shards()
-    feed = RiskFeed(delay, dict.fromkeys(shards, 0), {0: 0})
+    feed = RiskFeed(pace, dict.fromkeys(shards, 0), {0: 0})
     feed.add_labels(0, decode_labels(source.labels()), 0, 1)
-    days: dict[str, str] = {}
+    periods: dict[str, str] = {}
     max_future_ms = settings.worker.max_future_s * 1_000
     open_shards = set(shards)
     for columns in _side_by_side(source, max_future_ms, open_shards):
         feed.add(columns)
         tell(len(columns.batch))
         due = feed.ready(set(shards) - open_shards)
-        days.update(_built(feed, due, directory))
-    days.update(_built(feed, feed.newest, directory))
-    known = {"about": about, "front": feed.front, "days": days}
+        periods.update(_built(feed, due, directory))
+    periods.update(_built(feed, feed.newest, directory))
+    known = {"about": about, "front": feed.front, "periods": periods}
     write_whole(index, orjson.dumps(known, option=orjson.OPT_SORT_KEYS))
-    return _opened(directory, known)
+    return _opened(directory, pace, known)
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -111,19 +118,19 @@ def write_whole(path: Path, content: bytes) -> None:
     draft.rename(path)
 
 
-def _opened(directory: Path, known: dict[str, Any]) -> Snapshots:
-    days = {int(day): version for day, version in known["days"].items()}
-    return Snapshots(directory, known["front"], days)
+def _opened(directory: Path, pace: Pace, known: dict[str, Any]) -> Snapshots:
+    periods = {int(period): version for period, version in known["periods"].items()}
+    return Snapshots(directory, pace, known["front"], periods)
 
 
 def _built(feed: RiskFeed, until: int, directory: Path) -> dict[str, str]:
-    """Write the snapshots that are due; their versions by day."""
+    """Write the snapshots that are due; their versions by period."""
     found = {}
     for snapshot in feed.snapshots(until):
         content = snapshot.to_bytes()
         version = digest_of(content)
         (directory / f"{version}.bin").write_bytes(content)
-        found[str(snapshot.day)] = version
+        found[str(snapshot.period)] = version
     return found
 
 

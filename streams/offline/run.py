@@ -68,7 +68,9 @@ def decisive(settings: Settings) -> dict[str, Any]:
         "decide": settings.decide.model_dump(mode="json"),
         "rules": None if rules is None else hashlib.sha256(rules.read_bytes()).hexdigest(),
         "model": settings.model.bundle,
-        "risk": settings.risk.model_dump(mode="json", include={"enabled", "delay_days"}),
+        "risk": settings.risk.model_dump(
+            mode="json", include={"enabled", "delay_days", "period_hours"}
+        ),
         "max_future_s": settings.worker.max_future_s,
     }
 

@@ -179,6 +179,16 @@ def test_workers_serve_what_was_promoted_and_a_bad_bundle_changes_nothing(
     assert bundle_path(settings).name == first
 
 
+def test_a_worker_says_that_its_bundle_was_told_otherwise(
+    bundles: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    named = f"model.bundle={bundles / 'fraud'}"
+    scorer(load(flags=[named]))
+    assert not caplog.records
+    scorer(load(flags=[named, "risk.period_hours=12"]))
+    assert "'period_hours': 24" in caplog.text and "'period_hours': 12" in caplog.text
+
+
 def test_what_has_seen_no_label_is_not_served(bundles: Path, tmp_path: Path) -> None:
     place = ("--set", f"model.registry={tmp_path / 'registry'}")
     done = RUN.invoke(build(), ["models", "promote", str(bundles / "base"), *place])

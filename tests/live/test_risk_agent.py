@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import random
 import signal
 import threading
 import time
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
 import orjson
 import pytest
-from confluent_kafka import Producer
 
-from streams.batch import Batch
 from streams.columns import Columns
-from streams.connect import confluent_config, redis_client
-from streams.decode import decode
-from streams.labels import decode_labels
+from streams.connect import redis_client
 from streams.live import risk_agent
 from streams.live.risk_agent import check_topics
 from streams.live.risk_lock import Leadership, serve
@@ -30,94 +24,23 @@ from streams.live.risk_source import RiskSource
 from streams.live.risk_store import NotLeader, RiskStore, packed, unpacked
 from streams.risk import NO_SNAPSHOT, digest_of
 from streams.risk_feed import RiskFeed
+from streams.risk_pace import Pace
 from streams.schema import DAY_MS
 from streams.settings import Settings
 from tests.live.reading import settings_for
+from tests.live.risk_world import (
+    DAYS,
+    DELAY,
+    FIRST,
+    PARTITIONS,
+    Message,
+    batches,
+    expected,
+    send,
+    world,
+)
 
-FIRST, DAYS, PARTITIONS, DELAY = 19_000, 60, 3, 3
-"""Day of the first transaction, how many days there are."""
-
-Message = tuple[str, int, bytes, bytes]
-"""Topic, partition, key, value."""
-
-
-def world(days: int = DAYS, a_day: int = 40, seed: int = 1) -> list[Message]:
-    """Transactions in order of time, some late and some twice, and labels for some of them."""
-    chance = random.Random(seed)
-    messages: list[tuple[int, Message]] = []
-    for day in range(FIRST, FIRST + days):
-        for number in range(a_day):
-            account = f"acct-{chance.randrange(30)}"
-            time_ms = day * DAY_MS + chance.randrange(DAY_MS)
-            payment = {
-                "schema_version": 1,
-                "transaction_id": f"{day}-{number}",
-                "account_id": account,
-                "event_time": time_ms,
-                "amount": chance.randrange(100_000),
-                "currency": "EUR",
-                "merchant_id": f"shop-{chance.randrange(12)}",
-            }
-            if chance.random() < 0.5:
-                payment["terminal_id"] = f"pos-{chance.randrange(20)}"
-            arrival = time_ms + (chance.randrange(2 * DAY_MS) if chance.random() < 0.1 else 0)
-            partition = zlib.crc32(account.encode()) % PARTITIONS
-            message = ("transactions", partition, account.encode(), orjson.dumps(payment))
-            messages.append((arrival, message))
-            if chance.random() < 0.05:
-                messages.append((arrival + 5, message))
-            for _ in range(chance.choice((0, 0, 1, 1, 2))):
-                known = time_ms + chance.randrange(20 * DAY_MS)
-                label = {
-                    "label_id": f"{day}-{number}-{known}",
-                    "transaction_id": payment["transaction_id"],
-                    "account_id": account,
-                    "label": chance.choice(("fraud", "legitimate", "disputed")),
-                    "label_time": known,
-                }
-                messages.append(
-                    (known, ("labels", partition, account.encode(), orjson.dumps(label)))
-                )
-    messages.sort(key=lambda pair: pair[0])
-    return [message for _, message in messages]
-
-
-def send(settings: Settings, messages: list[Message]) -> None:
-    producer = Producer(confluent_config(settings, {"linger.ms": 20}))
-    for topic, partition, key, value in messages:
-        producer.produce(settings.topic(topic), value, key, partition=partition)
-        producer.poll(0)
-    assert producer.flush(30) == 0
-
-
-def batches(messages: list[Message], size: int = 500) -> Iterator[Columns]:
-    """The transactions, decoded, by partition."""
-    for partition in range(PARTITIONS):
-        mine = [m for m in messages if m[:2] == ("transactions", partition)]
-        for start in range(0, len(mine), size):
-            part = mine[start : start + size]
-            yield decode(
-                Batch(
-                    topic="transactions",
-                    partition=partition,
-                    offsets=np.arange(start, start + len(part), dtype=np.int64),
-                    timestamps=np.full(len(part), -1, np.int64),
-                    keys=[m[2] for m in part],
-                    values=[m[3] for m in part],
-                    headers=None,
-                    next_offset=start + len(part),
-                ),
-                0,
-            )
-
-
-def expected(messages: list[Message]) -> dict[int, str]:
-    """The digest of every day's snapshot, from one feed in memory."""
-    feed = RiskFeed(DELAY, dict.fromkeys(range(PARTITIONS), 0), {0: 0})
-    feed.add_labels(0, decode_labels([m[3] for m in messages if m[0] == "labels"]), 0, 1)
-    for columns in batches(messages):
-        feed.add(columns)
-    return {s.day: digest_of(s.to_bytes()) for s in feed.snapshots(feed.newest)}
+HOUR_MS = 3_600_000
 
 
 @pytest.fixture
@@ -137,6 +60,12 @@ def store(settings: Settings) -> Iterator[RiskStore]:
     client = redis_client(settings)
     yield RiskStore(client, settings.redis.namespace)
     client.close()
+
+
+def paced(settings: Settings, hours: int) -> Settings:
+    """These settings with a snapshot every so many hours."""
+    risk = settings.risk.model_copy(update={"period_hours": hours})
+    return settings.model_copy(update={"risk": risk})
 
 
 @contextmanager
@@ -165,19 +94,35 @@ def front_is(store: RiskStore, day: int) -> Callable[[], bool]:
 
 
 def check_all(store: RiskStore, wanted: dict[int, str]) -> None:
-    assert store.days() == wanted and len(wanted) > 40
+    assert store.named() == wanted and len(wanted) > 40
     for digest in wanted.values():
         content = store.snapshot(digest)
         assert content is not None and digest_of(content) == digest
 
 
-def test_a_backlog_gives_the_snapshots_of_a_replay(settings: Settings, store: RiskStore) -> None:
+@pytest.mark.parametrize("hours", [24, 3])
+def test_a_backlog_gives_the_snapshots_of_a_replay(
+    settings: Settings, store: RiskStore, hours: int
+) -> None:
     messages = world()
     send(settings, messages)
-    with building(settings, store):
-        until(front_is(store, FIRST + DAYS - 1))
-    check_all(store, expected(messages))
+    wanted = expected(messages, hours)
+    with building(paced(settings, hours), store):
+        until(front_is(store, max(wanted)))
+    check_all(store, wanted)
     assert not store.alive()
+
+
+def test_another_pace_starts_anew(settings: Settings, store: RiskStore) -> None:
+    messages = world(days=20)
+    send(settings, messages)
+    for hours in (24, 12):
+        wanted = expected(messages, hours)
+        with building(paced(settings, hours), store):
+            until(front_is(store, max(wanted)))
+        assert store.named() == wanted
+    daily = expected(messages, 24)
+    assert all(store.snapshot(digest) is None for digest in daily.values())
 
 
 def test_day_by_day_gives_the_same_and_a_new_builder_goes_on_where_the_last_stopped(
@@ -242,14 +187,14 @@ def test_a_builder_that_lost_the_lock_changes_nothing(settings: Settings, store:
         with pytest.raises(NotLeader):
             call()
     store.release(first)
-    assert store.alive() and store.state().front == 5 and store.days() == {5: "aa"}
+    assert store.alive() and store.state().front == 5 and store.named() == {5: "aa"}
     # What is published does not change, though the builder may say it again.
     store.publish(second, 5, "cc", b"z" * 20)
-    assert store.days() == {5: "aa"} and store.snapshot("cc") is None
+    assert store.named() == {5: "aa"} and store.snapshot("cc") is None
     store.publish(second, 6, "dd", b"z" * 20, dropped={5: "aa"})
-    assert store.days() == {6: "dd"} and store.snapshot("aa") is None
+    assert store.named() == {6: "dd"} and store.snapshot("aa") is None
     store.begin(second, "others")
-    assert store.days() == {} and store.state().front is None and store.snapshot("dd") is None
+    assert store.named() == {} and store.state().front is None and store.snapshot("dd") is None
 
 
 def test_a_killed_leader_is_followed_by_another(settings: Settings, store: RiskStore) -> None:
@@ -267,20 +212,21 @@ def test_a_killed_leader_is_followed_by_another(settings: Settings, store: RiskS
     assert not multiprocessing.active_children()
 
 
-def test_a_worker_sees_what_a_replay_sees(settings: Settings, store: RiskStore) -> None:
+@pytest.mark.parametrize("hours", [24, 8])
+def test_a_worker_sees_what_a_replay_sees(settings: Settings, store: RiskStore, hours: int) -> None:
+    settings, pace = paced(settings, hours), Pace(DELAY, hours)
     messages = world()
     send(settings, messages)
-    about = check_topics(settings)
-    source = RiskSource(store, about, wait_s=30)
-    wanted = expected(messages)
-    known = {day: wanted.get(day, NO_SNAPSHOT) for day in range(FIRST, FIRST + DAYS)}
+    source = RiskSource(store, check_topics(settings), pace, wait_s=30)
+    wanted = expected(messages, hours)
     with building(settings, store):
         # The builder is only starting: the first look waits for it.
         for columns in batches(messages, 100):
             view, stale = source.view([columns])
             found, versions = view.lookup(columns)
-            days = columns.event_time // DAY_MS
-            assert stale == 0 and versions == [known[day] for day in days.tolist()]
+            periods = (columns.event_time // (hours * HOUR_MS)).tolist()
+            assert stale == 0
+            assert versions == [wanted.get(period, NO_SNAPSHOT) for period in periods]
             assert (found[np.array(versions) == NO_SNAPSHOT] == -1).all()
     assert len(source._sheets) <= 16 and not source.waiting
 
@@ -303,12 +249,12 @@ def test_waiting_ends(
         began = time.monotonic()
         view, stale = source.view(columns)
         _, versions = view.lookup(columns[0])
-        newest = store.days()[FIRST + 7]
+        newest = store.named()[FIRST + 7]
         assert not stale or set(versions) == {newest}
         return time.monotonic() - began, stale
 
     # Nobody builds: a short wait, once, then the newest there is; then no wait at all.
-    source = RiskSource(store, about, wait_s=20)
+    source = RiskSource(store, about, Pace(DELAY), wait_s=20)
     waited, stale = took(source, ahead)
     assert 0.4 <= waited < 5 and stale == sum(map(len, ahead)) > 0
     waited, stale = took(source, ahead)
@@ -316,12 +262,12 @@ def test_waiting_ends(
     # Somebody holds the lock but does not get on: the whole wait.
     token = store.take()
     assert token is not None
-    slow = RiskSource(store, about, wait_s=1.0)
+    slow = RiskSource(store, about, Pace(DELAY), wait_s=1.0)
     waited, stale = took(slow, ahead)
     assert 1.0 <= waited < 6 and stale
     # Somebody builds and gets on: longer, but not for ever.
     monkeypatch.setattr("streams.live.risk_source.LONGEST_WAITS", 4)
-    patient = RiskSource(store, about, wait_s=0.5)
+    patient = RiskSource(store, about, Pace(DELAY), wait_s=0.5)
     with Leadership(store, token) as lead:
         beats = threading.Thread(target=lambda: [_beat(lead) for _ in range(60)], daemon=True)
         beats.start()
@@ -329,7 +275,7 @@ def test_waiting_ends(
         beats.join()
     assert 2.0 <= waited < 6 and stale
     # A worker that is to stop does not wait.
-    stopping = RiskSource(store, about, wait_s=20)
+    stopping = RiskSource(store, about, Pace(DELAY), wait_s=20)
     other = store.take()
     assert other is not None
     threading.Timer(0.3, stopping.stop).start()
@@ -357,7 +303,7 @@ def test_snapshots_of_other_topics_are_not_used(settings: Settings, store: RiskS
     store.publish(token, FIRST, "aa", b"x" * 20)
     store.release(token)
     columns = next(batches(world(days=1)))
-    source = RiskSource(store, check_topics(settings), wait_s=0.0)
+    source = RiskSource(store, check_topics(settings), Pace(DELAY), wait_s=0.0)
     view, stale = source.view([columns])
     assert stale == len(columns) and set(view.lookup(columns)[1]) == {NO_SNAPSHOT}
 
