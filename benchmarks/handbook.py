@@ -6,7 +6,7 @@ Train on 7 days, skip 7 (labels arrive after 7 days), test on 7; accounts known 
 the day less the delay are left out. strict: fitted on the labels of the 7 training days alone
 (`--teacher`: trees fitted on them tell the network what to answer on the unlabelled past,
 `model/teacher.py`). full: fitted on every label known when the test week begins (`--teacher`: each
-label moved towards what trees of the other weeks expect).
+label moved towards what trees of the other weeks expect). `--risk-hours` is `risk.period_hours`.
 Steps and seeds were chosen on earlier weeks (model/LOG.md), never on a test week. A mean over folds
 above AP 0.785 or AUC 0.90 is a leak, and the run says so and fails.
 """
@@ -272,8 +272,13 @@ def run_fold(
 
 def opened(stream: Path, work: Path | None = None, risk_hours: int = HOURS_A_DAY) -> data.Dataset:
     """The training set, made or read from `work`; unreported events legitimate after 7 days."""
+    told = Pace(DELAY_DAYS, risk_hours).told()
     if work is not None and (work / data.MANIFEST).exists():
         d = data.read(work)
+        if d.about.get("risk") != told:
+            raise SystemExit(
+                f"{work} was made with risk {d.about.get('risk')}, asked for is {told}"
+            )
     else:
         d = training_set(stream, risk_hours)
         if work is not None:
