@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streams.columns import Columns
 from streams.schema import DAY_MS
-from streams.settings import RiskSettings
+
+if TYPE_CHECKING:
+    from streams.settings import RiskSettings
 
 HOURS_A_DAY: Final = 24
 

@@ -40,6 +40,7 @@ SPINE: Final = (
     "risk",
     "risk_build",
     "risk_feed",
+    "risk_pace",
     "rulebook",
     "rules",
     "scan",
