@@ -206,7 +206,7 @@ RECIPES = {
     "strict": replace(_COMMON, chunk=16, batch=64),
     "strict taught": replace(_COMMON, chunk=64, batch=48, decay=0.3),
     "full": replace(_COMMON, steps=400, chunk=64, batch=48),
-    "full taught": replace(_COMMON, steps=1_200, chunk=64, batch=48),
+    "full taught": replace(_COMMON, steps=2_400, chunk=64, batch=48),
 }
 TREES: dict[str, dict[str, Any]] = {
     "strict": {"rounds": 500, "learning_rate": 0.03, "min_data_in_leaf": 20, "lambda_l2": 1.0},
