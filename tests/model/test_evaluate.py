@@ -53,6 +53,13 @@ def test_every_measure_and_every_rival_is_there(report: dict) -> None:
     assert report["models"]["LightGBM on windows"]["ap"] > 0.2
 
 
+def test_who_trails_the_trees_is_told_what_to_try(report: dict) -> None:
+    behind = {"difference": -0.1, "low": -0.2, "high": -0.05}
+    undecided = {**behind, "high": 0.05}
+    assert "finetune --teacher" in evaluate.to_text({**report, "ap_minus_lightgbm": behind})
+    assert "--teacher" not in evaluate.to_text({**report, "ap_minus_lightgbm": undecided})
+
+
 def test_the_ceiling_names_what_is_above_it(report: dict) -> None:
     assert set(report["ceiling"]["leak_suspected"]) == {"ap"}
     assert "find the leak" in page.to_html(report)
