@@ -29,6 +29,7 @@ from streams.offline.rows import rows
 from streams.offline.snapshot import manifest_of, records
 from streams.offline.source import Source
 from streams.privacy import account_digest
+from streams.risk_pace import Pace
 from streams.settings import Settings
 from streams.versions import code_version
 
@@ -68,9 +69,7 @@ def decisive(settings: Settings) -> dict[str, Any]:
         "decide": settings.decide.model_dump(mode="json"),
         "rules": None if rules is None else hashlib.sha256(rules.read_bytes()).hexdigest(),
         "model": settings.model.bundle,
-        "risk": settings.risk.model_dump(
-            mode="json", include={"enabled", "delay_days", "period_hours"}
-        ),
+        "risk": {"enabled": settings.risk.enabled, **Pace.of(settings.risk).told()},
         "max_future_s": settings.worker.max_future_s,
     }
 
