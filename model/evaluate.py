@@ -323,5 +323,8 @@ def to_text(found: Mapping[str, Any]) -> str:
             f"{d['high']:+.4f}"
         )
         if d["high"] < 0:
-            lines.append("trees are ahead: `fraudstream finetune --teacher` learns from them too")
+            lines.append(
+                "trees are ahead: fit with more labelled frauds or more --steps, and not with "
+                "--no-teacher"
+            )
     return "\n".join(lines)

@@ -5,6 +5,7 @@ In: flags. Out: bundles and reports. Does not know how any of them is made.
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -150,6 +151,14 @@ def _fit_plan(
     return plan, tuning.blocks(dataset, plan)
 
 
+def _has_trees() -> bool:
+    """Whether trees can teach here; where not, the run says so and goes on by labels alone."""
+    found = find_spec("lightgbm") is not None
+    if not found:
+        _say("no teacher: LightGBM is not installed (extra `train`)")
+    return found
+
+
 def _lesson(
     dataset: Dataset, plan: Plan, chosen: Blocks, seed: int, training: Training
 ) -> tuple[Lesson, int]:
@@ -184,8 +193,12 @@ def finetune(
     seed: Seed = 0,
     seeds: Annotated[int, typer.Option(min=1, max=32, help="Fits; the best one is kept.")] = 1,
     teacher: Annotated[
-        bool, typer.Option(help="Fit once more, taught by trees; what judges better is kept.")
-    ] = False,
+        bool | None,
+        typer.Option(
+            help="Fit once more, taught by trees; what judges better is kept."
+            " Default: where LightGBM is installed."
+        ),
+    ] = None,
     checkpoint: Resume = None,
     tensorboard: Board = None,
     device: Device = "auto",
@@ -195,7 +208,7 @@ def finetune(
 ) -> None:
     """Fit on the labels known at a moment, calibrate, write a bundle.
 
-    Example: fraudstream finetune data/ bundles/f --base bundles/base --teacher
+    Example: fraudstream finetune data/ bundles/f --base bundles/base
     """
     from model import bundle as bundles
     from model import finetune as tuning
@@ -209,16 +222,17 @@ def finetune(
     shape = _shape(preset) if start is None else start.shape
     dataset = _data(data, maturity_days)
     recipe = Recipe(steps=steps, seed=seed)
+    teach = _has_trees() if teacher is None else teacher
     plan, chosen = _fit_plan(dataset, cut, test_days, judge_days, maturity_days)
     with Training(steps, threads, device, tensorboard) as training:
-        training.plan(dataset, base_id or preset, shape, recipe, seeds * (1 + teacher))
-        lesson, events = _lesson(dataset, plan, chosen, seed, training) if teacher else (None, 0)
+        training.plan(dataset, base_id or preset, shape, recipe, seeds * (1 + teach))
+        lesson, events = _lesson(dataset, plan, chosen, seed, training) if teach else (None, 0)
         best = tuning.seeds(
             dataset, chosen, shape, recipe, seeds, start, training.say, checkpoint,
             training.device, training.watch, lesson,
         )[0]  # fmt: skip
         taught = events if best.taught else None
-        if teacher:
+        if teach:
             training.say(f"kept: {'taught by trees' if best.taught else 'labels alone'}")
         if not training.first:
             return

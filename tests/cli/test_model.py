@@ -44,9 +44,10 @@ def bundles(made: tuple[Path, pa.Table], tmp_path_factory: pytest.TempPathFactor
     """A pretrained and a fine-tuned bundle, after two updates each."""
     folder = tmp_path_factory.mktemp("bundles")
     few = ("--steps", "2", "--checkpoint")
+    alone = ("--no-teacher", "--base", folder / "base")
     verb("pretrain", made[0], folder / "base", *few, folder / "pre.pt", "--tensorboard",
          folder / "board")  # fmt: skip
-    verb("finetune", made[0], folder / "fraud", "--base", folder / "base", *few, folder / "f.pt")
+    verb("finetune", made[0], folder / "fraud", *alone, *few, folder / "f.pt")
     return folder
 
 
@@ -76,7 +77,8 @@ def test_the_plan_is_told_first(made: tuple[Path, pa.Table], tmp_path: Path) -> 
 def test_the_same_seed_gives_the_same_bytes(
     made: tuple[Path, pa.Table], bundles: Path, tmp_path: Path
 ) -> None:
-    verb("finetune", made[0], tmp_path / "again", "--base", bundles / "base", "--steps", "2")
+    few = ("--steps", "2", "--no-teacher")
+    verb("finetune", made[0], tmp_path / "again", "--base", bundles / "base", *few)
     for name in ("weights.safetensors", "manifest.json"):
         assert (tmp_path / "again" / name).read_bytes() == (bundles / "fraud" / name).read_bytes()
 
@@ -84,7 +86,7 @@ def test_the_same_seed_gives_the_same_bytes(
 def test_with_a_teacher_what_judges_better_is_kept(
     made: tuple[Path, pa.Table], bundles: Path, tmp_path: Path
 ) -> None:
-    words = ["finetune", made[0], tmp_path / "taught", "--steps", "2", "--teacher"]
+    words = ["finetune", made[0], tmp_path / "taught", "--steps", "2"]
     words = [str(word) for word in (*words, "--checkpoint", tmp_path / "f.pt")]
     lines = RUN.invoke(build(), words, catch_exceptions=False).stderr.splitlines()
     assert sum(line.startswith("step 2/2") for line in lines) == 2
@@ -103,8 +105,20 @@ def test_with_a_teacher_what_judges_better_is_kept(
     assert not better or cards[0]["taught_by_trees"]["events"] > 0
     assert cards[1]["taught_by_trees"] is None
     (tmp_path / "f.pt.taught.0").replace(tmp_path / "f.pt.0")
-    done = RUN.invoke(build(), [word for word in words if word != "--teacher"])
+    done = RUN.invoke(build(), [*words, "--no-teacher"])
     assert "is of a run with {'chosen'" in str(done.exception)
+
+
+def test_without_lightgbm_labels_teach_alone_and_it_is_said(
+    made: tuple[Path, pa.Table], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streams.cli.model.find_spec", lambda name: None)
+    words = ["finetune", str(made[0]), str(tmp_path / "b"), "--steps", "1"]
+    lines = RUN.invoke(build(), words, catch_exceptions=False).stderr.splitlines()
+    assert any("no teacher: LightGBM is not installed" in line for line in lines)
+    assert not any("taught" in line for line in lines)
+    manifest = json.loads((tmp_path / "b" / "manifest.json").read_text())
+    assert manifest["about"]["card"]["taught_by_trees"] is None
 
 
 def test_evaluation_leaves_the_days_that_the_fit_knew(
@@ -159,7 +173,7 @@ def test_workers_serve_what_was_promoted_and_a_bad_bundle_changes_nothing(
     place = ("--set", f"model.registry={tmp_path / 'registry'}")
     settings = load(flags=[place[1]])
     first = verb("models", "promote", bundles / "fraud", *place).strip()
-    verb("finetune", made[0], tmp_path / "two", "--steps", "1", "--name", "other")
+    verb("finetune", made[0], tmp_path / "two", "--steps", "1", "--no-teacher", "--name", "other")
     second = verb("models", "promote", tmp_path / "two", *place, "--note", "try").strip()
     assert bundle_path(settings).name == second
     assert verb("models", "rollback", *place).strip() == first

@@ -56,8 +56,8 @@ def test_every_measure_and_every_rival_is_there(report: dict) -> None:
 def test_who_trails_the_trees_is_told_what_to_try(report: dict) -> None:
     behind = {"difference": -0.1, "low": -0.2, "high": -0.05}
     undecided = {**behind, "high": 0.05}
-    assert "finetune --teacher" in evaluate.to_text({**report, "ap_minus_lightgbm": behind})
-    assert "--teacher" not in evaluate.to_text({**report, "ap_minus_lightgbm": undecided})
+    assert "trees are ahead" in evaluate.to_text({**report, "ap_minus_lightgbm": behind})
+    assert "trees are ahead" not in evaluate.to_text({**report, "ap_minus_lightgbm": undecided})
 
 
 def test_the_ceiling_names_what_is_above_it(report: dict) -> None:
