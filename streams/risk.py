@@ -131,7 +131,7 @@ class Snapshot:
     @classmethod
     def from_bytes(cls, content: bytes) -> Snapshot:
         """The snapshot of these bytes. Raises StoreError when they are damaged or foreign."""
-        if len(content) < _HEAD.size or content[:4] != MAGIC:
+        if len(content) < _HEAD.size or not readable(content):
             raise StoreError("not a risk snapshot of this version")
         _, period, delay, hours, merchants, terminals = _HEAD.unpack_from(content)
         words = 1 + sum(ROWS)
@@ -146,6 +146,11 @@ class Snapshot:
             table = np.frombuffer(block[8 * size :], "<i8").reshape(sum(ROWS), size)
             found.append(Totals(ids, *np.split(table, np.cumsum(ROWS)[:-1])))
         return cls(period, Pace(delay, hours), found[0], found[1])
+
+
+def readable(content: bytes) -> bool:
+    """Whether these bytes are a snapshot as this version writes them."""
+    return content[: len(MAGIC)] == MAGIC
 
 
 def digest_of(content: bytes) -> str:

@@ -41,7 +41,7 @@ from streams.offline.said import Said, replayed, said
 from streams.offline.snapshot import manifest_of
 from streams.offline.verdict import Difference, Verdict
 from streams.privacy import account_digest
-from streams.risk import NO_SNAPSHOT, RiskView, Sheet
+from streams.risk import NO_SNAPSHOT, RiskView, Sheet, readable
 
 AROUND = 3
 """Events of the account shown before and after the first difference."""
@@ -81,7 +81,10 @@ class NamedRisk:
         return _Answered(table, versions)
 
     def known(self, version: str) -> bool:
-        """Whether the snapshot can be had: built from the recording, or kept in it."""
+        """Whether the snapshot can be had: built from the recording, or kept in it.
+
+        One that another version wrote cannot: its scores are that version's too, and differ by it.
+        """
         if version == NO_SNAPSHOT:
             self._sheets[version] = None
         if version not in self._sheets:
@@ -89,9 +92,12 @@ class NamedRisk:
                 self._sheets[version] = self._snapshots.sheet(version)
             except RecordingError:
                 try:
-                    self._sheets[version] = Sheet.of(self._recording.snapshot(version), version)
+                    content = self._recording.snapshot(version)
                 except RecordingError:
                     return False
+                if not readable(content):
+                    return False
+                self._sheets[version] = Sheet.of(content, version)
         return True
 
 

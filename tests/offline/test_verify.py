@@ -27,6 +27,7 @@ from streams.offline.source import RecordingSource, open_source
 from streams.offline.verdict import Verdict
 from streams.offline.verify import verify
 from streams.privacy import account_digest
+from streams.risk import digest_of
 from tests.offline import world
 from tests.offline.world import World
 
@@ -126,6 +127,15 @@ def test_an_older_risk_snapshot_is_named(copy: World, tmp_path: Path) -> None:
     )
     assert len(versions) > 3
     verdict = check(_said_by(copy, "versions", "risk", versions[0]), tmp_path / "v")
+    assert set(verdict.causes) == {"risk"}
+
+
+def test_a_risk_snapshot_of_another_version_is_a_difference_and_no_breakdown(
+    copy: World, tmp_path: Path
+) -> None:
+    content = b"fsr1, as it was once written"
+    copy.recording.put_snapshot(digest_of(content), content)
+    verdict = check(_said_by(copy, "versions", "risk", digest_of(content)), tmp_path / "v")
     assert set(verdict.causes) == {"risk"}
 
 
