@@ -33,7 +33,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from model import tokens
-from model.errors import BundleError
+from model.errors import BundleError, BundleMisnamed, BundleMissing, OutputTaken
 from model.inputs import EVENT_WORDS, HISTORY, ScoringBatch
 from model.transformer import Shape, Transformer
 
@@ -46,6 +46,7 @@ NORMALISATION: Final = {
     "events": "integer codes, model/tokens.py",
 }
 WEIGHTS, MANIFEST = "weights.safetensors", "manifest.json"
+ELSEWHERE: Final = "name another folder; nothing there was touched"
 MAX_BYTES: Final = 1 << 30
 MAX_MANIFEST_BYTES: Final = 1 << 22
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -101,12 +102,29 @@ class Bundle:
 
 
 def check_name(name: str) -> None:
-    """Raise BundleError for a name that could lead out of a folder."""
+    """Raise BundleMisnamed for a name that could lead out of a folder."""
     if not NAME.fullmatch(name):
-        raise BundleError(
+        raise BundleMisnamed(
             f"{name!r} is no name of a bundle",
             remedy="use letters, digits, dots, dashes and underscores, at most 64",
         )
+
+
+def check_place(folder: Path) -> None:
+    """Make sure that a bundle can be written here, and will replace nothing but a bundle.
+
+    Raises OutputTaken where something else lies; OSError where nothing can be written.
+    """
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise OutputTaken(f"{folder} is there and is no folder", remedy=ELSEWHERE)
+    if folder.exists():
+        others = sorted({path.name for path in folder.iterdir()} - {MANIFEST, WEIGHTS})
+        if others:
+            raise OutputTaken(
+                f"{folder} holds {others[0]}, which is no part of a bundle", remedy=ELSEWHERE
+            )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent)).rmdir()
 
 
 def shipped() -> Path:
@@ -139,15 +157,17 @@ def _golden_arrays(bundle: Bundle) -> Arrays:
 
 
 def write(bundle: Bundle, folder: Path, key: bytes | None = None) -> Bundle:
-    """Write a bundle to `folder`, replacing what is there at once. `key`: Ed25519 seed, 32 bytes.
+    """Write a bundle to `folder`, replacing one there at once. `key`: Ed25519 seed, 32 bytes.
 
-    Returns the bundle with its digest. Raises BundleError for a name that is no file's name.
+    Returns the bundle with its digest. Raises BundleMisnamed for a name that is no file's name, and
+    as `check_place`.
     """
     arrays = {f"weight.{name}": np.ascontiguousarray(a) for name, a in bundle.weights.items()}
     arrays["usual"] = bundle.usual
     arrays |= {f"extra.{name}": np.ascontiguousarray(a) for name, a in bundle.extra.items()}
     arrays |= _golden_arrays(bundle)
     check_name(bundle.name)
+    check_place(folder)
     raw = save(arrays)
     manifest: dict[str, Any] = {
         "format": FORMAT,
@@ -171,7 +191,6 @@ def write(bundle: Bundle, folder: Path, key: bytes | None = None) -> Bundle:
 
         signed = Ed25519PrivateKey.from_private_bytes(key).sign(_canonical(manifest))
         manifest["signature"] = signed.hex()
-    folder.parent.mkdir(parents=True, exist_ok=True)
     made = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         made.chmod(0o755)
@@ -210,7 +229,7 @@ def _manifest(folder: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(_whole(folder / MANIFEST, MAX_MANIFEST_BYTES).decode())
     except FileNotFoundError:
-        raise BundleError(
+        raise BundleMissing(
             f"no model bundle in {folder}", remedy="give a folder with a manifest.json"
         ) from None
     except RecursionError:

@@ -40,6 +40,18 @@ class BundleMissing(BundleError):
     wrong_use = True
 
 
+class BundleMisnamed(BundleError):
+    """The user gave a bundle a name that could lead out of a folder."""
+
+    wrong_use = True
+
+
+class OutputTaken(FraudstreamError):
+    """What is to be written would take the place of something else of the user's."""
+
+    wrong_use = True
+
+
 class DatasetError(FraudstreamError):
     """A training set is damaged, foreign or too small for what was asked."""
 

@@ -267,6 +267,15 @@ def report(
     return found
 
 
+def immature(dataset: Dataset, rows: NDArray[np.int64], wait_ms: int) -> int:
+    """How many of these events count as legitimate (`data.mature`) though the stream ended before
+    the wait for their labels did."""
+    due = dataset.time[rows] + wait_ms
+    quiet = (dataset.truth[rows] < 0) & (np.asarray(dataset.label)[rows] == 0)
+    quiet &= np.asarray(dataset.label_time)[rows] == due
+    return int((quiet & (due > int(dataset.time.max()))).sum())
+
+
 def at_thresholds(
     scorer: Scorer, y: NDArray[Any], scores: Scores, days: int
 ) -> dict[str, dict[str, float]]:

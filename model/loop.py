@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from model import checkpoint as checkpoints
 from model import processes, tokens
 from model.data import Dataset
 from model.errors import DatasetError
@@ -44,6 +45,7 @@ class Source:
         device: str = "cpu",
         columns: NDArray[np.float32] | None = None,
     ) -> None:
+        self.digest = dataset.digest
         self.words = np.ascontiguousarray(dataset.words)
         self.place = dataset.place()
         self.codes = tokens.encode_stream(self.words, self.place)
@@ -128,8 +130,6 @@ class Recipe:
     every: int = 0
     """Steps between evaluations; 0 means a tenth of all."""
 
-
-ANOTHER = "delete it, or name another file"
 
 Loss = Callable[[Transformer, Chunk, Rows], Tensor]
 Judge = Callable[[Transformer, int], float]
@@ -219,7 +219,7 @@ def train(
 
     `extra` holds further parameters of the loss (heads), trained alongside. With `checkpoint` the
     run is saved at every evaluation and goes on from there when called again, to the same result
-    as without the break. Raises DatasetError when the checkpoint is of another run.
+    as without the break. Raises DatasetError as `checkpoint.resume`.
     """
     whole = torch.nn.ModuleList([model] if extra is None else [model, extra])
     optimiser = torch.optim.AdamW(groups_of(whole, recipe), betas=(0.9, 0.98))
@@ -229,15 +229,15 @@ def train(
     rng = np.random.default_rng([recipe.seed, 0])
     torch.manual_seed(recipe.seed * 1_000_003 + processes.number())
     starts = _starts(chosen, recipe, rng)
-    run = {"rows": len(source), "chosen": int(chosen.sum()), **asdict(recipe), "steps": 0}
+    run = checkpoints.identity(whole, source, chosen, recipe)
     if checkpoint is not None and checkpoint.exists():
-        progress, best = _resume(checkpoint, whole, optimiser, average, run)
+        held, best = checkpoints.resume(checkpoint, whole, optimiser, average, run, recipe.steps)
+        progress = Progress(**held)
         for _ in range(progress.step):
             next(starts)
     every = recipe.every or max(recipe.steps // 10, 1)
     model.event_dropout, model.feature_dropout = recipe.event_dropout, recipe.feature_dropout
-    began, first = time.monotonic(), progress.step
-    total = 0.0
+    began, first, total = time.monotonic(), progress.step, 0.0
     while progress.step < recipe.steps:
         scale = _pace(progress.step / recipe.steps, recipe.warmup)
         for group, rate in zip(optimiser.param_groups, rates, strict=True):
@@ -252,8 +252,8 @@ def train(
             watch(progress.step, told)
             continue
         mean, total = total / ((progress.step - 1) % every + 1), 0.0
-        spent = time.monotonic() - began
-        left = spent / (progress.step - first) * (recipe.steps - progress.step)
+        pace = (time.monotonic() - began) / (progress.step - first)
+        left = pace * (recipe.steps - progress.step)
         line = f"step {progress.step}/{recipe.steps} loss {mean:.5f} left {left:.0f} s"
         if judge is not None:
             score = _judged(whole, average, lambda: judge(model, progress.step), source.device)
@@ -269,7 +269,7 @@ def train(
         if processes.number() == 0:
             tell(line)
         if checkpoint is not None:
-            _save(checkpoint, whole, optimiser, average, progress, best, run)
+            checkpoints.save(checkpoint, whole, optimiser, average, progress, best, run)
     whole.load_state_dict(best)
     whole.eval()
     return progress
@@ -314,63 +314,3 @@ def _judged(
         score = judge() if processes.number() == 0 else 0.0
     whole.load_state_dict(now)
     return processes.from_first(score, device)
-
-
-def _save(
-    path: Path,
-    model: torch.nn.Module,
-    optimiser: torch.optim.Optimizer,
-    average: Average,
-    progress: Progress,
-    best: dict[str, Tensor],
-    run: dict[str, Any],
-) -> None:
-    random = processes.random_states()
-    if processes.number() != 0:
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    made = path.with_suffix(".part")
-    torch.save(
-        {
-            "model": model.state_dict(),
-            "optimiser": optimiser.state_dict(),
-            "average": average.values,
-            "count": average.count,
-            "progress": progress.__dict__,
-            "best": best,
-            "random": random,
-            "run": run,
-        },
-        made,
-    )
-    made.replace(path)
-
-
-def _unfit(path: Path, error: Exception) -> DatasetError:
-    said = str(error).splitlines()[0] if str(error) else repr(error)
-    return DatasetError(f"checkpoint {path} does not fit: {said}", remedy=ANOTHER)
-
-
-def _resume(
-    path: Path,
-    model: torch.nn.Module,
-    optimiser: torch.optim.Optimizer,
-    average: Average,
-    run: dict[str, Any],
-) -> tuple[Progress, dict[str, Tensor]]:
-    try:
-        saved = torch.load(path, weights_only=True, map_location=average.device())
-    except Exception as error:  # what torch's reader raises depends on where a file is damaged
-        raise _unfit(path, error) from None
-    try:
-        other = {k: v for k, v in saved["run"].items() if run.get(k) != v}
-        if other:
-            raise DatasetError(f"checkpoint {path} is of a run with {other}", remedy=ANOTHER)
-        model.load_state_dict(saved["model"])
-        optimiser.load_state_dict(saved["optimiser"])
-        random = saved["random"][processes.number()].cpu()
-    except (RuntimeError, KeyError, IndexError) as error:
-        raise _unfit(path, error) from None
-    average.values, average.count = saved["average"], saved["count"]
-    torch.set_rng_state(random)
-    return Progress(**saved["progress"]), saved["best"]

@@ -6,7 +6,7 @@ A measure that the labels do not define (one class only) is NaN, never a guess.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -131,6 +131,19 @@ def bootstrap(
         found.append(measure(labels[rows], one[rows]) - measure(labels[rows], other[rows]))
     low, high = np.quantile(found, [0.025, 0.975])
     return float(measure(labels, one) - measure(labels, other)), float(low), float(high)
+
+
+GAINS: Final = (
+    "auc",
+    "ap",
+    "cp100",
+    "recall_fpr_0.1%",
+    "recall_fpr_0.01%",
+    "recall_budget",
+    "precision_budget",
+    "value_budget",
+)
+"""Measures of `summary` of which more is better: those that a ceiling can be put on."""
 
 
 def summary(

@@ -213,6 +213,10 @@ def to_html(found: Mapping[str, Any]) -> str:
     ]
     if found.get("known_to_the_fit"):
         lines.append("The fit knew labels of these days, so the figures flatter the bundle.")
+    elif "known_to_the_fit" in found and found["known_to_the_fit"] is None:
+        lines.append("The fit knew labels of such days; if of this stream, the figures flatter it.")
+    if found.get("immature"):
+        lines.append(f"{found['immature']:,} have no label yet and count as legitimate.")
     weeks = {f"week {row['week'] + 1:.0f}": dict(row) for row in found["weeks"]}
     for row in weeks.values():
         row.pop("week")

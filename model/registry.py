@@ -24,6 +24,8 @@ from model.errors import BundleError, BundleMissing
 
 CURRENT = "current.json"
 MAX_HISTORY = 1_000
+ROLLED_BACK = "rolled back"
+"""How the note of a way back begins; the model that it left follows."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,18 @@ class Promotion:
     model_id: str
     time: int
     note: str = ""
+
+
+def _served(history: list[Promotion]) -> list[str]:
+    """The models that led to the current one, without those that were rolled back."""
+    served: list[str] = []
+    for entry in history:
+        back = len(served) > 1 and served[-2] == entry.model_id
+        if back and entry.note == f"{ROLLED_BACK} {served[-1]}":
+            served.pop()
+        elif not served or served[-1] != entry.model_id:
+            served.append(entry.model_id)
+    return served
 
 
 class Registry:
@@ -116,12 +130,11 @@ class Registry:
         return entry
 
     def roll_back(self, time_ms: int) -> Promotion:
-        """Promote what served before the current one."""
-        history = self.history()
-        before = [p for p in history if p.model_id != history[-1].model_id] if history else []
-        if not before:
+        """Promote what served before the current one; again, what served before that."""
+        served = _served(self.history())
+        if len(served) < 2:
             raise BundleError("there is no earlier model to roll back to")
-        return self.promote(before[-1].model_id, time_ms, f"rolled back {history[-1].model_id}")
+        return self.promote(served[-2], time_ms, f"{ROLLED_BACK} {served[-1]}")
 
     def _write(self, history: list[Promotion]) -> None:
         kept = [entry.__dict__ for entry in history[-MAX_HISTORY:]]

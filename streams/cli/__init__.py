@@ -73,3 +73,9 @@ def main() -> None:
         # The error of a file may quote a value of it.
         typer.echo(f"error: {logs.masked(str(error))}", err=True)
         sys.exit(2 if error.wrong_use else 1)
+    except OSError as error:
+        # A file or folder that cannot be had: it names itself. Anything else is a defect of ours.
+        if error.filename is None:
+            raise
+        typer.echo(f"error: {error.filename}: {error.strerror}", err=True)
+        sys.exit(1)

@@ -5,13 +5,12 @@ In: flags. Out: bundles and reports. Does not know how any of them is made.
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from streams.cli import models, options
+from streams.cli import checks, models, options
 
 if TYPE_CHECKING:
     from model.bundle import Bundle
@@ -29,7 +28,21 @@ Steps = Annotated[int, typer.Option(min=1, help="Updates.")]
 Threads = Annotated[int, typer.Option(min=1, max=64, help="CPU threads.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
 Maturity = Annotated[
-    float, typer.Option(min=0, help="Days after which an event without a label is legitimate.")
+    float,
+    typer.Option(
+        help="Days after which an event without a label is legitimate.", callback=checks.days
+    ),
+]
+JudgeDays = Annotated[
+    float | None,
+    typer.Option(help="Newest matured days that judge. Default: 14.", callback=checks.days),
+]
+Teacher = Annotated[
+    bool | None,
+    typer.Option(
+        help="Fit once more, taught by trees; what judges better is kept."
+        " Default: where LightGBM is installed."
+    ),
 ]
 Resume = Annotated[Path | None, typer.Option("--checkpoint", help="File to save to and resume.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
@@ -40,18 +53,6 @@ DAYS = 14.0
 
 def _say(line: str) -> None:
     typer.echo(line, err=True)
-
-
-def _data(folder: Path, maturity_days: float) -> Dataset:
-    from dataclasses import replace
-
-    from model import data
-    from streams.schema import DAY_MS
-
-    found = data.read(folder)
-    wait = int(maturity_days * DAY_MS)
-    label, label_time = data.mature(found.label, found.label_time, found.time, wait)
-    return replace(found, label=label, label_time=label_time)
 
 
 def _groups(dataset: Dataset) -> list[str]:
@@ -107,7 +108,8 @@ def pretrain(
 
     bundles.check_name(name)
     shape = _shape(preset)
-    dataset = _data(data, 0)
+    bundles.check_place(out)
+    dataset = checks.whole_data(data, 0)
     recipe = Recipe(steps=steps, seed=seed)
     chosen = np.ones(len(dataset), bool) if until is None else dataset.time < until
     with Training(steps, threads, device, tensorboard) as training:
@@ -151,14 +153,6 @@ def _fit_plan(
     return plan, tuning.blocks(dataset, plan)
 
 
-def _has_trees() -> bool:
-    """Whether trees can teach here; where not, the run says so and goes on by labels alone."""
-    found = find_spec("lightgbm") is not None
-    if not found:
-        _say("no teacher: LightGBM is not installed (extra `train`)")
-    return found
-
-
 def _lesson(
     dataset: Dataset, plan: Plan, chosen: Blocks, seed: int, training: Training
 ) -> tuple[Lesson, int]:
@@ -183,22 +177,17 @@ def finetune(
     steps: Steps = 500,
     cut: Annotated[int | None, typer.Option(help="Moment of the fit, ms: what is known.")] = None,
     test_days: Annotated[
-        float | None, typer.Option(help="Else: newest days left for `evaluate`. Default: 14.")
+        float | None,
+        typer.Option(
+            help="Else: newest days left for `evaluate`. Default: 14.", callback=checks.days
+        ),
     ] = None,
-    judge_days: Annotated[
-        float | None, typer.Option(help="Newest matured days that judge. Default: 14.")
-    ] = None,
+    judge_days: JudgeDays = None,
     maturity_days: Maturity = 14,
     threads: Threads = 1,
     seed: Seed = 0,
     seeds: Annotated[int, typer.Option(min=1, max=32, help="Fits; the best one is kept.")] = 1,
-    teacher: Annotated[
-        bool | None,
-        typer.Option(
-            help="Fit once more, taught by trees; what judges better is kept."
-            " Default: where LightGBM is installed."
-        ),
-    ] = None,
+    teacher: Teacher = None,
     checkpoint: Resume = None,
     tensorboard: Board = None,
     device: Device = "auto",
@@ -220,9 +209,11 @@ def finetune(
     start = None if base is None else bundles.read(base)
     base_id = None if start is None else start.model_id
     shape = _shape(preset) if start is None else start.shape
-    dataset = _data(data, maturity_days)
+    bundles.check_place(out)
+    signer = checks.signing_key(key)
+    dataset = checks.whole_data(data, maturity_days)
     recipe = Recipe(steps=steps, seed=seed)
-    teach = _has_trees() if teacher is None else teacher
+    teach = checks.has_trees() if teacher is None else teacher
     plan, chosen = _fit_plan(dataset, cut, test_days, judge_days, maturity_days)
     with Training(steps, threads, device, tensorboard) as training:
         training.plan(dataset, base_id or preset, shape, recipe, seeds * (1 + teach))
@@ -244,7 +235,7 @@ def finetune(
             "card": card(dataset, plan, chosen, base_id, taught),
         }
         made = tuning.to_bundle(dataset, chosen, best, name, _groups(dataset), about)
-        made = bundles.write(made, out, None if key is None else key.read_bytes())
+        made = bundles.write(made, out, signer)
     judged = made.about["judged"]
     text = f"{made.model_id}: AP {judged['ap']:.4f}, AUC {judged['auc']:.4f} when judged"
     options.say({"model_id": made.model_id, **judged}, text, as_json)
@@ -256,8 +247,9 @@ def _test_split(
     start: int | None,
     days: float | None,
     wait_days: float | None,
-) -> tuple[Split, bool]:
-    """Rows to test on, those the comparison models are fitted on, and whether the fit knew them.
+) -> tuple[Split, bool | None]:
+    """Rows to test on, those the comparison models are fitted on, and whether the fit knew them:
+    None where it knew labels of these days, but perhaps of another stream.
 
     `wait_days` is the maturity of labels; None for no comparison models.
     """
@@ -273,7 +265,7 @@ def _test_split(
     if start is None:
         start = newest - int((min(DAYS, _short(dataset)) if days is None else days) * DAY_MS)
     same = bool(plan) and bundle.about.get("data_digest") == dataset.digest
-    cut = int(plan["cut_ms"]) if same else start
+    late = int(plan.get("cut_ms", start)) > start
     test = np.flatnonzero((time >= start) & (dataset.answer() >= 0))
     if not (dataset.answer()[test] == 1).any():
         raise ConfigError("no known fraud among the test events", remedy="give an earlier --from")
@@ -287,14 +279,7 @@ def _test_split(
             fit, judge = np.flatnonzero(chosen.fit), np.flatnonzero(chosen.judge)
         except DatasetError as error:
             _say(f"no comparison models: {error}")
-    return Split(fit, judge, test), cut > start
-
-
-def _limits(ceiling: list[str] | None) -> dict[str, float]:
-    try:
-        return {name: float(value) for name, value in (one.split("=") for one in ceiling or ())}
-    except ValueError:
-        raise typer.BadParameter("write ap=0.785", param_hint="--ceiling") from None
+    return Split(fit, judge, test), late and (same or None)
 
 
 def evaluate(
@@ -303,7 +288,8 @@ def evaluate(
     out: Annotated[Path | None, typer.Option(help="HTML page to write.")] = None,
     test_from: Annotated[int | None, typer.Option("--from", help="Test from here, ms.")] = None,
     test_days: Annotated[
-        float | None, typer.Option(help="Else: the newest days test. Default: 14.")
+        float | None,
+        typer.Option(help="Else: the newest days test. Default: 14.", callback=checks.days),
     ] = None,
     maturity_days: Maturity = 14,
     compare: Annotated[bool, typer.Option(help="LightGBM and logistic regression beside.")] = True,
@@ -326,9 +312,11 @@ def evaluate(
     from model import page, unlabelled
     from model.bundle import require_features
     from model.score import Scorer
+    from streams.schema import DAY_MS
 
-    limits = _limits(ceiling)
-    dataset = _data(data, maturity_days)
+    limits = checks.limits(ceiling)
+    checks.page(out)
+    dataset = checks.whole_data(data, maturity_days)
     scorer = Scorer.load(bundle, threads=threads)
     require_features(scorer.bundle, dataset.names, dataset.feature_digest)
     bare = scorer.bundle.only_pretrained
@@ -345,8 +333,16 @@ def evaluate(
         )  # fmt: skip
         text, to_html = evaluation.to_text(found), page.to_html
     found["known_to_the_fit"] = seen
-    if seen:
-        _say("warning: the fit knew labels of these test days, so the figures flatter the bundle")
+    if seen is not False:
+        which = "these test days" if seen else "test days like these; if of the same stream"
+        _say(f"warning: the fit knew labels of {which}, the figures flatter the bundle")
+    found["immature"] = evaluation.immature(dataset, split.test, int(maturity_days * DAY_MS))
+    if found["immature"]:
+        _say(
+            f"note: {found['immature']:,} of {len(split.test):,} test events have no label and are"
+            f" younger than {maturity_days:g} days: they count as legitimate, though some may yet"
+            " be reported"
+        )
     if out is not None:
         out.write_text(to_html(found), "utf-8")
         _say(f"wrote {out}")
@@ -372,6 +368,7 @@ def explain(
     from model.case import explain_row, row_of
     from model.score import Scorer
     from streams.assembly import bundle_path
+    from streams.errors import DatasetError
     from streams.offline.case_text import reasons_of, to_text
 
     settings = options.settings(config, sets)
@@ -380,8 +377,10 @@ def explain(
     require_features(scorer.bundle, dataset.names, dataset.feature_digest)
     row = row_of(dataset, transaction)
     if row is None:
-        _say(f"no transaction {transaction} in {data}")
-        raise typer.Exit(1)
+        raise DatasetError(
+            f"no transaction {transaction} in {data}",
+            remedy="give the transaction_id of one that `fraudstream dataset` has read",
+        )
     found: dict[str, Any] = {"transaction_id": transaction, "model_id": scorer.model_id}
     found |= explain_row(scorer, dataset, row)
     found["reasons"] = reasons_of(dataset, row, found, settings.decide.review)

@@ -259,6 +259,8 @@ def backtest(
         "precision {precision:.3f}, recall {recall:.3f}".format(one["name"], **one["overall"])
         for one in summary["models"]
     ]
+    if not summary["models"][0]["overall"]["frauds"]:
+        lines.append("no fraud is known among the events judged: measures that need one are nan")
     options.say(summary, "\n".join([*lines, f"report: {target / 'report.html'}"]), as_json)
 
 

@@ -39,9 +39,11 @@ def backtest(
     `judge_from` only warm the state up.
     Raises ConfigError when no event can be judged.
     """
+    book = LabelBook.of(job.source.labels())
+    if not len(book) and as_of is None:
+        raise evaluation.nothing_to_judge()
     replayed = replay(job, jobs=jobs, engine=engine, progress=progress)
     delay = job.settings[0].risk.delay_days
-    book = LabelBook.of(job.source.labels())
     events = evaluation.gather(
         job.out,
         book,

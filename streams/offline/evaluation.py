@@ -107,6 +107,14 @@ _COLUMNS = ("offset", "outcome", _ID, "account_id", "event_time", "amount")
 _SEGMENTS = ("channel", "country")
 
 
+def nothing_to_judge() -> ConfigError:
+    """Why there is nothing to measure."""
+    return ConfigError(
+        "no event can be judged: no label is known and none is older than the label delay",
+        remedy="record the labels too, or give --labels FILE",
+    )
+
+
 def gather(
     out: Path,
     book: LabelBook,
@@ -148,10 +156,7 @@ def gather(
         for name, values in part.items():
             parts.setdefault(name, []).append(values)
     if not judged:
-        raise ConfigError(
-            "no event can be judged: no label is known and none is older than the label delay",
-            remedy="record the labels too, or give --labels FILE",
-        )
+        raise nothing_to_judge()
     joined = {name: np.concatenate(parts.pop(name)) for name in list(parts)}
     return Events(
         **{name: joined[name] for name in ("partition", "offset", "key", "label", "amount")},

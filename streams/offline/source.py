@@ -198,9 +198,9 @@ def open_source(path: Path | str, labels: Path | None, work: Path) -> Source:
     Raises ConfigError when there is nothing.
     """
     text = str(path)
+    if labels is not None and not labels.is_file():
+        raise ConfigError(f"no file {labels}", remedy="name a file of labels")
     if "://" in text or Path(text).is_dir():
-        if labels is not None and not labels.exists():
-            raise ConfigError(f"no file {labels}")
         return RecordingSource(text, labels)
     if not Path(text).exists():
         raise ConfigError(f"nothing at {text}", remedy="name a recording or a transactions file")

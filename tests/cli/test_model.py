@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +19,7 @@ from streams.assembly import bundle_path, scorer
 from streams.cli import build, main
 from streams.dev.simulate import Plan, simulate
 from streams.dev.training_set import build as build_set
-from streams.errors import BundleError
+from streams.errors import BundleError, DatasetError, OutputTaken
 from streams.settings import load
 
 RUN = CliRunner()
@@ -106,19 +109,88 @@ def test_with_a_teacher_what_judges_better_is_kept(
     assert cards[1]["taught_by_trees"] is None
     (tmp_path / "f.pt.taught.0").replace(tmp_path / "f.pt.0")
     done = RUN.invoke(build(), [*words, "--no-teacher"])
-    assert "is of a run with {'chosen'" in str(done.exception)
+    assert "is of a run with other rows" in str(done.exception)
 
 
 def test_without_lightgbm_labels_teach_alone_and_it_is_said(
     made: tuple[Path, pa.Table], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("streams.cli.model.find_spec", lambda name: None)
+    monkeypatch.setattr("streams.cli.checks.find_spec", lambda name: None)
     words = ["finetune", str(made[0]), str(tmp_path / "b"), "--steps", "1"]
     lines = RUN.invoke(build(), words, catch_exceptions=False).stderr.splitlines()
     assert any("no teacher: LightGBM is not installed" in line for line in lines)
     assert not any("taught" in line for line in lines)
     manifest = json.loads((tmp_path / "b" / "manifest.json").read_text())
     assert manifest["about"]["card"]["taught_by_trees"] is None
+
+
+@pytest.mark.parametrize(
+    ("verb", "more", "said"),
+    [
+        ("evaluate", ("--ceiling", "foo=0.5"), "nothing measures foo"),
+        ("evaluate", ("--ceiling", "ap"), "write ap=0.785"),
+        ("evaluate", ("--out", "nowhere/x.html"), "no file in a folder that exists"),
+        ("evaluate", ("--out", "."), "no file in a folder that exists"),
+        ("evaluate", ("--test-days", "inf"), "give a number of days"),
+        ("finetune", ("--judge-days", "nan"), "give a number of days"),
+        ("finetune", ("--maturity-days", "-1"), "give a number of days"),
+        ("finetune", ("--key", "nowhere"), "no file of 32 bytes"),
+        ("finetune", ("--key", __file__), "no file of 32 bytes"),
+    ],
+)
+def test_what_cannot_work_is_said_before_any_work(
+    verb: str, more: tuple[str, ...], said: str, tmp_path: Path
+) -> None:
+    """The training set is not even looked for."""
+    words = [verb, *(str(tmp_path / name) for name in ("one", "two"))]
+    done = RUN.invoke(build(), [*words, *more])
+    assert done.exit_code == 2
+    assert said in " ".join(done.stderr.replace("│", " ").split())
+
+
+def test_training_replaces_no_folder_of_something_else(
+    made: tuple[Path, pa.Table], tmp_path: Path
+) -> None:
+    before = {path.name: path.stat().st_mtime_ns for path in made[0].iterdir()}
+    for verb_ in ("pretrain", "finetune"):
+        done = RUN.invoke(build(), [verb_, str(made[0]), str(made[0]), "--steps", "1"])
+        assert isinstance(done.exception, OutputTaken)
+        assert not done.stderr, "refused before any work"
+    assert {path.name: path.stat().st_mtime_ns for path in made[0].iterdir()} == before
+
+
+def test_a_changed_byte_of_the_training_set_is_found(
+    made: tuple[Path, pa.Table], tmp_path: Path
+) -> None:
+    copy = shutil.copytree(made[0], tmp_path / "copy")
+    raw = bytearray((copy / "features.npy").read_bytes())
+    raw[-5] ^= 1
+    (copy / "features.npy").write_bytes(raw)
+    done = RUN.invoke(build(), ["pretrain", str(copy), str(tmp_path / "b"), "--steps", "1"])
+    assert isinstance(done.exception, DatasetError)
+    assert "features.npy" in str(done.exception) and "checksum" in str(done.exception)
+
+
+def test_a_fit_that_may_have_known_the_test_days_is_said(
+    made: tuple[Path, pa.Table], bundles: Path, tmp_path: Path
+) -> None:
+    """The same stream a day later has another digest; whether it is the same cannot be told."""
+    whole = data.read(made[0])
+    label = np.array(whole.label)
+    label[np.flatnonzero(label == 1)[0]] = -1
+    data.write(replace(whole, label=label), tmp_path / "later")
+    command = ["evaluate", str(bundles / "fraud"), str(tmp_path / "later"), "--no-compare"]
+    done = RUN.invoke(build(), [*command, "--from", "0", "--json"], catch_exceptions=False)
+    assert json.loads(done.stdout)["known_to_the_fit"] is None
+    assert "warning: the fit knew labels of test days like these" in done.stderr
+    quiet = RUN.invoke(build(), [*command, "--json"], catch_exceptions=False)
+    found = json.loads(quiet.stdout)
+    assert found["known_to_the_fit"] is False
+    assert "warning" not in quiet.stderr
+    assert 0 < found["immature"] < found["models"]["this bundle"]["events"]
+    assert "younger than 14 days" in quiet.stderr
+    old = RUN.invoke(build(), [*command, "--json", "--maturity-days", "0"])
+    assert json.loads(old.stdout)["immature"] == 0
 
 
 def test_evaluation_leaves_the_days_that_the_fit_knew(
@@ -225,6 +297,8 @@ def test_what_has_seen_no_label_is_not_served(bundles: Path, tmp_path: Path) -> 
         ("evaluate", "nowhere", "nowhere"),
         ("models", "show", "nobody"),
         ("models", "promote", "nobody"),
+        ("models", "add", "nowhere"),
+        ("dataset", __file__, "out", "--labels", "nowhere"),
     ],
 )
 def test_what_is_not_there_is_wrong_use(
@@ -240,3 +314,16 @@ def test_what_is_not_there_is_wrong_use(
         main()
     assert ended.value.code == 2
     assert "error: no " in capsys.readouterr().err
+
+
+def test_a_path_that_cannot_be_had_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    place = f"model.registry={tmp_path / 'file' / 'registry'}"
+    monkeypatch.setattr("sys.argv", ["fraudstream", "models", "list", "--set", place])
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    assert re.fullmatch(r"error: \S+: Not a directory\n", capsys.readouterr().err)

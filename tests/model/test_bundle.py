@@ -16,7 +16,7 @@ from model import bundle as bundles
 from model import explain
 from model.bundle import Bundle
 from model.data import Dataset, gather
-from model.errors import BundleError
+from model.errors import BundleError, OutputTaken
 from model.registry import Registry
 from model.score import Scorer
 from model.stub import StubScorer
@@ -224,6 +224,40 @@ def test_registry_promotes_rolls_back_and_keeps_the_good_one(data: Dataset, tmp_
     with pytest.raises(BundleError):
         registry.promote(b, 4)
     assert registry.current() == registry.path(a)
+
+
+def test_rolling_back_again_goes_further_back(data: Dataset, tmp_path: Path) -> None:
+    registry, ids = Registry(tmp_path / "registry"), []
+    for seed in range(3):
+        bundles.write(made.bundle(data, seed), tmp_path / str(seed))
+        ids.append(registry.add(tmp_path / str(seed)).model_id)
+        registry.promote(ids[-1], seed)
+    assert [registry.roll_back(time).model_id for time in (3, 4)] == [ids[1], ids[0]]
+    with pytest.raises(BundleError, match="no earlier model"):
+        registry.roll_back(5)
+    registry.promote(ids[2], 6)
+    assert registry.roll_back(7).model_id == ids[0]
+
+
+@pytest.mark.parametrize("kind", ["folder", "data", "file", "link"])
+def test_a_bundle_takes_the_place_of_nothing_but_a_bundle(
+    data: Dataset, tmp_path: Path, kind: str
+) -> None:
+    place = tmp_path / "out"
+    if kind == "file":
+        place.write_text("precious")
+    elif kind == "link":
+        (tmp_path / "else").mkdir()
+        place.symlink_to(tmp_path / "else")
+    else:
+        place.mkdir()
+        (place / "notes.txt").write_text("precious")
+        if kind == "data":
+            (place / "manifest.json").write_text("{}")
+    before = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*"))
+    with pytest.raises(OutputTaken, match="nothing there was touched"):
+        bundles.write(made.bundle(data), place)
+    assert sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*")) == before
 
 
 def test_explanation_names_what_matters(data: Dataset, folder: Path) -> None:

@@ -226,8 +226,16 @@ def test_a_foreign_or_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
     pretrain.pretrain(whole, chosen, SMALL, recipe, checkpoint=path)
     with pytest.raises(DatasetError, match="seed"):
         pretrain.pretrain(whole, chosen, SMALL, replace(recipe, seed=1), checkpoint=path)
-    with pytest.raises(DatasetError, match="does not fit"):
+    with pytest.raises(DatasetError, match="other weights to begin with"):
         pretrain.pretrain(whole, chosen, replace(SMALL, event=32), recipe, checkpoint=path)
+    with pytest.raises(DatasetError, match="other rows"):
+        pretrain.pretrain(whole, np.roll(chosen & (whole.account > 0), 1), SMALL, recipe,
+                          checkpoint=path)  # fmt: skip
+    with pytest.raises(DatasetError, match="another training set"):
+        pretrain.pretrain(replace(whole, digest="other"), chosen, SMALL, recipe, checkpoint=path)
+    pretrain.pretrain(whole, chosen, SMALL, replace(recipe, steps=2), checkpoint=path)
+    with pytest.raises(DatasetError, match="is of 2 steps, asked are 1"):
+        pretrain.pretrain(whole, chosen, SMALL, recipe, checkpoint=path)
     path.write_bytes(path.read_bytes()[:500])
     with pytest.raises(DatasetError, match="does not fit"):
         pretrain.pretrain(whole, chosen, SMALL, recipe, checkpoint=path)

@@ -13,8 +13,12 @@ import pytest
 from streams.errors import ConfigError
 from streams.labels import LabelBook
 from streams.offline import evaluation, results
+from streams.offline.backtest import backtest
 from streams.offline.evaluation import DEFAULT_TERMS, Events
+from streams.offline.run import Job
+from streams.offline.source import open_source
 from streams.schema import DAY_MS
+from tests.offline import world
 
 DAY_0 = 20_000
 DELAY_DAYS = 7
@@ -230,3 +234,11 @@ def test_drift_is_nothing_for_equal_scores(tmp_path: Path) -> None:
     assert evaluation.drift(events, 0) == {"over_time": 0.0, "against_champion": 0.0}
     events.score[0][16:] += 0.5
     assert evaluation.drift(events, 0)["over_time"] > 1
+
+
+def test_a_backtest_without_labels_is_refused_before_the_work(tmp_path: Path) -> None:
+    transactions, _ = world.stream(tmp_path, events=200)
+    job = Job(open_source(transactions, None, tmp_path), (world.settings(),), tmp_path / "out")
+    with pytest.raises(ConfigError, match="no event can be judged"):
+        backtest(job, ["stub"])
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,121 @@
+"""A run on disk: saved at its evaluations, and gone on with to the same bits.
+
+In: a model, its optimiser and averages, what the run is. Out: a file; or all of that out of one.
+Does not know what is trained, nor how.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from model import processes
+from model.errors import DatasetError
+
+if TYPE_CHECKING:
+    from model.loop import Average, Progress, Recipe, Source
+
+ANOTHER = "delete it, or name another file"
+WORDS = {
+    "data": "another training set",
+    "chosen": "other rows",
+    "start": "other weights to begin with (base, preset or data)",
+}
+"""For parts of an identity that are digests."""
+
+
+def identity(
+    model: torch.nn.Module, source: Source, chosen: NDArray[np.bool_], recipe: Recipe
+) -> dict[str, Any]:
+    """What a run is, apart from its length: a checkpoint of another one is not gone on with."""
+    start = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        start.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    rows = hashlib.sha256(np.packbits(chosen).tobytes()).hexdigest()[:16]
+    return {
+        "data": source.digest,
+        "rows": len(source),
+        "chosen": rows,
+        "start": start.hexdigest()[:16],
+        **asdict(recipe),
+        "steps": 0,
+    }
+
+
+def save(
+    path: Path,
+    model: torch.nn.Module,
+    optimiser: torch.optim.Optimizer,
+    average: Average,
+    progress: Progress,
+    best: dict[str, Tensor],
+    run: dict[str, Any],
+) -> None:
+    """Write it in one step, from the first process; the others only tell their random state."""
+    random = processes.random_states()
+    if processes.number() != 0:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    made = path.with_suffix(".part")
+    torch.save(
+        {
+            "model": model.state_dict(),
+            "optimiser": optimiser.state_dict(),
+            "average": average.values,
+            "count": average.count,
+            "progress": progress.__dict__,
+            "best": best,
+            "random": random,
+            "run": run,
+        },
+        made,
+    )
+    made.replace(path)
+
+
+def _unfit(path: Path, error: Exception) -> DatasetError:
+    said = str(error).splitlines()[0] if str(error) else repr(error)
+    return DatasetError(f"checkpoint {path} does not fit: {said}", remedy=ANOTHER)
+
+
+def resume(
+    path: Path,
+    model: torch.nn.Module,
+    optimiser: torch.optim.Optimizer,
+    average: Average,
+    run: dict[str, Any],
+    steps: int,
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Fill model, optimiser and averages; returns the fields of `Progress`, and the best weights.
+
+    Raises DatasetError when the file is damaged, or of another run or one of more than `steps`.
+    """
+    try:
+        saved = torch.load(path, weights_only=True, map_location=average.device())
+    except Exception as error:  # what torch's reader raises depends on where a file is damaged
+        raise _unfit(path, error) from None
+    try:
+        other = {k: v for k, v in saved["run"].items() if run.get(k) != v}
+        if other:
+            said = ", ".join(WORDS.get(k, f"{k} {v}") for k, v in other.items())
+            raise DatasetError(f"checkpoint {path} is of a run with {said}", remedy=ANOTHER)
+        done = saved["progress"]["step"]
+        if done > steps:
+            raise DatasetError(
+                f"checkpoint {path} is of {done} steps, asked are {steps}", remedy=ANOTHER
+            )
+        model.load_state_dict(saved["model"])
+        optimiser.load_state_dict(saved["optimiser"])
+        random = saved["random"][processes.number()].cpu()
+    except (RuntimeError, KeyError, IndexError) as error:
+        raise _unfit(path, error) from None
+    average.values, average.count = saved["average"], saved["count"]
+    torch.set_rng_state(random)
+    return dict(saved["progress"]), saved["best"]

@@ -1,0 +1,78 @@
+"""What the model's verbs ask of their flags before they do any work.
+
+In: values of flags. Out: the same, checked. Does not know any verb.
+"""
+
+from __future__ import annotations
+
+import math
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from model.data import Dataset
+
+KEY_BYTES = 32
+
+
+def days(value: float | None) -> float | None:
+    """A number of days, 0 or more."""
+    if value is not None and not (math.isfinite(value) and value >= 0):
+        raise typer.BadParameter("give a number of days, 0 or more")
+    return value
+
+
+def limits(ceiling: list[str] | None) -> dict[str, float]:
+    """`name=value` each, of what an evaluation measures and more is better of."""
+    from model.metrics import GAINS
+
+    try:
+        found = {name: float(value) for name, value in (one.split("=") for one in ceiling or ())}
+    except ValueError:
+        raise typer.BadParameter("write ap=0.785", param_hint="--ceiling") from None
+    if odd := sorted(set(found) - set(GAINS)):
+        raise typer.BadParameter(
+            f"nothing measures {', '.join(odd)}; there are {', '.join(GAINS)}",
+            param_hint="--ceiling",
+        )
+    return found
+
+
+def page(out: Path | None) -> None:
+    """A file that can be written when all is done."""
+    if out is not None and (out.is_dir() or not out.absolute().parent.is_dir()):
+        raise typer.BadParameter(f"{out} is no file in a folder that exists", param_hint="--out")
+
+
+def signing_key(path: Path | None) -> bytes | None:
+    """An Ed25519 seed."""
+    if path is None:
+        return None
+    if not path.is_file() or path.stat().st_size != KEY_BYTES:
+        raise typer.BadParameter(f"{path} is no file of {KEY_BYTES} bytes", param_hint="--key")
+    return path.read_bytes()
+
+
+def has_trees() -> bool:
+    """Whether trees can teach here; where not, that is said."""
+    found = find_spec("lightgbm") is not None
+    if not found:
+        typer.echo("no teacher: LightGBM is not installed (extra `train`)", err=True)
+    return found
+
+
+def whole_data(folder: Path, maturity_days: float) -> Dataset:
+    """A training set, every byte as it was written; events that nobody reported become legitimate
+    after the days given."""
+    from dataclasses import replace
+
+    from model import data
+    from streams.schema import DAY_MS
+
+    found = data.read(folder, check=True)
+    wait = int(maturity_days * DAY_MS)
+    label, label_time = data.mature(found.label, found.label_time, found.time, wait)
+    return replace(found, label=label, label_time=label_time)
