@@ -16,7 +16,7 @@ class FraudstreamError(Exception):
     """What was asked for cannot be meant: the command line then exits 2, not 1."""
 
     def __init__(self, message: str, *, remedy: str | None = None) -> None:
-        super().__init__(message if remedy is None else f"{message}. {remedy}")
+        super().__init__(message if remedy is None else f"{message.removesuffix('.')}. {remedy}")
         self.remedy = remedy
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -27,6 +27,7 @@ from pydantic import (
 )
 from pydantic_settings import (
     BaseSettings,
+    EnvSettingsSource,
     InitSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
@@ -212,6 +213,13 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Flags, then the environment, then the file (`_file`), then local services (`_local`)."""
         assert isinstance(init_settings, InitSettingsSource)
+        assert isinstance(env_settings, EnvSettingsSource)
+        # A variable that names a whole section is a problem of its own, and hides no other.
+        env_settings.env_vars = {
+            variable: value
+            for variable, value in env_settings.env_vars.items()
+            if variable.removeprefix(PREFIX.lower()) not in cls.model_fields
+        }
         given = dict(init_settings.init_kwargs)
         document = given.pop("_file", {})
         local = given.pop("_local", {})
@@ -336,8 +344,8 @@ def load(file: Path | None = None, flags: Sequence[str] = ()) -> Settings:
     try:
         sources: dict[str, Any] = {"_file": document, "_local": local, **given}
         settings = Settings(**sources)
-    except SettingsError:
-        pass  # a variable that names a section: it is among the problems
+    except SettingsError as error:
+        problems.append(str(error))
     except ValidationError as error:
         for fault in error.errors():
             place = tuple(str(part) for part in fault["loc"])

@@ -125,9 +125,12 @@ def test_a_variable_that_names_a_section_is_one_problem(
     monkeypatch: pytest.MonkeyPatch, value: str
 ) -> None:
     monkeypatch.setenv("FRAUDSTREAM_REDIS", value)
+    monkeypatch.setenv("FRAUDSTREAM_METRICS__PORT", "abc")
     with pytest.raises(ConfigError, match="FRAUDSTREAM_REDIS: no such setting") as caught:
-        load()
+        load(flags=["decide.review=7"])
     assert "hunter2" not in str(caught.value)
+    assert "configuration has 3 problems" in str(caught.value)
+    assert "metrics.port: " in str(caught.value) and "decide.review: " in str(caught.value)
 
 
 @pytest.mark.parametrize("password", ["12345", "0123", "1e5", "007.50"])

@@ -296,7 +296,9 @@ def explained(doing: str) -> Iterator[None]:
             errno.EDQUOT: "The disk quota is used up: free some space, or use --dir",
             errno.EACCES: "Not permitted: choose a directory of your own with --dir",
             errno.EROFS: "The disk is read-only: choose another place with --dir",
-            errno.ENOENT: "It is not there: install it, or check PATH",
+            errno.ENOENT: "Choose a place that exists with --dir"
+            if "/" in str(error.filename)
+            else "It is not there: install it, or check PATH",
         }
         where = f" ({error.filename})" if error.filename else ""
         raise ServiceError(

@@ -96,6 +96,6 @@ def serve(settings: Settings, store: RiskStore, stopped: Callable[[float], bool]
 
                 Builder(settings, store, lead).run(stopped)
         except NotLeader:
-            _logger.warning("another worker has taken over the building of risk snapshots")
+            _logger.warning("no longer building risk snapshots: the lock ran out or was taken over")
         except (FraudstreamError, KafkaException) as error:
             _logger.warning("risk snapshots: %s; trying again", error)
