@@ -296,9 +296,7 @@ def explained(doing: str) -> Iterator[None]:
             errno.EDQUOT: "The disk quota is used up: free some space, or use --dir",
             errno.EACCES: "Not permitted: choose a directory of your own with --dir",
             errno.EROFS: "The disk is read-only: choose another place with --dir",
-            errno.ENOENT: "Choose a place that exists with --dir"
-            if "/" in str(error.filename)
-            else "It is not there: install it, or check PATH",
+            errno.ENOENT: "It is not there: install it, or check PATH; a folder is chosen by --dir",
         }
         where = f" ({error.filename})" if error.filename else ""
         raise ServiceError(
