@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model import processes
+from model.data import checksum
 from model.errors import DatasetError
 
 if TYPE_CHECKING:
@@ -38,11 +39,9 @@ def identity(
     start = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):
         start.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
-    rows = hashlib.sha256(np.packbits(chosen).tobytes()).hexdigest()[:16]
     return {
         "data": source.digest,
-        "rows": len(source),
-        "chosen": rows,
+        "chosen": checksum(chosen)[:16],
         "start": start.hexdigest()[:16],
         **asdict(recipe),
         "steps": 0,

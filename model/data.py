@@ -184,7 +184,8 @@ def build(
     )
 
 
-def _sum(array: NDArray[Any]) -> str:
+def checksum(array: NDArray[Any]) -> str:
+    """sha256 of an array's bytes in C order, as a manifest holds it."""
     return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
 
 
@@ -208,7 +209,7 @@ def write(dataset: Dataset, folder: Path, **about: Any) -> str:
     for name in ARRAYS:
         array = np.ascontiguousarray(getattr(dataset, name))
         np.save(folder / f"{name}.npy", array, allow_pickle=False)
-        sums[name] = _sum(array)
+        sums[name] = checksum(array)
     digest = hashlib.sha256(json.dumps([sums, dataset.names]).encode()).hexdigest()[:16]
     manifest = {
         "format": FORMAT,
@@ -251,7 +252,7 @@ def read(folder: Path, *, check: bool = False) -> Dataset:
     for name, array in arrays.items():
         if len(array) != rows:
             raise DatasetError(f"{name}.npy in {folder} has {len(array)} rows, not {rows}")
-        if check and _sum(array) != sums[name]:
+        if check and checksum(array) != sums[name]:
             raise DatasetError(f"{name}.npy in {folder} does not match its checksum")
     return Dataset(
         **arrays,

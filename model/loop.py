@@ -229,7 +229,7 @@ def train(
     rng = np.random.default_rng([recipe.seed, 0])
     torch.manual_seed(recipe.seed * 1_000_003 + processes.number())
     starts = _starts(chosen, recipe, rng)
-    run = checkpoints.identity(whole, source, chosen, recipe)
+    run = {} if checkpoint is None else checkpoints.identity(whole, source, chosen, recipe)
     if checkpoint is not None and checkpoint.exists():
         held, best = checkpoints.resume(checkpoint, whole, optimiser, average, run, recipe.steps)
         progress = Progress(**held)

@@ -211,9 +211,10 @@ def to_html(found: Mapping[str, Any]) -> str:
         f"{day(tested['to_ms'])}, {ours['frauds']:,.0f} of them fraud. "
         f"Alert budget: {100 * found['budget']:g} % of the events.",
     ]
-    if found.get("known_to_the_fit"):
+    known = found.get("known_to_the_fit", False)
+    if known:
         lines.append("The fit knew labels of these days, so the figures flatter the bundle.")
-    elif "known_to_the_fit" in found and found["known_to_the_fit"] is None:
+    elif known is None:
         lines.append("The fit knew labels of such days; if of this stream, the figures flatter it.")
     if found.get("immature"):
         lines.append(f"{found['immature']:,} have no label yet and count as legitimate.")

@@ -31,7 +31,6 @@ from pydantic_settings import (
     InitSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
-    SettingsError,
 )
 
 from streams.errors import ConfigError
@@ -344,8 +343,6 @@ def load(file: Path | None = None, flags: Sequence[str] = ()) -> Settings:
     try:
         sources: dict[str, Any] = {"_file": document, "_local": local, **given}
         settings = Settings(**sources)
-    except SettingsError as error:
-        problems.append(str(error))
     except ValidationError as error:
         for fault in error.errors():
             place = tuple(str(part) for part in fault["loc"])

@@ -48,6 +48,7 @@ def test_every_measure_and_every_rival_is_there(report: dict) -> None:
     ]
     wanted = {"auc", "ap", "cp100", "recall_fpr_0.1%", "recall_fpr_0.01%", "recall_budget"}
     wanted |= {"value_budget", "brier", "ece"}
+    wanted |= set(metrics.GAINS)
     assert all(wanted <= set(row) for row in report["models"].values())
     # The planted rule reads one feature and the event before: trees see half of it.
     assert report["models"]["LightGBM on windows"]["ap"] > 0.2
@@ -56,7 +57,8 @@ def test_every_measure_and_every_rival_is_there(report: dict) -> None:
 def test_who_trails_the_trees_is_told_what_to_try(report: dict) -> None:
     behind = {"difference": -0.1, "low": -0.2, "high": -0.05}
     undecided = {**behind, "high": 0.05}
-    assert "trees are ahead" in evaluate.to_text({**report, "ap_minus_lightgbm": behind})
+    hint = evaluate.to_text({**report, "ap_minus_lightgbm": behind}).splitlines()[-1]
+    assert hint.startswith("trees are ahead: ") and "--steps" in hint and "--no-teacher" in hint
     assert "trees are ahead" not in evaluate.to_text({**report, "ap_minus_lightgbm": undecided})
 
 
