@@ -14,13 +14,14 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from streams.batch import Headers
 from streams.errors import BrokerError, ConfigError, StoreUnready
 from streams.settings import KafkaSettings, Settings
 
 if TYPE_CHECKING:
     import faust
     import redis
-    from confluent_kafka import KafkaError
+    from confluent_kafka import KafkaError, Message
 
 CHECK_TIMEOUT_S = 5.0
 LOCAL_REMEDY = "Is it running? `fraudstream services up` starts one on this machine"
@@ -177,6 +178,15 @@ def _said(error: Exception) -> str:
     """The text of a KafkaException, which wraps a KafkaError."""
     inner = error.args[0] if error.args else error
     return str(inner.str()) if hasattr(inner, "str") else str(inner)
+
+
+def headers_of(message: Message) -> Headers:
+    """The headers as they came; none where a name is no UTF-8 (`live/loose.py` does the same)."""
+    try:
+        pairs: Any = message.headers()
+    except (UnicodeDecodeError, SystemError):  # the second wraps the first, in C
+        return ()
+    return pairs or ()
 
 
 def passes(error: KafkaError) -> bool:

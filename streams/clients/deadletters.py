@@ -17,7 +17,7 @@ from confluent_kafka import Message
 
 from streams.clients.publisher import Publisher
 from streams.clients.subscriber import Once, Subscriber
-from streams.connect import check_redis, redis_client
+from streams.connect import check_redis, headers_of, redis_client
 from streams.privacy import account_digest
 from streams.schema import BLANKED, MAX_EVENT_TIME_MS, Reject
 from streams.settings import Settings
@@ -72,8 +72,7 @@ def origin(said: Mapping[str, bytes]) -> tuple[str, int, int]:
 
 def parse(message: Message) -> DeadLetter:
     """A Kafka message of the dead letter topic."""
-    pairs: Any = message.headers() or []
-    found = {name: content or b"" for name, content in pairs}
+    found = {name: content or b"" for name, content in headers_of(message)}
 
     def text(name: str) -> str:
         return found.get(name, b"").decode("utf-8", "replace")

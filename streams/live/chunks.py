@@ -7,14 +7,15 @@ Does not know Faust, nor where reading started.
 `by_chunks` puts another iterator into aiokafka's `PartitionRecords` before anybody used the first.
 It is that iterator (0.12 to 0.14) with the innermost loop replaced: what it does about checksums,
 aborted transactions, control records and compaction is aiokafka's own. A batch that unpacks to more
-than `MAX_UNPACKED_BYTES` is not read: its messages get values that become dead letters.
+than `MAX_UNPACKED_BYTES` is not read: its messages get values that become dead letters. A message
+with a header name that is no text is handed on without its headers (`loose.py`).
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,9 +24,13 @@ from aiokafka.errors import CorruptRecordException
 from faust.types import TP
 
 from streams.batch import Batch, Headers
+from streams.live import loose, unpack
 from streams.live.ranges import Fetched
-from streams.live.unpack import TooMuch, install
+from streams.live.unpack import TooMuch
 from streams.schema import UNREAD
+
+MESSAGE_BYTES = 256
+"""What Python adds to the contents of a message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +43,16 @@ class Chunk:
     values: list[bytes | None]
     headers: list[Headers]
 
+    def weight(self) -> int:
+        """Bytes of memory, about."""
+        contents = sum(map(len, filter(None, self.keys))) + sum(map(len, filter(None, self.values)))
+        named = sum(len(name) + len(said or b"") for each in self.headers for name, said in each)
+        return contents + named + MESSAGE_BYTES * len(self.offsets)
+
 
 def by_chunks(records: Any) -> None:
     """Make a `PartitionRecords` yield chunks. Does nothing the second time."""
-    install()
+    unpack.install()
     if records is not None and not isinstance(records._records_iterator, _Chunks):
         assert inspect.getgeneratorstate(records._records_iterator) == inspect.GEN_CREATED
         records._records_iterator = _Chunks(_chunks(records))
@@ -77,6 +88,12 @@ def _chunks(records: Any) -> Iterator[Chunk]:
             chunk = _taken_apart(batch, records.next_fetch_offset)
         except TooMuch:
             chunk = _unread(batch, records.next_fetch_offset)
+        except (UnicodeDecodeError, CorruptRecordException):
+            again = loose.loosely(source)
+            if again is None:
+                raise
+            chunk = _taken_apart(again, records.next_fetch_offset)
+            chunk = replace(chunk, headers=list(map(loose.text_only, chunk.headers)))
         # Past what compaction took from the end of the batch, too.
         records.next_fetch_offset = batch.next_offset
         if chunk.offsets:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 import aiokafka
 from aiokafka.consumer.fetcher import FetchResult
@@ -20,8 +20,30 @@ from faust.types import TP
 
 from streams.errors import BrokerError
 from streams.live.chunks import Chunk, by_chunks, sliced, to_batch
+from streams.live.loose import install
 from streams.live.ranges import Fetched, LogRange, Reach
+from streams.schema import MAX_UNPACKED_BYTES
 from streams.store.checks import REBUILD
+
+DRAIN_BYTES: Final = MAX_UNPACKED_BYTES
+"""What is unpacked at once, but for the batch that goes beyond it. The rest stays packed with
+aiokafka: a megabyte on the wire may be thousands of batches, each of which is within its limit."""
+
+
+async def _drained(fetcher: Any, partitions: set[TP]) -> dict[Any, list[Chunk]]:
+    """What aiokafka holds of these partitions, chunk by chunk up to DRAIN_BYTES. Awaits nothing."""
+    found: dict[Any, list[Chunk]] = {}
+    room = DRAIN_BYTES
+    while room > 0:
+        if found and any(type(each) is not FetchResult for each in fetcher._records.values()):
+            break  # an error would be raised, and what was found is not to be lost
+        some = await fetcher.fetched_records(partitions, timeout=0, max_records=1)
+        if not some:
+            break
+        for tp, chunks in some.items():
+            found.setdefault(tp, []).extend(chunks)
+            room -= sum(chunk.weight() for chunk in chunks)
+    return found
 
 
 class FetchThread(driver.AIOKafkaConsumerThread):
@@ -38,6 +60,7 @@ class FetchThread(driver.AIOKafkaConsumerThread):
         assert consumer._fetch_max_wait_ms == 1500 and consumer._isolation_level  # as in 0.15.3
         consumer._fetch_max_wait_ms = transport.fetch_max_wait_ms
         consumer._isolation_level = "read_committed"
+        install()
         return consumer
 
     async def _fetch_records(
@@ -66,7 +89,7 @@ class FetchThread(driver.AIOKafkaConsumerThread):
                 for result in fetcher._records.values():
                     if type(result) is FetchResult:
                         by_chunks(result._partition_records)
-                chunks = await fetcher.fetched_records(active_partitions, timeout=0)
+                chunks = await _drained(fetcher, active_partitions)
                 left = deadline - self.thread_loop.time()
                 if chunks or left <= 0:
                     return self._ranges(consumer, chunks, max_records)

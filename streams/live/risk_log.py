@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import orjson
@@ -28,7 +28,7 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from streams.batch import Batch
-from streams.connect import confluent_config, passes
+from streams.connect import confluent_config, headers_of, passes
 from streams.errors import BrokerError
 from streams.risk import kind
 from streams.risk_pace import Pace
@@ -185,7 +185,7 @@ class RiskLog:
     def _chunk(self, full: str, partition: int, messages: list[Message]) -> Chunk:
         name = self._names[full]
         offsets = np.array([message.offset() for message in messages], np.int64)
-        headers: list[Any] = [message.headers() for message in messages]
+        headers = [headers_of(message) for message in messages]
         self._positions[name][partition] = int(offsets[-1]) + 1
         self._at_end.discard((name, partition))
         batch = Batch(
@@ -195,7 +195,7 @@ class RiskLog:
             timestamps=np.array([message.timestamp()[1] for message in messages], np.int64),
             keys=[message.key() for message in messages],
             values=[message.value() for message in messages],
-            headers=[each or () for each in headers] if any(headers) else None,
+            headers=headers if any(headers) else None,
             next_offset=int(offsets[-1]) + 1,
         )
         return Chunk(name, batch)

@@ -22,6 +22,7 @@ from aiokafka.record._crecords import default_records, legacy_records
 from streams.schema import MAX_UNPACKED_BYTES
 
 GZIP_BITS: Final = 31
+GZIP_MAGIC: Final = b"\x1f\x8b"
 XERIAL: Final = b"\x82SNAPPY\x00"
 XERIAL_HEAD: Final = 16
 LENGTH: Final = struct.Struct("!i")
@@ -32,9 +33,11 @@ class TooMuch(ValueError):
 
 
 def gunzip(packed: Any) -> bytes:
-    """Gzip: one stream, or several behind each other."""
-    parts, room, rest = [], MAX_UNPACKED_BYTES, bytes(packed)
-    while rest:
+    """Gzip: one stream, or several behind each other. As for Java's reader, what stands behind the
+    last and is no stream is nothing."""
+    parts: list[bytes] = []
+    room, rest = MAX_UNPACKED_BYTES, bytes(packed)
+    while not parts or rest.startswith(GZIP_MAGIC):
         stream = zlib.decompressobj(GZIP_BITS)
         parts.append(stream.decompress(rest, room + 1))
         room -= len(parts[-1])

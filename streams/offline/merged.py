@@ -18,6 +18,7 @@ from typing import Any, Final
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from streams.batch import Headers
+from streams.connect import headers_of
 from streams.errors import BrokerError
 
 POLL_MESSAGES: Final = 5_000
@@ -123,8 +124,7 @@ class MergedLog:
             part.time_ms = max(part.time_ms, time_ms)
             key, value = message.key(), message.value()
             assert not isinstance(key, str) and not isinstance(value, str)
-            pairs: Any = message.headers()
-            taken = LogMessage(number, offset, time_ms, key, value, pairs or ())
+            taken = LogMessage(number, offset, time_ms, key, value, headers_of(message))
             part.waiting.append((part.time_ms, taken))
 
     def _balance(self, parts: Mapping[int, _Part]) -> None:

@@ -24,6 +24,7 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient
 
 from streams.batch import Batch
+from streams.connect import headers_of
 from streams.errors import BrokerError, RecordingError
 from streams.offline.columns import with_schema_columns
 from streams.offline.recording import Manifest, Recording, to_table
@@ -76,12 +77,6 @@ def _place(message: Message) -> tuple[str, int, int]:
     topic, partition, offset = message.topic(), message.partition(), message.offset()
     assert topic is not None and partition is not None and offset is not None
     return topic, partition, offset
-
-
-def _headers(message: Message) -> list[tuple[str, bytes]]:
-    """As they came; a header without a value stays without."""
-    pairs: Any = message.headers() or []
-    return list(pairs)
 
 
 def _no_topic(error: KafkaError, topic: str) -> BrokerError:
@@ -288,7 +283,7 @@ class Recorder:
             timestamps=np.array([m.timestamp()[1] for m in messages], np.int64),
             keys=[m.key() for m in messages],
             values=[m.value() for m in messages],
-            headers=[_headers(m) for m in messages],
+            headers=[list(headers_of(m)) for m in messages],
             next_offset=_place(messages[-1])[2] + 1,
         )
         table = with_schema_columns(part.topic, to_table(batch))

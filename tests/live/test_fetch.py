@@ -10,10 +10,11 @@ from typing import Any
 
 import aiokafka
 import pytest
+from aiokafka.consumer.fetcher import FetchResult
 from faust.types import TP
 
 from streams.live.chunks import Chunk
-from streams.live.fetch import FetchThread
+from streams.live.fetch import DRAIN_BYTES, FetchThread, _drained
 from streams.live.microbatch import make_app
 from streams.settings import load
 from tests.live.reading import Shelf
@@ -35,7 +36,9 @@ class Fetcher:
         self.there = False
         self.position = 5
 
-    async def fetched_records(self, partitions: set[Any], timeout: float) -> dict[Any, list[Chunk]]:
+    async def fetched_records(
+        self, partitions: set[Any], timeout: float, max_records: int
+    ) -> dict[Any, list[Chunk]]:
         if not self.there:
             return {}
         self.there, self.position = False, 6
@@ -97,3 +100,48 @@ def test_a_range_is_left_where_it_is_while_the_flow_stands(stands_from: str) -> 
             assert (taken.begin, taken.batch.next_offset, taken.epoch) == (5, 6, 1)
 
     asyncio.run(check())
+
+
+class Waiting:
+    """Stands for aiokafka's fetcher: chunks it holds, and an error for another partition."""
+
+    def __init__(self, chunks: list[Chunk], error: Exception | None = None) -> None:
+        self._records: dict[Any, Any] = {AIO0: FetchResult.__new__(FetchResult)}
+        self._chunks = chunks
+        self._error = error
+        if error is not None:
+            self._records["other"] = error
+
+    async def fetched_records(
+        self, partitions: set[Any], timeout: float, max_records: int
+    ) -> dict[Any, list[Chunk]]:
+        if self._chunks:
+            some, self._chunks = self._chunks[:max_records], self._chunks[max_records:]
+            return {AIO0: some}
+        if self._error is not None:
+            raise self._error
+        return {}
+
+
+def of_size(offset: int, size: int) -> Chunk:
+    return Chunk([offset], [1], [None], [bytes(size)], [()])
+
+
+def test_no_more_is_unpacked_at_once_than_the_limit() -> None:
+    """Small batches may unpack to gigabytes together."""
+    chunks = [of_size(number, DRAIN_BYTES // 4) for number in range(10)]
+    fetcher = Waiting(chunks)
+    taken = [len(asyncio.run(_drained(fetcher, {TP0})).get(AIO0, ())) for _ in range(4)]
+    assert taken == [4, 4, 2, 0]
+
+
+def test_empty_messages_weigh_too() -> None:
+    chunk = Chunk(list(range(9)), [1] * 9, [None] * 9, [b""] * 9, [[("a", b"xy")]] * 9)
+    assert chunk.weight() > 9 * 200
+
+
+def test_an_error_waits_until_what_came_before_it_is_taken() -> None:
+    fetcher = Waiting([of_size(0, 1)], KeyError("no such partition"))
+    assert len(asyncio.run(_drained(fetcher, {TP0}))[AIO0]) == 1
+    with pytest.raises(KeyError):
+        asyncio.run(_drained(fetcher, {TP0}))

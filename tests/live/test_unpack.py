@@ -68,6 +68,11 @@ def test_gzip_streams_behind_each_other_count_together() -> None:
         unpack.gunzip(half + half + gzip.compress(b"x"))
 
 
+@pytest.mark.parametrize("behind", [b"\0" * 8, b"no stream"])
+def test_what_stands_behind_a_gzip_stream_is_nothing(behind: bytes) -> None:
+    assert unpack.gunzip(gzip.compress(b"x") + behind) == b"x"
+
+
 def test_aiokafka_unpacks_with_these() -> None:
     unpack.install()
     for name, function in unpack.BOUNDED.items():
