@@ -1,9 +1,10 @@
 """A way to die on purpose at a named step, so that tests can ask what was lost.
 
-In: `step:n`, `step:n:stop` or `offset:n`, from `worker.failpoint`. Out: nothing, or the end of the
-process at the n-th passage of that step; with `stop` the process freezes itself there instead
-(SIGSTOP), as a machine does that swaps, and goes on when somebody thaws it. `offset:n` ends it
-whenever it is about to read a message at that offset, of any partition.
+In: `step:n`, `step:n:stop`, `offset:n` or `offset:n:bug`, from `worker.failpoint`. Out: nothing,
+or the end of the process at the n-th passage of that step; with `stop` the process freezes itself
+there instead (SIGSTOP), as a machine does that swaps, and goes on when somebody thaws it.
+`offset:n` ends it whenever it is about to read a message at that offset, of any partition; with
+`bug` an assertion fails there instead.
 Does not know what happens at a step.
 """
 
@@ -43,12 +44,13 @@ class Failpoint:
         self._left = 0
         self._freeze = False
         self._offset: int | None = None
+        self._bug = False
         if text is None:
             return
         step, _, rest = text.partition(":")
         number, _, action = rest.partition(":")
-        if step == "offset" and number.isdigit() and not action:
-            self._offset = int(number)
+        if step == "offset" and number.isdigit() and action in ("", "bug"):
+            self._offset, self._bug = int(number), action == "bug"
             return
         if (
             step not in STEPS
@@ -58,7 +60,8 @@ class Failpoint:
         ):
             raise ConfigError(
                 f"worker.failpoint {text!r} cannot be read",
-                remedy=f"Write step:n, step:n:stop or offset:n, with a step of {', '.join(STEPS)}",
+                remedy="Write step:n, step:n:stop, offset:n or offset:n:bug, with a step of "
+                + ", ".join(STEPS),
             )
         self._step, self._left, self._freeze = step, int(number), action == "stop"
 
@@ -67,6 +70,8 @@ class Failpoint:
         if self._offset is not None:
             for batch in batches:
                 if (batch.offsets == self._offset).any():
+                    if self._bug:
+                        raise AssertionError("a bug that this message meets")
                     os._exit(KILLED)
 
     def passed(self, step: str) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence, Set
 from concurrent.futures import Executor
 from contextlib import aclosing
 from dataclasses import replace
@@ -23,7 +23,14 @@ from typing import Any, Final, Protocol, TypeVar
 from faust.types import TP
 
 from streams.batch import Batch
-from streams.errors import BrokerError, Conflict, Fenced, LogShort, PartitionError
+from streams.errors import (
+    BrokerError,
+    Conflict,
+    Fenced,
+    FraudstreamError,
+    LogShort,
+    PartitionError,
+)
 from streams.live.chunks import sliced
 from streams.live.failpoint import Failpoint
 from streams.live.microbatch import RangeConsumer, RangeMessage
@@ -104,11 +111,14 @@ class Intake:
 
     # What the consumer asks (`microbatch.Ownership`).
 
-    async def claim(self, log: Mapping[TP, LogRange]) -> Mapping[TP, int]:
+    async def claim(
+        self, log: Mapping[TP, LogRange], closing: Set[TP] = frozenset()
+    ) -> Mapping[TP, int]:
         """Take partitions over; answer where to read each from.
 
         A log that ends before the state has lost its end, or its broker has only just come back
         and does not know it yet: it is asked again for ENDS_WAIT_S before that is believed.
+        Partitions that come into `closing` meanwhile are left alone.
         """
         names = {tp.partition: tp for tp in log}
         deadline = time.monotonic() + ENDS_WAIT_S
@@ -122,6 +132,7 @@ class Intake:
                     raise
             await asyncio.sleep(ENDS_PAUSE_S)
             log = await self._consumer().log_ranges(log)
+            log = {tp: log[tp] for tp in log.keys() - closing}
         for tp in log:
             self.given_up.pop(tp, None)
         self.assigned = True
@@ -185,6 +196,7 @@ class Intake:
         except asyncio.CancelledError:
             raise
         except BaseException as error:
+            self._partitions.broken = not isinstance(error, FraudstreamError)
             await self._crash(error)
         finally:
             # Faust waits for what was taken before it lets go of a partition.
@@ -327,7 +339,7 @@ class Intake:
             await self._in_thread(self._partitions.disown, tp.partition)
         consumer = self._consumer()
         log = await consumer.log_ranges(partitions)
-        starts = await self.claim({tp: log[tp] for tp in log.keys() - self._closed})
+        starts = await self.claim({tp: log[tp] for tp in log.keys() - self._closed}, self._closed)
         # Whoever is closed by now is released next, behind the claim.
         await consumer.place({tp: starts[tp] for tp in starts.keys() - self._closed})
 

@@ -63,6 +63,9 @@ class Partitions:
         metrics: Metrics,
     ) -> None:
         self.held: dict[int, Held] = {}
+        self.broken = False
+        """Whether a round failed by a fault of ours: a message may be why, so notes stay as they
+        do after a death."""
         self._store = store
         self._outbox = outbox
         self._suspects = suspects
@@ -76,11 +79,14 @@ class Partitions:
         """Take these partitions over; return where to read each from. All or nothing is kept."""
         identity = self._identity()
         share = self._arena_bytes // max(len(self.held.keys() | logs.keys()), 1)
-        starts = {}
+        starts, claims = {}, {}
+        # All logs are looked at before anything is noted: who asks again after LogShort must not
+        # find notes of its own, and take them for deaths.
         for partition, log in logs.items():
             self.held.pop(partition, None)
-            claim = self._patience(self._store.acquire, partition, identity)
+            claim = claims[partition] = self._patience(self._store.acquire, partition, identity)
             starts[partition] = start_offset(claim, log.start, log.end, log.committed, self._topic)
+        for partition, claim in claims.items():
             self._resend(claim)
             forgotten = self._patience(self._store.forgotten, claim)
             held = Held(claim, Arena(partition, share), claim.offset, forgotten)
@@ -127,7 +133,7 @@ class Partitions:
         if held.care is None:
             return False
         if offset >= held.care.until:
-            self._patience(self._suspects.passed, held.claim.partition)
+            self._patience(self._suspects.passed, held.claim.partition, held.claim.token)
             held.care = None
             return False
         assert count <= held.care.limit
@@ -139,7 +145,9 @@ class Partitions:
 
     def disown(self, partition: int) -> None:
         """Forget a partition of which memory was wrong; claiming it again follows no death."""
-        self._patience(self._suspects.released, partition)
+        held = self.held.get(partition)
+        if held is not None:
+            self._patience(self._suspects.released, partition, held.claim.token)
         self.drop(partition)
 
     def drop(self, partition: int) -> None:
@@ -157,7 +165,8 @@ class Partitions:
             try:
                 if held.sent:
                     self._store.trim(held.claim, held.sent)
-                self._suspects.released(partition)
+                if not self.broken:
+                    self._suspects.released(partition, held.claim.token)
             except StoreError as error:
                 _logger.info("partition %d: not let go in order: %s", partition, error)
         self.drop(partition)

@@ -25,7 +25,8 @@ import numpy as np
 import orjson
 import redis
 
-from streams.errors import FraudstreamError, StoreError, StoreLost
+from streams.errors import FraudstreamError, StoreError
+from streams.store import scripts
 
 LOCK_MS: Final = 6_000
 KEEP_DAYS: Final = 400
@@ -128,12 +129,8 @@ class RiskStore:
         return f"{self._prefix}s:{digest}"
 
     def _asked(self, call: Callable[[], T]) -> T:
-        try:
+        with scripts.named_failures(-1):
             return call()
-        except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError) as error:
-            raise StoreLost(f"Redis does not answer: {error}") from None
-        except redis.exceptions.RedisError as error:
-            raise StoreError(f"Redis refuses a risk command: {error}") from None
 
     def _run(self, source: str, keys: list[str], arguments: list[Any]) -> int:
         script = self._scripts.get(source)

@@ -11,6 +11,9 @@ with 4,096 messages in a round and three deaths allowed, 64 and then 1. A worker
 message at a time writes its offset down first; the claim after its death finds the offset, and that
 message goes to the dead letters unread. Past the stretch everything is as before.
 
+A note belongs to the claim that left it: a worker that was frozen while others claimed the
+partition finds another's note, or none, and changes nothing.
+
 An ordinary crash costs one stretch of smaller rounds, about a second.
 """
 
@@ -31,8 +34,8 @@ class Notes(Protocol):
     """Where notes are kept: small mappings of numbers by partition, as durable as the offsets."""
 
     def read(self, partition: int) -> dict[str, int]: ...
-    def write(self, partition: int, note: Mapping[str, int]) -> None: ...
-    def erase(self, partition: int) -> None: ...
+    def write(self, partition: int, note: Mapping[str, int], mine: int | None = None) -> None: ...
+    def erase(self, partition: int, mine: int) -> None: ...
 
 
 @dataclass(slots=True)
@@ -72,15 +75,15 @@ class Suspects:
 
     def trying(self, partition: int, offset: int, token: int) -> None:
         """The worker of this claim is about to handle this message, alone."""
-        self._notes.write(partition, {"trying": offset, "trier": token})
+        self._notes.write(partition, {"trying": offset, "trier": token}, token)
 
-    def passed(self, partition: int) -> None:
+    def passed(self, partition: int, token: int) -> None:
         """The stretch that needed care is behind."""
-        self._notes.write(partition, {"level": 0, "until": 0, "trying": NOBODY})
+        self._notes.write(partition, {"level": 0, "until": 0, "trying": NOBODY}, token)
 
-    def released(self, partition: int) -> None:
+    def released(self, partition: int, token: int) -> None:
         """The partition was let go in order."""
-        self._notes.erase(partition)
+        self._notes.erase(partition, token)
 
 
 class RedisNotes:
@@ -102,17 +105,19 @@ class RedisNotes:
         found = cast(dict[bytes, bytes], answer)
         return {name.decode(): int(value) for name, value in found.items()}
 
-    def write(self, partition: int, note: Mapping[str, int]) -> None:
-        """Put these numbers into the note, also where memory is full. Raises StoreLost."""
+    def write(self, partition: int, note: Mapping[str, int], mine: int | None = None) -> None:
+        """Put these numbers into the note, also where memory is full; with `mine`, a claim's token,
+        only into the note of that claim. Raises StoreLost."""
         pairs = [part for pair in note.items() for part in pair]
-        scripts.run(
-            self._client, self.note_script, [self._name(partition)], pairs, partition=partition
-        )
+        self._run(partition, "" if mine is None else mine, *pairs)
 
-    def erase(self, partition: int) -> None:
-        """Take the note away. Raises StoreLost."""
-        with scripts.named_failures(partition):
-            self._client.delete(self._name(partition))
+    def erase(self, partition: int, mine: int) -> None:
+        """Take the note of this claim away. Raises StoreLost."""
+        self._run(partition, mine)
+
+    def _run(self, partition: int, *given: str | int) -> None:
+        name = self._name(partition)
+        scripts.run(self._client, self.note_script, [name], given, partition=partition)
 
 
 class NotesInMemory:
@@ -125,10 +130,15 @@ class NotesInMemory:
         """The note; empty when there is none."""
         return dict(self.notes.get(partition, {}))
 
-    def write(self, partition: int, note: Mapping[str, int]) -> None:
-        """Put these numbers into the note."""
-        self.notes.setdefault(partition, {}).update(note)
+    def write(self, partition: int, note: Mapping[str, int], mine: int | None = None) -> None:
+        """Put these numbers into the note; with `mine`, only into the note of that claim."""
+        if mine is None or self._token(partition) == mine:
+            self.notes.setdefault(partition, {}).update(note)
 
-    def erase(self, partition: int) -> None:
-        """Take the note away."""
-        self.notes.pop(partition, None)
+    def erase(self, partition: int, mine: int) -> None:
+        """Take the note of this claim away."""
+        if self._token(partition) == mine:
+            del self.notes[partition]
+
+    def _token(self, partition: int) -> int | None:
+        return self.notes.get(partition, {}).get("token")

@@ -138,9 +138,10 @@ def sweep(client: redis.Redis, namespace: str, generation: int) -> int:
 
 
 def _is_of_a_partition(name: bytes) -> bool:
-    """Not the partition hash (its mark stops old owners), nor a key of something else ({risk})."""
+    """Not the partition hash (its mark stops old owners), nor a key that is of no generation: risk
+    ({risk}), and the notes of deaths, which running workers still read."""
     tag = name[name.index(b"{") + 1 : name.index(b"}")]
-    return tag.isdigit() and not name.endswith(b"}:part")
+    return tag.isdigit() and not name.endswith((b"}:part", b"}:deaths"))
 
 
 def _in_groups(names: Iterator[bytes]) -> Iterator[Sequence[bytes]]:

@@ -8,6 +8,8 @@ Does not know what the keys hold.
     fs:{p}:a:<account>   string: the account's packed record
     fs:{p}:out           hash: sequence number -> packed outbox entry
     fs:{p}:gone          hash: digest of an erased account -> cut offset
+    fs:{p}:deaths        hash: the note of whoever claims the partition (`live/suspects.py`); of no
+                         generation
     fs:generation        hash: `current`, the generation that workers use (absent: 0), `before`, the
                          one it took over from, `partitions`, the topic's count that it was made
                          for, `building`, the generation that `rebuild` is making (mostly absent)

@@ -90,6 +90,7 @@ class Shares:
         self.released: list[int] = []
         self.stored = 0
         self.limits: dict[int, int] = {}
+        self.broken = False
 
     def claim(self, logs: Mapping[int, LogRange]) -> dict[int, int]:
         self.claims.append(set(logs))

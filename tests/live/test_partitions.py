@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from streams.errors import BrokerError, Fenced, StoreLost, StoreUnready
+from streams.errors import BrokerError, Fenced, LogShort, StoreLost, StoreUnready
 from streams.live.partitions import Partitions
 from streams.live.patience import Patience
 from streams.live.ranges import LogRange
@@ -157,6 +157,27 @@ def test_letting_go_does_not_wait_for_a_store_that_is_away(
     case.partitions.release(0)
     assert case.partitions.held == {}
     assert case.notes_kept.read(0), "the note stays: nobody knows how this ended"
+
+
+def test_asking_again_for_a_logs_end_leaves_no_notes() -> None:
+    store = MemoryStore()
+    moved(store, 5)
+    case = Case(store)
+    for _ in range(3):
+        with pytest.raises(LogShort):
+            case.partitions.claim({1: NEW, 0: LogRange(0, 4, None)})
+    assert case.partitions.claim({1: NEW, 0: NEW}) == {0: 5, 1: 0}
+    assert case.partitions.limit(0) is None and case.partitions.limit(1) is None
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_what_a_bug_ended_looks_like_a_death(broken: bool) -> None:
+    case = Case()
+    case.partitions.claim({0: NEW})
+    case.partitions.broken = broken
+    case.partitions.release(0)
+    case.partitions.claim({0: NEW})
+    assert case.partitions.limit(0) == (64 if broken else None)
 
 
 def test_care_is_taken_after_a_death_and_ends_past_the_stretch() -> None:

@@ -13,9 +13,11 @@ from contextlib import contextmanager
 import numpy as np
 import orjson
 import pytest
+import redis
 
 from streams.columns import Columns
 from streams.connect import redis_client
+from streams.errors import StoreLost
 from streams.live import risk_agent
 from streams.live.risk_agent import check_topics
 from streams.live.risk_lock import Leadership, serve
@@ -339,3 +341,16 @@ def _holds(lead: Leadership) -> bool:
     except NotLeader:
         return False
     return True
+
+
+def test_a_redis_that_is_busy_is_waited_for(settings: Settings) -> None:
+    """As the account store does: a script that runs long is no reason to end a worker."""
+    client = redis_client(settings)
+    store = RiskStore(client, settings.redis.namespace)
+
+    def busy() -> None:
+        raise redis.ResponseError("BUSY Redis is busy running a script")
+
+    with pytest.raises(StoreLost):
+        store._asked(busy)
+    client.close()

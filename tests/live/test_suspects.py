@@ -6,7 +6,7 @@ import pytest
 import redis
 
 from streams.errors import StoreLost
-from streams.live.suspects import NOBODY, Care, NotesInMemory, RedisNotes, Suspects
+from streams.live.suspects import NOBODY, Care, Notes, NotesInMemory, RedisNotes, Suspects
 
 ROUND = 4_096
 
@@ -19,7 +19,7 @@ def test_orderly_workers_leave_no_suspicion() -> None:
     kept = suspects()
     for token in range(5):
         assert kept.claimed(0, 100, token) is None
-        kept.released(0)
+        kept.released(0, token)
 
 
 def test_each_death_makes_the_rounds_smaller_and_the_stretch_shorter() -> None:
@@ -30,7 +30,7 @@ def test_each_death_makes_the_rounds_smaller_and_the_stretch_shorter() -> None:
     kept.trying(0, 5_640, 3)
     kept.trying(0, 5_641, 3)
     assert kept.claimed(0, 5_641, 4) == Care(1, 5_642, condemned=5_641)
-    kept.passed(0)
+    kept.passed(0, 4)
     assert kept.claimed(0, 9_000, 5) == Care(64, 9_000 + 2 * ROUND), "a new death, a new search"
 
 
@@ -46,7 +46,6 @@ def test_a_message_is_condemned_only_by_the_worker_that_died_of_it() -> None:
     kept = suspects(deaths=2)
     kept.claimed(0, 0, 1)
     assert kept.claimed(0, 7, 2) == Care(1, 7 + 2 * ROUND)
-    # A frozen worker of an older claim wakes up and writes, before it finds out that it is fenced.
     kept.trying(0, 7, 1)
     care = kept.claimed(0, 7, 3)
     assert care is not None and care.condemned == NOBODY
@@ -83,11 +82,31 @@ def test_notes_in_redis_are_notes(redis_url: str) -> None:
     with redis.Redis.from_url(redis_url) as client:
         notes = RedisNotes(client, "fs")
         assert notes.read(3) == {}
-        notes.write(3, {"level": 1, "until": 90})
-        notes.write(3, {"level": 2})
-        assert notes.read(3) == {"level": 2, "until": 90} and notes.read(4) == {}
-        notes.erase(3)
+        notes.write(3, {"level": 1, "until": 90, "token": 7})
+        notes.write(3, {"level": 2}, 7)
+        assert notes.read(3) == {"level": 2, "until": 90, "token": 7} and notes.read(4) == {}
+        notes.erase(3, 7)
         assert notes.read(3) == {} and client.keys("*") == []
+
+
+@pytest.mark.parametrize("where", ["redis", "memory"])
+def test_an_older_claim_changes_nobodys_note(where: str, redis_url: str) -> None:
+    """A worker that was frozen wakes up and writes, before it finds out that it is fenced."""
+    with redis.Redis.from_url(redis_url) as client:
+        notes: Notes = RedisNotes(client, "fs") if where == "redis" else NotesInMemory()
+        kept = Suspects(notes, 2, ROUND)
+        kept.claimed(0, 0, 1)
+        kept.claimed(0, 7, 2)
+        before = notes.read(0)
+        kept.trying(0, 7, 1)
+        kept.passed(0, 1)
+        kept.released(0, 1)
+        assert notes.read(0) == before
+        kept.released(0, 2)
+        kept.trying(0, 7, 1)
+        kept.passed(0, 2)
+        assert notes.read(0) == {}, "no half of a note, which nobody could read"
+        assert kept.claimed(0, 9, 3) is None
 
 
 def test_a_full_redis_takes_notes(redis_url: str) -> None:

@@ -126,6 +126,7 @@ def test_another_partition_count_is_refused_for_every_partition(client: redis.Re
 
 def test_sweep_takes_one_generation_and_leaves_its_marks(client: redis.Redis) -> None:
     client.set("fs:{risk}:state", "not ours")
+    client.set("fs:{0}:deaths", "a running worker's")
     client.set("fsx:{0}:a:a", "another namespace")
     store = RedisStore(client)
     claim = store.acquire(0, TOPIC)
@@ -140,6 +141,7 @@ def test_sweep_takes_one_generation_and_leaves_its_marks(client: redis.Redis) ->
     assert left == {
         b"fs:generation",
         b"fs:{0}:part",
+        b"fs:{0}:deaths",
         b"fs:{1}:part",
         b"fs:{risk}:state",
         b"fsx:{0}:a:a",
