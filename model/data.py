@@ -7,8 +7,9 @@ Does not know where the events came from, nor which of them a model will be fitt
     words.npy       uint64 [n, 4]   the event, layout in model/inputs.py
     features.npy    float32 [n, F]  window and risk features as the event was scored with
     account.npy     int32 [n]       account number, ascending; never an input of a model
-    label.npy       int8 [n]        1 fraud, 0 legitimate, -1 never labelled
-    label_time.npy  int64 [n]       ms when the label became known; -1 without a label
+    label.npy       int8 [n]        1 fraud, 0 legitimate, -1 not known
+    label_time.npy  int64 [n]       ms when the label became known; -1 without a label;
+                                    of a label -1: when it was disputed
     truth.npy       int8 [n]        evaluation only: what is true, where known; else -1
     kind.npy        int8 [n]        evaluation only: kind of case, 0 none (segments of a report)
 
@@ -107,12 +108,38 @@ def mature(
     event_time: NDArray[np.int64],
     maturity_ms: int,
 ) -> tuple[NDArray[np.int8], NDArray[np.int64]]:
-    """Unlabelled events become legitimate, known `maturity_ms` after the event."""
-    silent = label < 0
+    """Events that nobody said anything of become legitimate, known `maturity_ms` after the event.
+
+    One with a label time and no label is disputed: that stays unknown.
+    """
+    silent = (label < 0) & (label_time < 0)
     return (
         np.where(silent, 0, label).astype(np.int8),
         np.where(silent, event_time + maturity_ms, label_time).astype(np.int64),
     )
+
+
+def as_of(dataset: Dataset, cut_ms: int, maturity_ms: int) -> Dataset:
+    """The labels of a matured set as they stood at `cut_ms`: an event of which nothing had been
+    said for long enough was legitimate then, whatever came later.
+
+    Of a verdict that was overruled only the last is kept, so one that stood at the cut and was
+    overruled after it is taken for silence.
+    """
+    due = dataset.time + maturity_ms
+    early = (np.asarray(dataset.label_time) >= cut_ms) & (due < cut_ms)
+    return replace(
+        dataset,
+        label=np.where(early, 0, dataset.label).astype(np.int8),
+        label_time=np.where(early, due, dataset.label_time).astype(np.int64),
+    )
+
+
+def now(dataset: Dataset) -> int:
+    """The moment after the newest thing that a set knows: an event, or a report of fraud. What
+    `mature` gave later label times has not been waited for yet."""
+    told = np.asarray(dataset.label_time)[np.asarray(dataset.label) == 1]
+    return max(int(dataset.time.max()), int(told.max()) if len(told) else 0) + 1
 
 
 @njit(cache=True, nogil=True)

@@ -24,7 +24,7 @@ from torch.nn import functional
 
 from model import calibrate, metrics
 from model.bundle import GOLDEN, Bundle, weights_of
-from model.data import DAY_MS, Dataset, gather
+from model.data import DAY_MS, Dataset, gather, now
 from model.errors import DatasetError
 from model.fold import fold
 from model.inputs import HISTORY, ScoringBatch
@@ -69,7 +69,7 @@ class Plan:
         known = np.asarray(dataset.label) >= 0
         if not known.any():
             raise DatasetError("no row of the training set has a label")
-        cut = int(np.asarray(dataset.label_time).max()) + 1 if cut_ms is None else cut_ms
+        cut = now(dataset) if cut_ms is None else cut_ms
         gate = dataset.known_at(cut)
         matured = gate & (np.asarray(dataset.label) == 0) & (time < cut - maturity_ms)
         if not matured.any():

@@ -213,9 +213,9 @@ def to_html(found: Mapping[str, Any]) -> str:
     ]
     known = found.get("known_to_the_fit", False)
     if known:
-        lines.append("The fit knew labels of these days, so the figures flatter the bundle.")
+        lines.append("The fit knew these days, so the figures flatter the bundle.")
     elif known is None:
-        lines.append("The fit knew labels of such days; if of this stream, the figures flatter it.")
+        lines.append("The fit knew such days; if of this stream, the figures flatter it.")
     if found.get("immature"):
         lines.append(f"{found['immature']:,} have no label yet and count as legitimate.")
     weeks = {f"week {row['week'] + 1:.0f}": dict(row) for row in found["weeks"]}

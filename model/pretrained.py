@@ -12,14 +12,21 @@ import numpy as np
 
 from model.bundle import Bundle, weights_of
 from model.calibrate import IDENTITY
-from model.data import Dataset
+from model.data import Dataset, now
 from model.finetune import golden_rows, logits_of
 from model.pretrain import Pretrained
 from model.score import calibrate
 
 
-def to_bundle(dataset: Dataset, found: Pretrained, name: str, groups: Sequence[str]) -> Bundle:
-    """Pack it; its scores mean nothing before a fine-tuning."""
+def to_bundle(
+    dataset: Dataset,
+    found: Pretrained,
+    name: str,
+    groups: Sequence[str],
+    learnt_until: int | None = None,
+) -> Bundle:
+    """Pack it; its scores mean nothing before a fine-tuning. It has seen events up to
+    `learnt_until`, ms; all of them by default."""
     rows = np.arange(len(dataset))[:: max(len(dataset) // 4_096, 1)]
     golden = golden_rows(dataset, rows, logits_of(found.model, dataset, rows))
     bundle = Bundle(
@@ -32,7 +39,12 @@ def to_bundle(dataset: Dataset, found: Pretrained, name: str, groups: Sequence[s
         usual=np.median(np.asarray(dataset.features[rows]), axis=0).astype(np.float32),
         calibration=IDENTITY,
         golden=golden,
-        about={"nats": dict(found.nats), "card": "Pretrained only; scores are not probabilities."},
+        about={
+            "nats": dict(found.nats),
+            "card": "Pretrained only; scores are not probabilities.",
+            "data_digest": dataset.digest,
+            "learnt_until": now(dataset) if learnt_until is None else learnt_until,
+        },
         extra={f"heads.{k}": v.detach().numpy() for k, v in found.heads.state_dict().items()},
     )
     return with_golden_scores(bundle)

@@ -6,7 +6,8 @@ Does not know what a label is used for, nor where the messages come from.
 A label belongs to the transaction with its account_id and transaction_id, found by a 64-bit hash of
 both. Of several labels of a transaction, the newest by label_time that is known at the moment
 counts; at equal times the one with the greater hash of (label_id, label), so that the answer does
-not depend on the order of arrival. `disputed` is a claim and counts as not known.
+not depend on the order of arrival. `disputed` is a claim: what it is about is not known, and never
+becomes legitimate by waiting, as an event that nobody reported does.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ from streams.validate import Check, integer, member, text
 FRAUD: Final = 1
 LEGITIMATE: Final = 0
 NOT_KNOWN: Final = -1
-VERDICTS: Final = {"fraud": FRAUD, "legitimate": LEGITIMATE, "disputed": NOT_KNOWN}
+DISPUTED: Final = -2
+VERDICTS: Final = {"fraud": FRAUD, "legitimate": LEGITIMATE, "disputed": DISPUTED}
 assert set(VERDICTS) == set(LABEL_VALUES)
 
 LABEL_CHECKS: Final[Mapping[str, Check]] = {
@@ -63,7 +65,7 @@ def transaction_keys(accounts: Iterable[str], transactions: Iterable[str]) -> ND
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """n labels. key: uint64; time: int64 ms; verdict: int8, FRAUD, LEGITIMATE or NOT_KNOWN;
+    """n labels. key: uint64; time: int64 ms; verdict: int8, FRAUD, LEGITIMATE or DISPUTED;
     rank: uint64, decides between labels of one transaction at one time. `bad`: messages refused."""
 
     key: NDArray[np.uint64]
@@ -168,7 +170,7 @@ class LabelBook:
     def known(
         self, accounts: Iterable[Any], transactions: Iterable[Any], moment: int
     ) -> NDArray[np.int8]:
-        """FRAUD, LEGITIMATE or NOT_KNOWN for each transaction, by labels up to `moment`.
+        """FRAUD, LEGITIMATE, DISPUTED or NOT_KNOWN of each transaction, by labels up to `moment`.
 
         Takes lists of strings or Arrow arrays.
         """
@@ -187,15 +189,16 @@ class LabelBook:
     def newest(
         self, accounts: Iterable[Any], transactions: Iterable[Any]
     ) -> tuple[NDArray[np.int8], NDArray[np.int64]]:
-        """The last verdict on each transaction and when it became known; -1 without a label."""
+        """The last verdict on each transaction, NOT_KNOWN where it is disputed, and when it came;
+        -1 without a label."""
         keys = transaction_keys(_texts(accounts), _texts(transactions))
         if not len(self._labels):
             return np.full(len(keys), NOT_KNOWN, np.int8), np.full(len(keys), -1, np.int64)
         last = np.searchsorted(self._labels.key, keys, side="right") - 1
         found = (last >= 0) & (self._labels.key[last] == keys)
         verdicts = np.where(found, self._labels.verdict[last], np.int8(NOT_KNOWN)).astype(np.int8)
-        times = np.where(verdicts != NOT_KNOWN, self._labels.time[last], -1)
-        return verdicts, times.astype(np.int64)
+        times = np.where(found, self._labels.time[last], -1)
+        return np.maximum(verdicts, np.int8(NOT_KNOWN)), times.astype(np.int64)
 
 
 def _texts(column: Any) -> Iterable[str]:

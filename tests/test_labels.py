@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streams.labels import (
+    DISPUTED,
     FRAUD,
     LEGITIMATE,
     NOT_KNOWN,
@@ -75,7 +76,7 @@ def test_columns() -> None:
     values = [label(label=name, label_time=START + i) for i, name in enumerate(VERDICTS)]
     labels = decode_labels(values)
     assert labels.bad == 0
-    assert labels.verdict.tolist() == [FRAUD, LEGITIMATE, NOT_KNOWN]
+    assert labels.verdict.tolist() == [FRAUD, LEGITIMATE, DISPUTED]
     assert labels.time.tolist() == [START, START + 1, START + 2]
     assert len(set(labels.key.tolist())) == 1
 
@@ -106,7 +107,7 @@ def test_the_newest_label_wins_whatever_came_last() -> None:
     for order in (values, values[::-1]):
         book = LabelBook.of(order)
         seen = [int(book.known(["a-1"], ["t-1"], START + i)[0]) for i in (4, 5, 7, 9, 100)]
-        assert seen == [NOT_KNOWN, LEGITIMATE, NOT_KNOWN, FRAUD, FRAUD]
+        assert seen == [NOT_KNOWN, LEGITIMATE, DISPUTED, FRAUD, FRAUD]
 
 
 def test_nothing_known() -> None:
@@ -115,6 +116,13 @@ def test_nothing_known() -> None:
     assert book.known([], [], START).tolist() == []
     assert book.latest == 0
     assert [column.tolist() for column in book.newest(["a-1"], ["t-1"])] == [[NOT_KNOWN], [-1]]
+
+
+def test_a_dispute_is_told_from_silence() -> None:
+    """Waiting makes silence a verdict, and not what somebody claims."""
+    book = LabelBook.of([label(), label(label="disputed", label_time=START + 3, label_id="l-2")])
+    verdict, time = book.newest(["a-1", "a-1"], ["t-1", "t-2"])
+    assert verdict.tolist() == [NOT_KNOWN, NOT_KNOWN] and time.tolist() == [START + 3, -1]
 
 
 Row = tuple[int, int, str, int]

@@ -83,7 +83,10 @@ def pretrain(
     out: Out,
     preset: Preset = "small",
     steps: Steps = 500,
-    until: Annotated[int | None, typer.Option(help="Only events before this time, ms.")] = None,
+    until: Annotated[
+        int | None,
+        typer.Option(help="Only events before this time, ms. Default: not the newest 14 days."),
+    ] = None,
     threads: Threads = 1,
     seed: Seed = 0,
     checkpoint: Resume = None,
@@ -98,20 +101,22 @@ def pretrain(
 
     Example: fraudstream pretrain data/ bundles/base --steps 1000
     """
-    import numpy as np
 
     from model import bundle as bundles
     from model.loop import Recipe
     from model.pretrain import pretrain as run
     from model.pretrained import to_bundle
     from streams.cli.training import Training
+    from streams.schema import DAY_MS
 
     bundles.check_name(name)
     shape = _shape(preset)
     bundles.check_place(out)
     dataset = checks.whole_data(data, 0)
     recipe = Recipe(steps=steps, seed=seed)
-    chosen = np.ones(len(dataset), bool) if until is None else dataset.time < until
+    if until is None:
+        until = int(dataset.time.max() - min(DAYS, _short(dataset)) * DAY_MS)
+    chosen = dataset.time < until
     with Training(steps, threads, device, tensorboard) as training:
         training.plan(dataset, preset, shape, recipe, 1)
         found = run(
@@ -120,7 +125,7 @@ def pretrain(
         )  # fmt: skip
         if not training.first:
             return
-        made = bundles.write(to_bundle(dataset, found, name, _groups(dataset)), out)
+        made = bundles.write(to_bundle(dataset, found, name, _groups(dataset), until), out)
     _say("surprise by field, nats: " + ", ".join(f"{k} {v:.3f}" for k, v in found.nats.items()))
     options.say({"model_id": made.model_id, "nats": dict(found.nats)}, made.model_id, as_json)
 
@@ -131,8 +136,12 @@ def _fit_plan(
     test_days: float | None,
     judge_days: float | None,
     maturity_days: float,
-) -> tuple[Plan, Blocks]:
-    """The newest days are left for the test where the stream is long enough for that."""
+) -> tuple[Dataset, Plan, Blocks]:
+    """The newest days are left for the test where the stream is long enough for that; returns the
+    labels as they stood at the moment of the fit."""
+    import numpy as np
+
+    from model import data
     from model import finetune as tuning
     from streams.errors import DatasetError
     from streams.schema import DAY_MS
@@ -140,17 +149,27 @@ def _fit_plan(
     judge = min(DAYS, _short(dataset)) if judge_days is None else judge_days
     test = min(DAYS, _short(dataset)) if test_days is None else test_days
     wait = int(maturity_days * DAY_MS)
+
+    def at(moment: int) -> tuple[Dataset, Plan, Blocks]:
+        then = data.as_of(dataset, moment, wait)
+        plan = tuning.Plan.newest(then, moment, judge, wait)
+        return then, plan, tuning.blocks(then, plan)
+
     if cut is None and test > 0:
         moment = int(dataset.time.max()) - int(test * DAY_MS)
         try:
-            plan = tuning.Plan.newest(dataset, moment, judge, wait)
-            return plan, tuning.blocks(dataset, plan)
+            return at(moment)
         except DatasetError as error:
             if test_days is not None:
                 raise
             _say(f"no days are left for a test, all labels are used: {error}")
-    plan = tuning.Plan.newest(dataset, cut, judge, wait)
-    return plan, tuning.blocks(dataset, plan)
+    try:
+        return at(data.now(dataset) if cut is None else cut)
+    except DatasetError as error:
+        if cut is not None:
+            raise
+        _say(f"labels are taken as they will be, frauds not reported yet among them: {error}")
+    return at(int(np.asarray(dataset.label_time).max()) + 1)
 
 
 def _lesson(
@@ -214,7 +233,7 @@ def finetune(
     dataset = checks.whole_data(data, maturity_days)
     recipe = Recipe(steps=steps, seed=seed)
     teach = checks.has_trees() if teacher is None else teacher
-    plan, chosen = _fit_plan(dataset, cut, test_days, judge_days, maturity_days)
+    dataset, plan, chosen = _fit_plan(dataset, cut, test_days, judge_days, maturity_days)
     with Training(steps, threads, device, tensorboard) as training:
         training.plan(dataset, base_id or preset, shape, recipe, seeds * (1 + teach))
         lesson, events = _lesson(dataset, plan, chosen, seed, training) if teach else (None, 0)
@@ -229,6 +248,7 @@ def finetune(
             return
         about = {
             "plan": vars(plan),
+            "learnt_until": max(plan.cut_ms, _learnt_until(start)),
             "maturity_days": maturity_days,
             "steps": steps,
             "seed": seed,
@@ -241,6 +261,12 @@ def finetune(
     options.say({"model_id": made.model_id, **judged}, text, as_json)
 
 
+def _learnt_until(bundle: Bundle | None) -> int:
+    """Up to when a bundle, and what it was made from, saw events or labels, ms; 0 for no bundle."""
+    about = {} if bundle is None else bundle.about
+    return int(about.get("learnt_until", about.get("plan", {}).get("cut_ms", 0)))
+
+
 def _test_split(
     bundle: Bundle,
     dataset: Dataset,
@@ -248,8 +274,8 @@ def _test_split(
     days: float | None,
     wait_days: float | None,
 ) -> tuple[Split, bool | None]:
-    """Rows to test on, those the comparison models are fitted on, and whether the fit knew them:
-    None where it knew labels of these days, but perhaps of another stream.
+    """Rows to test on, those the comparison models are fitted on, and whether the fit, or that of
+    the bundle it began with, knew them: None where it knew such days, perhaps of another stream.
 
     `wait_days` is the maturity of labels; None for no comparison models.
     """
@@ -264,8 +290,8 @@ def _test_split(
     newest = int(time.max())
     if start is None:
         start = newest - int((min(DAYS, _short(dataset)) if days is None else days) * DAY_MS)
-    same = bool(plan) and bundle.about.get("data_digest") == dataset.digest
-    late = int(plan.get("cut_ms", start)) > start
+    same = bundle.about.get("data_digest") == dataset.digest
+    own = int(plan.get("cut_ms", _learnt_until(bundle)))
     test = np.flatnonzero((time >= start) & (dataset.answer() >= 0))
     if not (dataset.answer()[test] == 1).any():
         raise ConfigError("no known fraud among the test events", remedy="give an earlier --from")
@@ -275,11 +301,12 @@ def _test_split(
             wait = int(wait_days * DAY_MS)
             judge_days = min(DAYS, _short(dataset))
             one = tuning.Plan.newest(dataset, start, judge_days, wait)
-            chosen = tuning.blocks(dataset, tuning.Plan(**plan) if same else one)
+            chosen = tuning.blocks(dataset, tuning.Plan(**plan) if same and plan else one)
             fit, judge = np.flatnonzero(chosen.fit), np.flatnonzero(chosen.judge)
         except DatasetError as error:
             _say(f"no comparison models: {error}")
-    return Split(fit, judge, test), late and (same or None)
+    seen = True if same and own > start else None
+    return Split(fit, judge, test), _learnt_until(bundle) > start and seen
 
 
 def evaluate(
@@ -335,7 +362,7 @@ def evaluate(
     found["known_to_the_fit"] = seen
     if seen is not False:
         which = "these test days" if seen else "test days like these; if of the same stream"
-        _say(f"warning: the fit knew labels of {which}, the figures flatter the bundle")
+        _say(f"warning: the fit knew of {which}, the figures flatter the bundle")
     found["immature"] = evaluation.immature(dataset, split.test, int(maturity_days * DAY_MS))
     if found["immature"]:
         _say(

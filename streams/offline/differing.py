@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from streams.labels import FRAUD, LEGITIMATE, LabelBook, transaction_keys
+from streams.labels import DISPUTED, FRAUD, LEGITIMATE, LabelBook, transaction_keys
 from streams.offline import results
 
 FILE = "alerts-that-differ.parquet"
@@ -88,7 +88,7 @@ def _differing(
     table = table.filter(pa.array(flagged[0] != flagged[1]))
     mine = flagged[0][flagged[0] != flagged[1]]
     keys = transaction_keys(*(table[each].to_pylist() for each in ("account_id", "transaction_id")))
-    words = {FRAUD: "fraud", LEGITIMATE: "legitimate"}
+    words = {FRAUD: "fraud", LEGITIMATE: "legitimate", DISPUTED: "disputed"}
     labels = [words.get(verdict, "not known") for verdict in book.at(keys, as_of).tolist()]
     found = []
     for row, own, label in zip(table.to_pylist(), mine.tolist(), labels, strict=True):

@@ -5,8 +5,8 @@ Does not know how the results came about, nor how a report looks.
 
 A label counts from its `label_time` on. `as_of` is the moment of judgement: labels that became
 known later do not exist. An event without a label known by then counts as legitimate if it is older
-than the label delay, else it is left out: nobody could know yet. `by_moment` asks the same at the
-end of each week, as a person would have seen it then.
+than the label delay, else it is left out: nobody could know yet. So is what is disputed.
+`by_moment` asks the same at the end of each week, as a person would have seen it then.
 
 An event takes some 70 bytes of memory and 10 a model; its strings are read and dropped by the way.
 """
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from model import metrics
 from streams.drift import population_stability
 from streams.errors import ConfigError
-from streams.labels import FRAUD, LabelBook, transaction_keys
+from streams.labels import FRAUD, NOT_KNOWN, LabelBook, transaction_keys
 from streams.offline import results
 from streams.schema import DAY_MS
 
@@ -177,7 +177,8 @@ def _judged(
     times: NDArray[np.int64], known: NDArray[np.int8], moment: int, delay_days: int
 ) -> NDArray[np.bool_]:
     """Which events can be judged at a moment, given what is known of each by then."""
-    judged: NDArray[np.bool_] = (known >= 0) | (times < moment - delay_days * DAY_MS)
+    silent = (known == NOT_KNOWN) & (times < moment - delay_days * DAY_MS)
+    judged: NDArray[np.bool_] = (known >= 0) | silent
     return judged
 
 

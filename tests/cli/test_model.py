@@ -182,7 +182,7 @@ def test_a_fit_that_may_have_known_the_test_days_is_said(
     command = ["evaluate", str(bundles / "fraud"), str(tmp_path / "later"), "--no-compare"]
     done = RUN.invoke(build(), [*command, "--from", "0", "--json"], catch_exceptions=False)
     assert json.loads(done.stdout)["known_to_the_fit"] is None
-    assert "warning: the fit knew labels of test days like these" in done.stderr
+    assert "warning: the fit knew of test days like these" in done.stderr
     quiet = RUN.invoke(build(), [*command, "--json"], catch_exceptions=False)
     found = json.loads(quiet.stdout)
     assert found["known_to_the_fit"] is False
@@ -206,6 +206,19 @@ def test_evaluation_leaves_the_days_that_the_fit_knew(
     assert page.read_text().startswith("<!doctype html>")
     early = json.loads(verb(*command, "--from", "0", "--json"))
     assert early["known_to_the_fit"]
+
+
+def test_what_a_fit_began_with_counts_as_known(
+    made: tuple[Path, pa.Table], bundles: Path, tmp_path: Path
+) -> None:
+    """A base that saw the test days hands them on, and one that did not does not."""
+    every = str(int(data.read(made[0]).time.max()) + 1)
+    verb("pretrain", made[0], tmp_path / "all", "--steps", "1", "--until", every)
+    for base, known in ((tmp_path / "all", True), (bundles / "base", False)):
+        verb("finetune", made[0], tmp_path / "f", "--steps", "1", "--no-teacher", "--base", base)
+        for bundle in (base, tmp_path / "f"):
+            found = json.loads(verb("evaluate", bundle, made[0], "--no-compare", "--json"))
+            assert found["known_to_the_fit"] is (known and (True if bundle == base else None))
 
 
 def test_a_pretrained_bundle_is_measured_without_labels(

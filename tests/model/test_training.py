@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -62,10 +63,47 @@ def test_label_time_gates_every_label() -> None:
     assert not known.all()
     assert (whole.label_time[known] < cut).all()
     label, when = data.mature(
-        np.array([-1, 1], np.int8), np.array([-1, 5]), np.array([100, 100]), 14
+        np.array([-1, 1, -1], np.int8), np.array([-1, 5, 7]), np.array([100, 100, 100]), 14
     )
-    assert label.tolist() == [0, 1]
-    assert when.tolist() == [114, 5]
+    assert label.tolist() == [0, 1, -1], "the last is disputed, and that no silence settles"
+    assert when.tolist() == [114, 5, 7]
+
+
+def test_what_came_after_the_fit_changes_nothing_in_it() -> None:
+    """A fit of a moment is the same whether the recording ends there or goes on."""
+    whole = made.dataset(12, 150)
+    wait, cut = 7 * made.DAY_MS, int(np.quantile(whole.time, 0.7))
+    rng = np.random.default_rng(5)
+    label = np.where(whole.label == 1, 1, -1).astype(np.int8)
+    when = np.where(label == 1, whole.time + rng.integers(1, 30, len(whole)) * made.DAY_MS, -1)
+
+    def fitted_on(label: Any, when: Any) -> tuple[Any, Any, finetune.Plan]:
+        label, when = data.mature(label, when, whole.time, wait)
+        then = data.as_of(replace(whole, label=label, label_time=when), cut, wait)
+        return then.known_at(cut), then.label, finetune.Plan.newest(then, cut, 10, wait)
+
+    late = when >= cut
+    assert (late & (whole.time + wait < cut)).any()
+    known, seen, plan = fitted_on(label, when)
+    known_then, seen_then, plan_then = fitted_on(
+        np.where(late, -1, label).astype(np.int8), np.where(late, -1, when)
+    )
+    assert (known == known_then).all() and plan == plan_then
+    assert (seen[known] == seen_then[known]).all()
+
+
+def test_now_is_the_newest_event_or_report() -> None:
+    """Not the day on which the last silence will have lasted long enough."""
+    whole = made.dataset(3, 40)
+    label = np.zeros(len(whole), np.int8)
+    when = whole.time + 14 * made.DAY_MS
+    quiet = replace(whole, label=label, label_time=when)
+    assert data.now(quiet) == int(whole.time.max()) + 1
+    assert finetune.Plan.newest(quiet, judge_days=2, maturity_ms=made.DAY_MS).judge_to <= int(
+        whole.time.max()
+    )
+    label[0], when[0] = 1, int(whole.time.max()) + 5
+    assert data.now(replace(quiet, label=label, label_time=when)) == int(when[0]) + 1
 
 
 def test_a_fit_never_sees_later_labels() -> None:
