@@ -12,6 +12,9 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from streams.decide import DECISIONS
+from streams.schema import Reject
+
 STAGES: Final = (
     "decode",
     "load",
@@ -68,8 +71,13 @@ class Metrics:
         self.latency = self._histogram(
             "delivery_seconds", "From append of the oldest transaction to delivery.", _SECONDS
         )
+        # A series that is born at 1 has not risen, for Prometheus: each has to be there before.
         for stage in STAGES:
             self.stages.labels(stage)
+        for reason in Reject:
+            self.dead.labels(reason.value)
+        for decision in DECISIONS:
+            self.decisions.labels(decision)
 
     def count(self, counts: Mapping[str, int]) -> None:
         """Add the counts of one settled batch."""
@@ -79,7 +87,7 @@ class Metrics:
         self.erased.inc(counts["erased"])
         self.late.inc(counts["late"])
         self.edge.inc(counts["edge"])
-        for decision in ("approve", "review", "block"):
+        for decision in DECISIONS:
             self.decisions.labels(decision).inc(counts[decision])
         for name, number in counts.items():
             if name.startswith("dead_"):

@@ -91,6 +91,8 @@ def _aligned(array: pa.Array, field: pa.Field, where: str) -> pa.Array:
         if pa.types.is_timestamp(kind) and pa.types.is_int64(wanted):
             return array.cast(pa.timestamp("ms", kind.tz)).cast(wanted)
         text = pa.types.is_string(wanted)
+        if pa.types.is_boolean(kind):
+            raise FormatError(f"{where}, column {field.name}: true and false are no {wanted}")
         if pa.types.is_null(kind) or text == (
             pa.types.is_string(kind) or pa.types.is_large_string(kind)
         ):

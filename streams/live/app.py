@@ -11,6 +11,7 @@ import gc
 import logging
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,11 +19,12 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from typing import Final, cast
 
+from mode.threads import WorkerThread
 from prometheus_client import start_http_server
 
 from streams import alerts, assembly, topics
 from streams.connect import check_kafka, check_redis, redis_client
-from streams.errors import FraudstreamError
+from streams.errors import ConfigError, FraudstreamError
 from streams.live.agents import Round, warm
 from streams.live.failpoint import Failpoint
 from streams.live.intake import Intake
@@ -47,6 +49,9 @@ from streams.store.redis import RedisStore
 
 STOP_TIMEOUT_S: Final = 4.0
 """For an orderly stop: the round going on, its acks, the last commit, goodbye to the group."""
+FETCH_STOP_S: Final = 1.0
+LAST_S: Final = 8.0
+"""After this from the begin of the stop the process ends, whatever hangs."""
 REPORT_EVERY_S: Final = 1.0
 GC_THRESHOLD: Final = 100_000
 """Objects made and not yet let go."""
@@ -262,24 +267,59 @@ def run(settings: Settings, ready: Callable[[], None] = lambda: None) -> int:
         notes = RedisNotes(client, settings.redis.namespace)
         worker = assemble(settings, store, notes, risk=risk, rules=rules.rules)
         if settings.metrics.port:
-            server, _ = start_http_server(
-                settings.metrics.port, settings.metrics.host, worker.metrics.registry
-            )
-            kept.callback(server.shutdown)
+            kept.callback(_metrics_server(settings, worker.metrics))
         collect_seldom()
-        reason = asyncio.run(serve(worker, ready, ask_builder))
+        last = threading.Timer(LAST_S, _end, [worker])
+        last.daemon = True
+
+        def stopping() -> None:
+            ask_builder()
+            last.start()
+
+        reason = asyncio.run(serve(worker, ready, stopping))
         worker.thread.shutdown(wait=False, cancel_futures=True)
-        if worker.intake.in_thread:
+        if worker.intake.in_thread or _fetching():
             # Python would wait for the thread, which waits for a server that does not answer.
             _logger.critical("a step hangs; ending without it", exc_info=reason)
             logging.shutdown()
             os._exit(0 if reason is None else 1)
+        last.cancel()
     if reason is None:
         return 0
     if isinstance(reason, FraudstreamError):
         raise reason
     _logger.critical("crashed", exc_info=reason)
     return 1
+
+
+def _metrics_server(settings: Settings, metrics: Metrics) -> Callable[[], None]:
+    """Serve the metrics; returns what ends it. Raises ConfigError when nobody can listen there."""
+    host, port = settings.metrics.host, settings.metrics.port
+    try:
+        server, _ = start_http_server(port, host, metrics.registry)
+    except OSError as error:
+        raise ConfigError(
+            f"nobody can listen at metrics.host {host}, metrics.port {port}: {error.strerror}",
+            remedy="give this worker another metrics.port, or 0 for no metrics",
+        ) from None
+    return server.shutdown
+
+
+def _end(worker: Worker) -> None:
+    """The end of a stop that does not end: Faust waits in the event loop itself for its thread, and
+    that for a broker that does not answer. What was not committed will be read again."""
+    _logger.critical("did not stop in %.0f s; ending", LAST_S)
+    logging.shutdown()
+    os._exit(0 if worker.app.crash_reason is None else 1)
+
+
+def _fetching() -> bool:
+    """Whether the thread that talks to the brokers still does, a moment after the stop."""
+    for thread in threading.enumerate():
+        if isinstance(thread, WorkerThread):
+            thread.join(FETCH_STOP_S)
+            return thread.is_alive()
+    return False
 
 
 def collect_seldom() -> None:

@@ -93,7 +93,14 @@ class Builder:
         else:
             batch = chunk.batch
             first = int(batch.offsets[0])
-            feed.add_labels(batch.partition, decode_labels(batch.values), first, batch.next_offset)
+            labels = decode_labels(batch.values)
+            if labels.bad:
+                _logger.warning(
+                    "%s, partition %d: %d of %d messages before offset %d are no labels, and are"
+                    " passed over",
+                    batch.topic, batch.partition, labels.bad, len(batch), batch.next_offset,
+                )  # fmt: skip
+            feed.add_labels(batch.partition, labels, first, batch.next_offset)
 
     def _passed(self, topic: str, marks: dict[int, int]) -> bool:
         read = self._log.positions(topic)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 import urllib.request
@@ -26,6 +27,9 @@ def test_two_workers_share_the_work_and_leave_in_order(
         one = workers.start(f"metrics.port={port}")
         two = workers.start()
         one.ready(), two.ready()
+        other = workers.start(f"metrics.port={port}")
+        assert other.ended() == 2
+        assert f"metrics.port {port}" in other.said() and "Traceback" not in other.said()
         publish(settings, payments(400, 4))
         one.until(lambda: scored(settings) >= 400, 60)
 
@@ -36,6 +40,8 @@ def test_two_workers_share_the_work_and_leave_in_order(
             return {name: float(value) for name, value in pairs}
 
         assert metrics()["fraudstream_partitions"] == 2
+        # An alarm asks whether it rose: a series that is born at 1 has not.
+        assert metrics()['fraudstream_dead_letters_total{reason="quarantined"}'] == 0
         # Counted after the delivery that `scored` saw.
         one.until(lambda: metrics()["fraudstream_transactions_scored_total"] > 0, 10)
         assert metrics()["fraudstream_transactions_scored_total"] < 400
@@ -94,6 +100,22 @@ def test_a_frozen_worker_wakes_up_fenced(
     # The refused round published nothing. A slow machine may lose a session on top of it, and then
     # the next owner says that it sent what it found in the outbox again.
     assert set(check_scores(settings, 100).values()) == {1} or "outbox entries again" in said
+
+
+def test_a_worker_stops_though_kafka_hangs(
+    broker: kafka_server.Broker, kafka: str, redis_url: str, topic_prefix: str, tmp_path: Path
+) -> None:
+    settings = settings_for(kafka, topic_prefix, partitions=1)
+    with team(settings, redis_url, tmp_path) as workers:
+        worker = workers.start().ready()
+        os.kill(broker.child.pid, signal.SIGSTOP)
+        try:
+            time.sleep(3)  # it waits for an answer by now
+            code, took_s = worker.stop()
+        finally:
+            os.kill(broker.child.pid, signal.SIGCONT)
+        assert code == 0 and "Traceback" not in worker.said(), worker.said()
+        assert took_s < 25, "the watchdog would take 30 s, and call it a crash"
 
 
 def test_an_empty_redis_is_refused_when_the_group_has_worked(
