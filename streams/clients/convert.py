@@ -4,6 +4,8 @@ In: a format, a path. Out: a file of transactions and a file of labels.
 Does not know any format. A source that is not in time order is dealt into spans of event time on
 disk and sorted span by span, so memory is bounded by the fullest span. A format that is sorted as
 published is only watched: files joined or shuffled by a user are met at the first step back.
+Both files are written as drafts (`.part`) and get their names at the end: a run that fails leaves
+what stood there before.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import pyarrow.parquet as pq
 
 from streams.adapters.canonical import LABEL
 from streams.adapters.formats import Adapter, Converted, adapter
+from streams.clients.files import FileFormat, format_of
 from streams.clients.writer import Writer
 from streams.errors import ConfigError, FormatError
 from streams.schema import DAY_MS
@@ -37,24 +40,56 @@ class _StepBack(Exception):
 
 
 def convert(name: str, source: Path, out: Path, labels: Path, key: bytes) -> tuple[int, int]:
-    """Write both files; returns how many transactions and labels. An unfinished file is removed.
+    """Write both files, or neither; returns how many transactions and labels.
 
     Raises ConfigError and FormatError.
     """
     found = adapter(name)
     if not source.is_file():
         raise ConfigError(f"no file {source}")
+    _check_apart(source, out, labels)
+    # A link stays one: the draft lies beside the file that it leads to.
+    targets = (out.resolve(), labels.resolve())
+    drafts = tuple(target.with_name(target.name + ".part") for target in targets)
     try:
-        if found.SORTED:
-            with contextlib.suppress(_StepBack):
-                return _write(_watched(found.rows(source, key)), out, labels)
-        return _write(_sorted_whole(found, source, key, out.parent), out, labels)
-    except BaseException as error:
-        out.unlink(missing_ok=True)
-        labels.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise ConfigError(f"cannot write {out}: {error.strerror or error}") from None
-        raise
+        counts = _drafted(found, source, key, drafts, (format_of(out), format_of(labels)))
+        for draft, target in zip(drafts, targets, strict=True):
+            draft.replace(target)
+    except OSError as error:
+        raise ConfigError(f"cannot write {out}: {error.strerror or error}") from None
+    finally:
+        for draft in drafts:
+            with contextlib.suppress(OSError):
+                draft.unlink(missing_ok=True)
+    return counts
+
+
+def _check_apart(source: Path, out: Path, labels: Path) -> None:
+    """Raises ConfigError when a file would be written over the source, or over the other one."""
+    for target in (out, labels):
+        if target.resolve() == source.resolve():
+            raise ConfigError(
+                f"{target} is the file to convert, and would be lost",
+                remedy="name another file for the result",
+            )
+    if out.resolve() == labels.resolve():
+        raise ConfigError(
+            f"{out} would hold the transactions and the labels", remedy="name two files"
+        )
+
+
+def _drafted(
+    found: Adapter,
+    source: Path,
+    key: bytes,
+    drafts: tuple[Path, ...],
+    forms: tuple[FileFormat, ...],
+) -> tuple[int, int]:
+    """Write the drafts of transactions and labels in time order."""
+    if found.SORTED:
+        with contextlib.suppress(_StepBack):
+            return _write(_watched(found.rows(source, key)), drafts, forms)
+    return _write(_sorted_whole(found, source, key, drafts[0].parent), drafts, forms)
 
 
 def token_key(path: Path, *, make: bool) -> bytes:
@@ -75,12 +110,17 @@ def token_key(path: Path, *, make: bool) -> bytes:
     return key
 
 
-def _write(pieces: Iterator[Converted], out: Path, labels: Path) -> tuple[int, int]:
+def _write(
+    pieces: Iterator[Converted], drafts: tuple[Path, ...], forms: tuple[FileFormat, ...]
+) -> tuple[int, int]:
     first = next(pieces, None)
     if first is None:
         raise FormatError("the file has no rows")
     counts = [0, 0]
-    with Writer(out, first.transactions.schema) as left, Writer(labels, LABEL) as right:
+    with (
+        Writer(drafts[0], first.transactions.schema, forms[0]) as left,
+        Writer(drafts[1], LABEL, forms[1]) as right,
+    ):
         piece: Converted | None = first
         while piece is not None:
             left.write(piece.transactions)

@@ -73,6 +73,47 @@ def test_a_failure_leaves_no_files(tmp_path: Path) -> None:
         convert("tabformer", tmp_path / "no", tmp_path / "o.parquet", tmp_path / "l.parquet", KEY)
 
 
+def test_a_failure_keeps_what_stood_there(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.csv"
+    bad.write_text((DATA / "tabformer.csv").read_text().replace("06:22", "99:22"))
+    out, labels = tmp_path / "o.csv", tmp_path / "l.csv"
+    for path in (out, labels):
+        path.write_text("of the run before")
+    with pytest.raises(FormatError):
+        convert("tabformer", bad, out, labels, KEY)
+    joined = tmp_path / "joined.csv"
+    joined.write_text((DATA / "sparkov.csv").read_text().replace("2019-01-01 00:00:44", "x"))
+    with pytest.raises(FormatError):
+        convert("sparkov", joined, out, labels, KEY)
+    assert out.read_text() == labels.read_text() == "of the run before"
+    assert set(tmp_path.iterdir()) == {bad, joined, out, labels}
+
+
+def test_a_file_is_not_written_over_the_one_it_is_made_of(tmp_path: Path) -> None:
+    source, other = tmp_path / "same.csv", tmp_path / "other.csv"
+    content = (DATA / "paysim.csv").read_bytes()
+    source.write_bytes(content)
+    link = tmp_path / "link.csv"
+    link.symlink_to(source)
+    for out, labels in ((source, other), (other, source), (link, other), (other, link)):
+        with pytest.raises(ConfigError, match="is the file to convert") as told:
+            convert("paysim", source, out, labels, KEY)
+        assert told.value.remedy is not None
+        assert source.read_bytes() == content
+    with pytest.raises(ConfigError, match="the transactions and the labels"):
+        convert("paysim", source, other, other, KEY)
+    assert set(tmp_path.iterdir()) == {source, link}
+
+
+def test_a_link_leads_to_the_new_file(tmp_path: Path) -> None:
+    (tmp_path / "far").mkdir()
+    out = tmp_path / "o.csv"
+    out.symlink_to(tmp_path / "far" / "o.csv")
+    counts = convert("paysim", DATA / "paysim.csv", out, tmp_path / "l.csv", KEY)
+    assert out.is_symlink()
+    assert len((tmp_path / "far" / "o.csv").read_bytes().splitlines()) == counts[0] + 1
+
+
 def test_token_key(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "token.key"
     with pytest.raises(ConfigError):
