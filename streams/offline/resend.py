@@ -2,7 +2,8 @@
 
 In: a recording, a confluent-kafka configuration. Out: messages on Kafka, or an error.
 Does not know what the messages mean. Partitions go out side by side in the order of their append
-times; a topic with another number of partitions gets them by key, which keeps an account together.
+times; a topic with another number of partitions gets them by key, by the rule of all publishers,
+which keeps an account together.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import heapq
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from operator import itemgetter
 from typing import Any
 
@@ -20,6 +22,8 @@ from streams.offline.recording import Manifest, Recording
 
 BATCH = 2_048
 FLUSH_S = 120.0
+MAX_MESSAGE_BYTES = 1_000_000_000
+"""The most that the client takes as a limit: what is too large for the topic, its broker says."""
 _Row = tuple[int, int, int, bytes | None, bytes | None, list[tuple[str, bytes | None]]]
 """(append time, partition, offset, key, value, headers)."""
 
@@ -42,25 +46,33 @@ def _rows(recording: Recording, manifest: Manifest, shard: int) -> Iterator[_Row
 
 
 class _Deliveries:
-    """Remembers the first message that the broker did not take."""
+    """Remembers the first message that the broker did not take, by its place in the recording."""
 
-    def __init__(self) -> None:
-        self.failed: tuple[KafkaError, Message] | None = None
+    def __init__(self, topic: str) -> None:
+        self._topic = topic
+        self._failed: tuple[KafkaError, int, int] | None = None
 
-    def __call__(self, error: KafkaError | None, message: Message) -> None:
-        if error is not None and self.failed is None:
-            self.failed = (error, message)
+    def __call__(
+        self, partition: int, offset: int, error: KafkaError | None, message: Message
+    ) -> None:
+        if error is not None and self._failed is None:
+            self._failed = (error, partition, offset)
 
     def check(self) -> None:
         """Raises BrokerError when a message was not taken."""
-        if self.failed is not None:
-            error, message = self.failed
-            raise BrokerError(
-                f"a message was not delivered: {error.str()}",
-                topic=message.topic(),
-                partition=message.partition(),
-                remedy="nothing after it was sent; mend the cause and send again",
-            )
+        if self._failed is not None:
+            raise self.refusal(*self._failed)
+
+    def refusal(self, error: KafkaError, partition: int, offset: int) -> BrokerError:
+        """What is said of a message that was not taken."""
+        return BrokerError(
+            f"a recorded message was not delivered: {error.str()}",
+            topic=self._topic,
+            partition=partition,
+            offset=offset,
+            remedy="Partition and offset are those in the recording. Others, before it and after "
+            "it, may be on the topic already: mend the cause, and send all of it to a new topic",
+        )
 
 
 def resend(
@@ -79,7 +91,15 @@ def resend(
     manifest = recording.manifest()
     total = manifest.rows("transactions")
     producer = Producer(
-        config | {"enable.idempotence": True, "linger.ms": 5, "compression.type": "lz4"}
+        config
+        | {
+            "enable.idempotence": True,
+            "linger.ms": 5,
+            "compression.type": "lz4",
+            # The Java clients' choice: all publishers agree on an account's partition.
+            "partitioner": "murmur2_random",
+            "message.max.bytes": MAX_MESSAGE_BYTES,
+        }
     )
     try:
         metadata = producer.list_topics(topic, timeout=30).topics[topic]
@@ -88,15 +108,16 @@ def resend(
     if metadata.error is not None:
         raise BrokerError(f"no topic to send to: {metadata.error.str()}", topic=topic)
     shards = manifest.partitions("transactions")
-    same = set(shards) <= set(metadata.partitions)
-    deliveries, sent = _Deliveries(), 0
+    same = shards == sorted(metadata.partitions)
+    deliveries, sent = _Deliveries(topic), 0
     begun, first = time.monotonic(), None
     rows = [_rows(recording, manifest, shard) for shard in shards]
-    for at, shard, _, key, value, headers in heapq.merge(*rows, key=itemgetter(0, 1, 2)):
+    for row in heapq.merge(*rows, key=itemgetter(0, 1, 2)):
+        at = row[0]
         first = at if first is None else first
         if speed:
             _wait(producer, begun + (at - first) / 1_000 / speed)
-        _produce(producer, topic, shard if same else -1, key, value, headers, deliveries)
+        _produce(producer, topic, row, deliveries, same=same)
         deliveries.check()
         sent += 1
         if sent % BATCH == 0:
@@ -114,27 +135,24 @@ def _wait(producer: Producer, until: float) -> None:
 
 
 def _produce(
-    producer: Producer,
-    topic: str,
-    partition: int,
-    key: bytes | None,
-    value: bytes | None,
-    headers: list[tuple[str, bytes | None]],
-    deliveries: _Deliveries,
+    producer: Producer, topic: str, row: _Row, deliveries: _Deliveries, *, same: bool
 ) -> None:
-    """Hand one message over, waiting while the producer's queue is full."""
+    """Hand one message over, waiting while the producer's queue is full. Raises BrokerError."""
+    _, shard, offset, key, value, headers = row
     while True:
         try:
             producer.produce(
                 topic,
                 value=value,
                 key=key,
-                partition=partition,
+                partition=shard if same else -1,
                 headers=headers,  # type: ignore[arg-type]
-                on_delivery=deliveries,
+                on_delivery=partial(deliveries, shard, offset),
             )
         except BufferError:
             producer.poll(0.1)
+        except KafkaException as error:
+            raise deliveries.refusal(error.args[0], shard, offset) from error
         else:
             producer.poll(0)
             return

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import random
 import time
 from pathlib import Path
 
 import pytest
+from aiokafka.partitioner import murmur2
+from confluent_kafka import Producer
 
 from streams.errors import BrokerError
 from streams.offline.record import Recorder, Request
@@ -58,20 +61,51 @@ def test_the_topic_gets_the_same_messages(
         assert time.monotonic() - began >= recorded_s / speed, "the recorded pace is kept"
 
 
+@pytest.mark.parametrize("count", [2, 5])
 def test_a_topic_with_other_partitions_keeps_accounts_together(
-    kafka: str, topic_prefix: str, recording: Recording
+    kafka: str, topic_prefix: str, recording: Recording, count: int
 ) -> None:
-    topic = f"{topic_prefix}narrow"
-    kafka_log.make_topics(kafka, {topic: 2})
+    """Fewer or more: by key, where all other publishers put the account, too."""
+    topic = f"{topic_prefix}other"
+    kafka_log.make_topics(kafka, {topic: count})
     resend({"bootstrap.servers": kafka}, recording.path, topic, 0.0)
+    got = kafka_log.read(kafka, topic, count)
     places: dict[bytes, set[int]] = {}
-    got = kafka_log.read(kafka, topic, 2)
     for partition, rows in got.items():
         for row in rows:
             if row[2] is not None:
                 places.setdefault(row[2], set()).add(partition)
     assert sum(map(len, got.values())) == PARTITIONS * COUNT
     assert all(len(where) == 1 for where in places.values())
+    assert places == {key: {(murmur2(key) & 0x7FFFFFFF) % count} for key in places}
+
+
+def test_what_only_the_broker_may_refuse(
+    kafka: str, topic_prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Near the broker's limit, which is above the client's own; a narrower topic says no."""
+    source, narrow = f"{topic_prefix}large", f"{topic_prefix}narrow"
+    kafka_log.make_topics(kafka, {source: 1, f"{topic_prefix}again": 1})
+    kafka_log.make_topics(kafka, {narrow: 1}, **{"max.message.bytes": "100000"})
+    large = random.Random(1).randbytes(1_040_000)
+    producer = Producer({"bootstrap.servers": kafka, "message.max.bytes": 2_000_000})
+    for value in (b"small", large, b"small, too"):
+        producer.produce(source, value, b"a")
+    assert producer.flush(30) == 0
+    made = Recording(str(tmp_path / "r"))
+    Recorder({"bootstrap.servers": kafka}, Request({"transactions": source}), made).run()
+    config = {"bootstrap.servers": kafka}
+    assert resend(config, made.path, f"{topic_prefix}again", 0.0) == 3
+    got = kafka_log.read(kafka, f"{topic_prefix}again", 1)
+    assert [row[3] for row in got[0]] == [b"small", large, b"small, too"]
+    with pytest.raises(BrokerError, match="not delivered") as told:
+        resend(config, made.path, narrow, 0.0)
+    assert (told.value.topic, told.value.partition, told.value.offset) == (narrow, 0, 1)
+    assert told.value.remedy is not None and "may be on the topic already" in told.value.remedy
+    monkeypatch.setattr("streams.offline.resend.MAX_MESSAGE_BYTES", 1_000)
+    with pytest.raises(BrokerError, match=r"not delivered.* too large") as told:
+        resend(config, made.path, narrow, 0.0)
+    assert (told.value.topic, told.value.partition, told.value.offset) == (narrow, 0, 1)
 
 
 def test_a_topic_that_is_not_there(kafka: str, topic_prefix: str, recording: Recording) -> None:
