@@ -126,11 +126,17 @@ def record(
         recorder = Recorder(confluent_config(settings), request, recording)
         manifest = recorder.run(progress=shown, stop=stop)
     if scores:
-        live = RiskStore(redis_client(settings), settings.redis.namespace)
-        missing = keep_snapshots(recording, manifest, live.snapshot)
+        client = redis_client(settings)
+        try:
+            live = RiskStore(client, settings.redis.namespace)
+            lacking = keep_snapshots(recording, manifest, live.snapshot)
+        finally:
+            client.close()
         recording.save(manifest)
-        for version in missing:
+        for version in lacking.versions:
             typer.echo(f"risk snapshot {version} is no longer kept by the service", err=True)
+        if lacking.no_scores:
+            typer.echo(f"{lacking.no_scores:,} messages of scores are none: passed over", err=True)
     counts = {name: manifest.rows(name) for name in names}
     if as_json:
         options.print_json({"path": out, "complete": manifest.complete, "messages": counts})

@@ -33,6 +33,7 @@ from confluent_kafka import (
 )
 
 from streams.clients.publisher import settings_for
+from streams.clients.records import record_of
 from streams.connect import check_kafka, confluent_config, passes
 from streams.errors import BrokerError, ConfigError
 from streams.settings import Settings
@@ -115,6 +116,7 @@ class Subscriber:
         if start not in ("earliest", "latest"):
             start_time_ms(start, 0)  # Wrong use is told before anybody waits for a broker.
         check_kafka(self._settings)
+        self._name = topic
         self._topic = self._settings.topic(topic)
         self._follow = follow
         self._once = Once()
@@ -242,11 +244,8 @@ class Subscriber:
         value = message.value()
         if value is None:
             return None
-        try:
-            record = orjson.loads(value)
-        except orjson.JSONDecodeError:
-            record = None
-        if not isinstance(record, dict):
+        record = record_of(self._name, value)
+        if record is None:
             _logger.warning(
                 "%s, partition %s, offset %s: no record of the schema; passed over",
                 self._topic,

@@ -27,7 +27,7 @@ from streams.batch import Batch
 from streams.connect import headers_of
 from streams.errors import BrokerError, RecordingError
 from streams.offline.columns import with_schema_columns
-from streams.offline.recording import Manifest, Recording, to_table
+from streams.offline.recording import HOME, Manifest, Recording, to_table
 
 FILE_ROWS = 131_072
 """Messages a file: a recorder that dies repeats at most this many of a partition."""
@@ -144,6 +144,8 @@ class Recorder:
                 return manifest
         else:
             manifest = Manifest(origin=self._topic_ids() | self._asked())
+            if "transactions" in self._request.topics:
+                manifest.origin[HOME] = self._request.topics["transactions"]
         for name, actual in self._request.topics.items():
             for partition in self._partitions(actual):
                 low, high = self._consumer.get_watermark_offsets(

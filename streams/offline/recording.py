@@ -42,6 +42,8 @@ VERSION = 1
 ROW_GROUP = 16_384
 """Messages a row group; also the unit of checking and of memory while reading."""
 MAX_MANIFEST_BYTES = 1 << 28
+HOME = "topic"
+"""Names, in a manifest's origin, the topic whose transactions were recorded."""
 OWN_FILE = re.compile(
     r"(manifest\.json|risk/[0-9a-f]+\.bin|[a-z.]+/\d{5,}-\d{12,}\.parquet)(\.part)?"
 )

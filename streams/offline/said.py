@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import orjson
@@ -18,6 +17,7 @@ from streams.entry import LATE
 from streams.errors import RecordingError
 from streams.offline.recording import Manifest, Recording
 from streams.offline.replay import Step
+from streams.offline.told import told
 from streams.settle import APPLIED
 
 
@@ -35,18 +35,27 @@ class Said:
     alert_id: str | None
 
 
-def said(recording: Recording, manifest: Manifest, partition: int) -> dict[int, Said]:
+def said(recording: Recording, manifest: Manifest, partition: int) -> tuple[dict[int, Said], int]:
     """By offset, the recorded scores of transactions of one partition; repeats must be equal.
 
-    Raises RecordingError when a transaction has two different scores.
+    And how many messages of all partitions are no scores or alerts: they are passed over. Raises
+    RecordingError when a transaction has two different scores.
     """
-    alerts = {
-        document["source"]["offset"]: document["alert_id"]
-        for document in _documents(recording, manifest, "alerts", partition)
-    }
+    strange = 0
+    alerts: dict[int, str] = {}
+    for document in told(recording, manifest, "alerts"):
+        if document is None:
+            strange += 1
+        elif document["source"]["partition"] == partition:
+            alerts[document["source"]["offset"]] = document["alert_id"]
     found: dict[int, Said] = {}
     versions: dict[bytes, dict[str, str]] = {}
-    for document in _documents(recording, manifest, "scores", partition):
+    for document in told(recording, manifest, "scores"):
+        if document is None:
+            strange += 1
+            continue
+        if document["source"]["partition"] != partition:
+            continue
         offset = document["source"]["offset"]
         one = Said(
             document["transaction_id"],
@@ -63,19 +72,7 @@ def said(recording: Recording, manifest: Manifest, partition: int) -> dict[int, 
                 f"{recording.path}: two different scores for the transaction at partition "
                 f"{partition}, offset {offset}"
             )
-    return found
-
-
-def _documents(
-    recording: Recording, manifest: Manifest, topic: str, source: int
-) -> Iterator[dict[str, Any]]:
-    """Messages of a topic about transactions of one source partition."""
-    for partition in manifest.partitions(topic):
-        for table in recording.tables(manifest, topic, partition, []):
-            for value in table["value"].to_pylist():
-                document: dict[str, Any] = orjson.loads(value)
-                if document["source"]["partition"] == source:
-                    yield document
+    return found, strange
 
 
 def replayed(step: Step) -> Iterator[tuple[int, Said]]:

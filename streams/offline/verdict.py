@@ -17,6 +17,7 @@ REMARKS: Final = {
     "erased": "are of accounts erased since, and left out",
     "put_aside": "messages were put aside because they killed every worker, and are left out",
     "unscored": "transactions at the end were not scored yet",
+    "passed_over": "messages among the scores and alerts are neither, and are passed over",
 }
 COUNTS: Final = ("compared", *REMARKS)
 
@@ -48,6 +49,7 @@ class Verdict:
     put_aside:  messages that killed every worker, and are left out here as they were live
     unscored:   transactions after the last one scored of their partition: the service had still to
                 come to them when its scores were recorded
+    passed_over: messages on the topics of scores and alerts that the service does not write
     start:      `empty`, or `snapshot` where the state began with one
     late_start: the recording does not begin with the log, and there was no state to begin with
     """
@@ -60,6 +62,7 @@ class Verdict:
     erased: int = 0
     put_aside: int = 0
     unscored: int = 0
+    passed_over: int = 0
     start: str = "empty"
     late_start: bool = False
 

@@ -15,7 +15,8 @@ The cause of a difference is the earliest step that differs, because later ones 
     settings   same score, another decision: thresholds or rules
 
 Left out, and counted: scores of accounts erased since, messages that were put aside because they
-killed every worker, and transactions that had no score yet when the recording ended.
+killed every worker, transactions that had no score yet when the recording ended, and messages on
+the topics of scores and alerts that are neither.
 """
 
 from __future__ import annotations
@@ -153,10 +154,13 @@ def _verify_shard(on: tuple[Job, Snapshots], shard: int, tell: Tell) -> None:
     manifest = recording.manifest()
     start = _start(job, recording, manifest, shard)
     # Scores that were appended after --from may be of transactions appended before it.
-    live = {at: one for at, one in said(recording, manifest, shard).items() if at >= start}
+    found, strange = said(recording, manifest, shard)
+    live = {at: one for at, one in found.items() if at >= start}
     risk = None if snapshots.front is None else NamedRisk(snapshots, recording, live)
     runner = _Runner(open_shard(job, snapshots, shard, risk=risk), risk)
     verdict = Verdict(late_start=job.snapshot is None and start > 0)
+    # They are of no shard; each meets the same ones, so the first one counts them.
+    verdict.passed_over = strange if shard == job.source.shards()[0] else 0
     aside = recorded(recording, manifest)
 
     def batches() -> Iterator[Batch]:

@@ -19,7 +19,7 @@ from streams.clients.view import Lines
 from streams.errors import BrokerError, ConfigError, StoreError
 from streams.settings import Settings
 from streams.store.redis import RedisStore
-from tests.clients.records import alert, everything, put, score, settings, transaction
+from tests.clients.records import VERSIONS, alert, everything, put, score, settings, transaction
 from tests.clients.test_publisher import flags, run
 
 
@@ -30,7 +30,7 @@ def place(kafka: str, topic_prefix: str) -> Settings:
 
 def test_repeats_are_dropped(place: Settings) -> None:
     again = alert(1, produced_time=9, source={"topic": "t", "partition": 0, "offset": 7})
-    other = score(1, versions={"model": "m2"})
+    other = score(1, versions=VERSIONS | {"model": "m2"})
     put(place.kafka.bootstrap, place.topic("alerts"), [alert(1), alert(2), again, None, alert(3)])
     put(place.kafka.bootstrap, place.topic("scores"), [score(1), score(1), other], partition=1)
     with Subscriber(settings=place, start="earliest", follow=False) as reader:
@@ -88,14 +88,34 @@ def test_a_group_keeps_its_place(place: Settings, topic_prefix: str) -> None:
             Subscriber(settings=place, group="g", **wrong)  # type: ignore[arg-type]
 
 
+UNASKED = ("schema_version", "produced_time", "threshold", "risk_level")
+"""Fields that no reader here relies on."""
+DEEP = b'{"a":' * 400 + b"1" + b"}" * 400
+
+
+def no_records(good: dict[str, Any]) -> list[Any]:
+    """What is no score or alert, though much of it looks like this one."""
+    asked = [name for name in good if name not in UNASKED]
+    odd = [{**good, name: wrong} for name in asked for wrong in ([1], {}, True) if name != "late"]
+    odd += [{name: good[name] for name in good if name != gone} for gone in asked]
+    odd += [{**good, "event_time": 10**18}, {**good, "late": 1}]
+    return [
+        b"{", b"[1]", b"\xff", b"", b"[" * 5_000, b"null", {"hello": 1}, *odd,
+        orjson.dumps(good).replace(b'"versions":{', b'"versions":{"x":' + DEEP + b","),
+        orjson.dumps(good)[:-1] + b',"more":' + DEEP + b"}",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "good"), [("alerts", alert(1)), ("scores", score(1))])
 def test_what_is_no_record_is_passed_over_and_told(
-    place: Settings, caplog: pytest.LogCaptureFixture
+    place: Settings, caplog: pytest.LogCaptureFixture, kind: str, good: dict[str, Any]
 ) -> None:
-    hostile: list[Any] = [b"{", b"[1]", b"\xff", b"", b"[" * 5_000, b"null"]
-    put(place.kafka.bootstrap, place.topic("alerts"), [*hostile, alert(1)])
-    with Subscriber(settings=place, start="earliest", follow=False) as reader:
-        assert [record["transaction_id"] for record in reader] == ["t1"]
-    assert [f"offset {n}" in line for n, line in enumerate(caplog.messages)] == [True] * 6
+    hostile = no_records(good)
+    put(place.kafka.bootstrap, place.topic(kind), [*hostile, good])
+    with Subscriber(kind, settings=place, start="earliest", follow=False) as reader:
+        assert list(reader) == [good]
+    told = [f"offset {n}:" in line for n, line in enumerate(caplog.messages)]
+    assert told == [True] * len(hostile)
 
 
 def test_no_such_topic(place: Settings) -> None:
@@ -141,6 +161,15 @@ def test_the_verbs_show_and_end(place: Settings) -> None:
     assert "approve" in out
     code, out, _ = run("alerts", "--follow", "--from", "earliest", "--limit", "2", *flags(place))
     assert (code, out.count("block")) == (0, 2)
+
+
+def test_the_verbs_go_on_over_what_is_no_record(place: Settings) -> None:
+    for kind, good in (("alerts", alert(1)), ("scores", score(1))):
+        put(place.kafka.bootstrap, place.topic(kind), [*no_records(good), good])
+        for flag in ([], ["--json"]):
+            code, out, err = run(kind, *flag, *flags(place))
+            assert (code, err.splitlines()[-1]) == (0, f"1 {kind}")
+            assert out.count("t1") == 1
 
 
 def headers(reason: str, offset: int, topic: str) -> list[tuple[str, str | bytes | None]]:

@@ -20,7 +20,8 @@ from streams.clients import deadletters
 from streams.errors import RecordingError
 from streams.offline import snapshot
 from streams.offline.columns import with_schema_columns
-from streams.offline.recording import Recording, to_batch, to_table
+from streams.offline.kept_risk import keep_snapshots
+from streams.offline.recording import HOME, Recording, to_batch, to_table
 from streams.offline.risk_pass import build
 from streams.offline.run import open_shard
 from streams.offline.source import RecordingSource, open_source
@@ -211,6 +212,33 @@ def _letter(this: World, partition: int, offset: int, value: bytes) -> None:
     table = with_schema_columns(deadletters.TOPIC, to_table(batch))
     manifest.files.append(this.recording.write(deadletters.TOPIC, 0, table, 1))
     this.recording.save(manifest)
+
+
+JUNK = (b'{"hello":1}', None, b"no JSON", b"[" * 400 + b"]" * 400, b'{"versions":{"risk":[]}}')
+
+
+def test_what_is_no_score_is_passed_over_and_said(copy: World, tmp_path: Path) -> None:
+    """Nor is a score of another topic's transaction, wherever it says that this one stood."""
+    manifest = copy.recording.manifest()
+    manifest.origin[HOME] = "transactions"
+    for topic in ("scores", "alerts"):
+        tables = copy.recording.tables(manifest, topic, 1, [])
+        values = [value for table in tables for value in table["value"].to_pylist()]
+        other = orjson.loads(values[0])
+        assert other["source"]["topic"] == "transactions"
+        other["source"]["topic"], other["alert_id"] = "elsewhere", "0" * 32
+        other["score"], other["versions"]["risk"] = 0.123, "0123456789abcdef"
+        world.put(copy.recording, manifest, topic, 1, [*JUNK, orjson.dumps(other), *values])
+    copy.recording.save(manifest)
+    verdict = check(copy, tmp_path / "v", jobs=2)
+    assert verdict.equal, verdict.text()
+    assert verdict.passed_over == 2 * len(JUNK)
+    assert "10 messages among the scores and alerts are neither" in verdict.text()
+    asked: list[str] = []
+    lacking = keep_snapshots(copy.recording, manifest, asked.append)
+    assert lacking.no_scores == len(JUNK)
+    assert lacking.versions == asked
+    assert len(asked) > 3 and "0123456789abcdef" not in asked
 
 
 def test_from_a_snapshot_and_with_more_jobs(copy: World, tmp_path: Path) -> None:

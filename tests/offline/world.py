@@ -75,7 +75,7 @@ def say(world: World, scratch: Path) -> None:
     manifest = world.recording.manifest()
     for shard in job.source.shards():
         runner = open_shard(job, snapshots, shard)
-        values: dict[str, list[bytes]] = {"scores": [], "alerts": []}
+        values: dict[str, list[bytes | None]] = {"scores": [], "alerts": []}
         for step in runner.steps(job.source.batches(shard, 512)):
             entry = step.entries[0]
             for message in () if entry is None else render(pack(entry), 0):
@@ -87,7 +87,7 @@ def say(world: World, scratch: Path) -> None:
 
 
 def put(
-    recording: Recording, manifest: Manifest, topic: str, partition: int, values: list[bytes]
+    recording: Recording, manifest: Manifest, topic: str, partition: int, values: list[bytes | None]
 ) -> None:
     """Make these values a whole partition of a topic; replaces what the manifest has of it."""
     key = f"{topic}:{partition}"
@@ -98,7 +98,7 @@ def put(
         manifest.files.append(recording.write(topic, partition, table, len(values)))
 
 
-def _batch(topic: str, partition: int, values: list[bytes]) -> Batch:
+def _batch(topic: str, partition: int, values: list[bytes | None]) -> Batch:
     n = len(values)
     return Batch(
         topic=topic,
