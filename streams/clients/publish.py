@@ -25,6 +25,8 @@ from streams.schema import MAX_EVENT_TIME_MS, MIN_EVENT_TIME_MS
 LINES = 4_096
 """Lines of a file sent together; those of a pipe are sent one by one, as they come."""
 SLICE = 2_048
+EDGE_MS = 1 << 63
+"""The times of messages are kept in 64 bits."""
 LONGEST_NAP_S = 0.2
 
 
@@ -66,9 +68,10 @@ def _column_chunks(source: Path, form: FileFormat) -> Iterator[Chunk]:
 
 
 def _row(number: int, line: bytes, name: str, first: bool) -> tuple[bytes | None, int, bool]:
-    """Key, time and whether it is a label. Raises FormatError for what is no JSON, and for a first
-    line without account_id: the file is another one. Later lines of any JSON are sent as they are,
-    without a key where they name none: what breaks the schema is for the service to answer."""
+    """Key, time (0 for none of 64 bits) and whether it is a label. Raises FormatError for what is
+    no JSON, and for a first line without account_id: the file is another one. Later lines of any
+    JSON are sent as they are, without a key where they name none: what breaks the schema is for the
+    service to answer."""
     try:
         document = orjson.loads(line)
     except orjson.JSONDecodeError as error:
@@ -81,7 +84,9 @@ def _row(number: int, line: bytes, name: str, first: bool) -> tuple[bytes | None
     label = "label_id" in document
     moment = document.get("label_time" if label else "event_time")
     key = account.encode() if isinstance(account, str) else None
-    return key, moment if isinstance(moment, int) else 0, label
+    if not (isinstance(moment, int) and -EDGE_MS <= moment < EDGE_MS):
+        moment = 0
+    return key, moment, label
 
 
 def _line_chunks(source: Path | None) -> Iterator[Chunk]:

@@ -114,17 +114,21 @@ def test_bad_lines_are_named(lines: bytes, said: str, tmp_path: Path) -> None:
 def test_what_is_json_is_sent_and_what_is_none_stops_after_the_lines_before(
     place: Settings, tmp_path: Path
 ) -> None:
-    rows = [b'{"account_id":"a1","event_time":1}', b'{"amount":1}', b"[]", b'{"account_id":7}']
+    rows = [
+        b'{"account_id":"a1","event_time":1}', b'{"amount":1}', b"[]", b'{"account_id":7}',
+        b'{"account_id":"a1","event_time":18446744073709551615}',
+        b'{"account_id":"a1","event_time":-9223372036854775809}',
+    ]  # fmt: skip
     path = tmp_path / "x.jsonl"
     path.write_bytes(b"\n".join([*rows, b"no json", rows[0]]))
     arguments = ["publish", str(path), "--speed", "1x", "--json", *flags(place)]
     done = CliRunner().invoke(build(), arguments)
     assert isinstance(done.exception, FormatError)
-    assert "x.jsonl, line 5: not JSON" in str(done.exception)
-    assert orjson.loads(done.stdout)["delivered"] == 4
+    assert "x.jsonl, line 7: not JSON" in str(done.exception)
+    assert orjson.loads(done.stdout)["delivered"] == 6
     found = everything(place.kafka.bootstrap, place.topic("transactions"))
     assert sorted(m.value() or b"" for m in found) == sorted(rows)
-    assert sorted(m.key() or b"" for m in found) == [b"", b"", b"", b"a1"]
+    assert sorted(m.key() or b"" for m in found) == [b"", b"", b"", b"a1", b"a1", b"a1"]
 
 
 def test_an_empty_cell_of_account_id_is_published_without_a_key(
