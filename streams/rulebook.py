@@ -29,6 +29,7 @@ import orjson
 from streams.errors import ConfigError
 from streams.lists import MAX_LISTS, NamedList, parse_list
 from streams.rules import (
+    EDGE,
     EXT_PREFIX,
     FEATURE_PREFIX,
     TEXT_FIELDS,
@@ -228,6 +229,8 @@ def _typed(value: Any, number: bool, at: str) -> Any:
             or not -MAX_NUMBER <= value <= MAX_NUMBER
         ):
             raise ConfigError(f"{at}: value must be a number")
-    elif not isinstance(value, str) or len(value) > MAX_TEXT_LENGTH:
+        # No column holds such a whole number, and nothing here takes one: as a float it compares.
+        return value if -EDGE <= value < EDGE else float(value)
+    if not isinstance(value, str) or len(value) > MAX_TEXT_LENGTH:
         raise ConfigError(f"{at}: value must be text of at most {MAX_TEXT_LENGTH} characters")
     return value

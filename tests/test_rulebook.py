@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import orjson
 import pytest
 
 from streams.errors import ConfigError
 from streams.rulebook import RuleBook, parse_toml
-from streams.rules import Condition, Op, RuleSet
+from streams.rules import Condition, Op, RuleInput, RuleSet
 from streams.schema import Decision
 
 FEATURES = ("count_1h", "new_device")
@@ -184,6 +185,27 @@ def test_a_number_that_float64_cannot_hold(number: str) -> None:
     """
     with pytest.raises(ConfigError, match="rule r: all: amount: value must be a number"):
         parse_toml(text, ())
+
+
+@pytest.mark.parametrize("number", [2**63, -(2**63) - 1, 2**64, 10**20, -(10**20), 10**300])
+def test_a_whole_number_beyond_64_bits_is_compared_as_a_float(number: int) -> None:
+    text = f"""
+        [[rule]]
+        rule_id = "r"
+        version = 1
+        outcome = "review"
+        all = [ {{ field = "amount", op = "le", value = {number} }},
+                {{ field = "amount", op = "not_in", value = [{number}, 7] }} ]
+    """
+    rules = parse_toml(text, ()).rules()
+    first, second = rules.rules[0].all
+    assert first.value == float(number) and second.value == {float(number), 7}
+    assert type(first.value) is float
+    there = RuleInput(
+        docs=[{}], amount=np.array([2**62]), event_time=np.zeros(1, np.int64),
+        features=np.zeros((1, 0), np.float32), names={}, scores=np.zeros(1),
+    )  # fmt: skip
+    assert len(rules.match(there)) == (number > 0)
 
 
 def test_a_file_that_nests_without_end() -> None:
