@@ -76,8 +76,10 @@ class Shard:
         self._given = store is not None
         self._store = MemoryStore() if store is None else store
         self._claim: Claim = self._store.acquire(number, identity)
-        self._offset: int | None = None
-        self._reached: int | None = None
+        self._step: int | None = None
+        """Where the store stands, in steps of our own. Offsets of the log would not do: a page of
+        accounts is a step, and there may be more of these than messages before them."""
+        self._moved = False
         self._erased: list[tuple[str, int]] = []
         self._start = 0
         self._history = history or any(judge.scorer.needs_history for judge in judges)
@@ -86,7 +88,7 @@ class Shard:
         """Move the state on by one batch; every judge scores and settles it."""
         columns = read(batch, self._forgotten, self._max_future_ms)
         missing = self._arena.missing(columns.account_id)
-        records = self._store.load(self._claim, missing, self._offset)
+        records = self._store.load(self._claim, missing, self._step)
         self._arena.fill(list(zip(missing, records, strict=True)))
         risk = None if self._risk is None else self._risk.view(columns)
         work = advance(columns, self._arena, risk, history=self._history)
@@ -102,35 +104,32 @@ class Shard:
     def _keep(self, batch: Batch, columns: Columns) -> None:
         """Move on. A given store is written after each batch. Nobody else reads our own, so it
         gets records only when the arena has little room left, and with erasures."""
-        self._reached = batch.next_offset
+        self._moved = True
         self._erased += [(account, int(batch.offsets[row])) for row, account in columns.tombstones]
         if self._given or self._erased or self._arena.crowded:
             self._flush()
 
     def _flush(self) -> None:
         """The store holds what the arena holds."""
-        if self._reached is None or self._reached == self._offset:
+        if not self._moved:
             return
-        pages = list(self._arena.pages()) or [NO_WRITES]
-        # One step a page. There are fewer pages than messages since the last step, so that each
-        # finds an offset of its own below the one reached.
-        for place, writes in enumerate(pages, 1):
-            offset = self._reached - len(pages) + place
-            step = Commit(self._offset, offset, writes, self._erased)
-            self._store.commit(self._claim, step)
-            self._offset, self._erased = offset, []
+        for writes in list(self._arena.pages()) or [NO_WRITES]:
+            self._commit(writes)
+        self._moved = False
         self._arena.settled()
+
+    def _commit(self, writes: Writes) -> None:
+        """One step of the store: a page of accounts, and the erasures before it."""
+        after = 1 if self._step is None else self._step + 1
+        self._store.commit(self._claim, Commit(self._step, after, writes, self._erased))
+        self._step, self._erased = after, []
 
     def start_from(self, records: Iterator[tuple[str, bytes]], offset: int) -> None:
         """Begin with the state of a snapshot; messages before `offset` are in it already."""
-        assert self._offset is None, "the shard has moved already"
+        assert self._step is None and not self._moved, "the shard has moved already"
         whole = [(account, [(WHOLE, record)]) for account, record in records]
-        # One step per page. Every account has at least one message, so they stay below `offset`.
-        for page, at in enumerate(range(0, len(whole), PAGE), 1):
-            writes = Writes.of(whole[at : at + PAGE])
-            step = Commit(expected=self._offset, next=page, writes=writes)
-            self._store.commit(self._claim, step)
-            self._offset = self._reached = page
+        for at in range(0, len(whole), PAGE):
+            self._commit(Writes.of(whole[at : at + PAGE]))
         self._start = offset
 
     def steps(self, batches: Iterator[Batch]) -> Iterator[Step]:
@@ -142,7 +141,7 @@ class Shard:
     def record(self, account: str) -> bytes | None:
         """The account's record as the store holds it."""
         self._flush()
-        return self._store.load(self._claim, [account], self._offset)[0]
+        return self._store.load(self._claim, [account], self._step)[0]
 
 
 def since(batch: Batch, offset: int) -> Batch:

@@ -26,7 +26,7 @@ from streams.offline.engine import Engine, Tell, Work, each_shard
 from streams.offline.replay import BATCH_EVENTS, RiskFor, Shard
 from streams.offline.risk_pass import Snapshots, build, write_whole
 from streams.offline.rows import rows
-from streams.offline.snapshot import manifest_of, records
+from streams.offline.snapshot import manifest_of, offset_of, records
 from streams.offline.source import Source
 from streams.privacy import account_digest
 from streams.risk_pace import Pace
@@ -164,7 +164,7 @@ def open_shard(
         history=history,
     )
     if job.snapshot is not None:
-        offset = int(manifest_of(job.snapshot)["partitions"][str(shard)]["offset"])
+        offset = offset_of(job.snapshot, shard)
         held = records(job.snapshot, shard)
         # What was erased after the snapshot was taken is in it, and must not come back by it.
         kept = (each for each in held if job.forgotten.get(account_digest(each[0]), -1) < offset)

@@ -111,11 +111,26 @@ def manifest_of(path: Path) -> dict[str, Any]:
     return manifest
 
 
+def offset_of(path: Path, partition: int) -> int:
+    """The offset that a partition's state stands at. Raises RecordingError."""
+    return int(_entry(path, partition)["offset"])
+
+
+def _entry(path: Path, partition: int) -> dict[str, Any]:
+    """What the manifest says of a partition. Raises RecordingError when it has none such."""
+    entry: dict[str, Any] | None = manifest_of(path)["partitions"].get(str(partition))
+    if entry is None:
+        raise RecordingError(
+            f"{path} has no state of partition {partition}, which the recording has",
+            remedy="It is of a topic with fewer partitions: take a snapshot of the service whose "
+            "transactions were recorded, or start without one",
+        )
+    return entry
+
+
 def records(path: Path, partition: int) -> Iterator[tuple[str, bytes]]:
     """(account, record) of a partition. Raises RecordingError when the file is damaged."""
-    entry = manifest_of(path)["partitions"].get(str(partition))
-    if entry is None:
-        raise RecordingError(f"{path} has no partition {partition}")
+    entry = _entry(path, partition)
     file = path / f"{partition:05d}.parquet"
     try:
         content = file.read_bytes()

@@ -17,6 +17,7 @@ from streams.offline.source import RecordingSource, open_source
 from streams.privacy import account_digest
 from streams.schema import MAX_BATCH_EVENTS
 from streams.state import Arena
+from tests.messages import message
 from tests.offline import world
 
 
@@ -116,3 +117,27 @@ def test_more_accounts_than_a_store_takes_in_one_step(monkeypatch: pytest.Monkey
     assert max(steps[:-1]) == MAX_BATCH_EVENTS and len(steps) > 2, "the case is what it says"
     assert len(crowded) == events
     assert crowded == digests(ARENA_BYTES)
+
+
+def test_a_snapshot_with_more_accounts_than_messages_before_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As after a rebuild that moved accounts: their messages are in other partitions."""
+    monkeypatch.setattr("streams.offline.replay.PAGE", 1)
+    held = {f"a{number}": bytes([number]) * 96 for number in range(4)}
+    for erasure in (False, True):
+        shard = Shard(0, [], None, max_future_ms=0, forgotten={})
+        shard.start_from(iter(held.items()), 2)
+        keys: list[bytes | None] = [b"before", b"before", b"new"]
+        values: list[bytes | None] = [None, None, message(account_id="new")]
+        if erasure:
+            keys, values = [*keys, b"a0"], [*values, None]
+        n = len(keys)
+        times = np.full(n, 1_800_000_000_000)
+        batch = Batch("transactions", 0, np.arange(n), times, keys, values, None, n)
+        (step,) = shard.steps(iter([batch]))
+        assert step.work.columns.account_id == ["new"]
+        assert shard.record("new") is not None
+        assert {name: shard.record(name) for name in held} == held | (
+            {"a0": None} if erasure else {}
+        )

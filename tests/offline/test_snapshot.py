@@ -81,3 +81,16 @@ def test_a_damaged_snapshot_is_refused(redis_url: str, tmp_path: Path) -> None:
         list(snapshot.records(tmp_path / "s", 0))
     with pytest.raises(RecordingError, match="is not a snapshot"):
         snapshot.manifest_of(tmp_path / "elsewhere")
+
+
+def test_a_snapshot_that_lacks_a_partition_of_the_recording(
+    source: RecordingSource, redis_url: str, tmp_path: Path
+) -> None:
+    store = RedisStore(redis.Redis.from_url(redis_url))
+    store.commit(store.acquire(0, Identity("topic", 1)), Commit(None, 5))
+    snapshot.take(redis.Redis.from_url(redis_url), "fs", tmp_path / "s")
+    job = Job(source, (world.settings(),), tmp_path / "out", snapshot=tmp_path / "s")
+    snapshots = build(source, world.settings(), tmp_path / "risk")
+    open_shard(job, snapshots, 0)
+    with pytest.raises(RecordingError, match=r"no state of partition 1.*take a snapshot of"):
+        open_shard(job, snapshots, 1)
