@@ -250,7 +250,10 @@ def parse_flags(pairs: Sequence[str]) -> tuple[dict[str, dict[str, Any]], list[s
             continue
         try:
             value = json.loads(text)
-        except json.JSONDecodeError:
+        except RecursionError:
+            problems.append(f"cannot read the flag {path!r}: its value nests too deep")
+            continue
+        except ValueError:  # no JSON, or a number of more digits than Python reads
             value = text
         nested.setdefault(section, {})[name] = (
             text if isinstance(value, bool | int | float) else value

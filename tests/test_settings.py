@@ -101,6 +101,12 @@ def test_a_flag_of_another_form_is_refused(pair: str) -> None:
         load(flags=[pair])
 
 
+def test_a_flag_that_no_parser_reads_is_told_or_is_text() -> None:
+    with pytest.raises(ConfigError, match=r"flag 'kafka.bootstrap': its value nests too deep"):
+        load(flags=["kafka.bootstrap=" + "[" * 100_000])
+    assert load(flags=["kafka.group=" + "7" * 5_000]).kafka.group == "7" * 5_000
+
+
 def test_secrets_are_masked_wherever_settings_are_printed() -> None:
     settings = load(
         flags=[

@@ -27,6 +27,8 @@ Out = Annotated[Path | None, typer.Option("--out", help="Directory for results; 
 Jobs = Annotated[
     int | None, typer.Option(min=1, help="Processes. Default: every core that the source can use.")
 ]
+TIME_DIGITS = 18
+"""Of milliseconds; the broker takes no more than 64 bits."""
 JOB_ROWS = 500_000
 """A process takes some seconds to start: it should have so many messages. Passes with a model gain
 from half a million on, passes without one later (benchmarks/results/replay.md)."""
@@ -75,8 +77,10 @@ def _time(text: str | None) -> int | None:
     """ISO date or time (UTC unless it says so), or ms, to ms."""
     from datetime import UTC, datetime
 
-    if text is None or text.isdigit():
-        return None if text is None else int(text)
+    if text is None:
+        return None
+    if text.isascii() and text.isdigit() and len(text) <= TIME_DIGITS:
+        return int(text)
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:

@@ -48,6 +48,12 @@ def forget(settings: Settings, account: str) -> list[Erased]:
     """
     if not 1 <= len(account) <= MAX_ID_LENGTH:
         raise ConfigError(f"an account id has 1 to {MAX_ID_LENGTH} characters")
+    try:
+        account.encode()
+    except UnicodeEncodeError:
+        raise ConfigError(
+            "the account id is not UTF-8, so no account has it", remedy="Write it in UTF-8"
+        ) from None
     check_kafka(settings)
     _, count = topics.describe(settings, "transactions")
     client = redis_client(settings)

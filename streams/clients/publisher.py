@@ -105,12 +105,19 @@ class Publisher:
         _logger.warning("Kafka: %s", error.str())
 
     def topic(self, name: str) -> str:
-        """The topic's name on the broker. Raises BrokerError when it does not exist."""
+        """The topic's name on the broker. Raises BrokerError when it does not exist, or no broker
+        answers."""
         full = self._settings.topic(name)
         # A topic made a moment ago may not have reached the broker that answers.
         deadline = time.monotonic() + TOPIC_PATIENCE_S
         while full not in self._topics:
-            if full in self._producer.list_topics(timeout=FLUSH_S).topics:
+            try:
+                known = self._producer.list_topics(timeout=FLUSH_S).topics
+            except KafkaException as error:
+                raise BrokerError(
+                    f"the broker does not answer: {error.args[0].str()}", topic=full
+                ) from None
+            if full in known:
                 self._topics.add(full)
             elif time.monotonic() > deadline:
                 raise BrokerError(

@@ -12,6 +12,7 @@ byte but for `produced_time`; the second one is dropped here, by its identity.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import threading
@@ -47,6 +48,17 @@ TIMEOUT_S = 30.0
 _logger = logging.getLogger(__name__)
 
 UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+
+
+@contextlib.contextmanager
+def _asking(topic: str) -> Iterator[None]:
+    """Questions to the broker. Raises BrokerError when no answer comes."""
+    try:
+        yield
+    except KafkaException as error:
+        raise BrokerError(
+            f"the broker does not answer: {error.args[0].str()}", topic=topic
+        ) from None
 
 
 class Once:
@@ -178,10 +190,12 @@ class Subscriber:
     def _end(self, partition: int) -> int:
         """The offset that the next message of a partition will get."""
         place = TopicPartition(self._topic, partition)
-        return int(self._consumer.get_watermark_offsets(place, timeout=TIMEOUT_S)[1])
+        with _asking(self._topic):
+            return int(self._consumer.get_watermark_offsets(place, timeout=TIMEOUT_S)[1])
 
     def _partitions(self) -> list[int]:
-        known = self._consumer.list_topics(self._topic, timeout=TIMEOUT_S).topics[self._topic]
+        with _asking(self._topic):
+            known = self._consumer.list_topics(self._topic, timeout=TIMEOUT_S).topics[self._topic]
         if known.error is not None:
             raise BrokerError(
                 f"cannot read topic {self._topic}: {known.error.str()}",
@@ -197,7 +211,8 @@ class Subscriber:
             return [TopicPartition(self._topic, p, self._end(p)) for p in partitions]
         moment = start_time_ms(start, int(time.time() * 1_000))
         asked = [TopicPartition(self._topic, p, max(0, moment)) for p in partitions]
-        found: list[TopicPartition] = self._consumer.offsets_for_times(asked, timeout=TIMEOUT_S)
+        with _asking(self._topic):
+            found: list[TopicPartition] = self._consumer.offsets_for_times(asked, timeout=TIMEOUT_S)
         return found
 
     def messages(self, idle: threading.Event | None = None) -> Iterator[Message]:

@@ -185,6 +185,12 @@ def test_an_id_no_account_can_have(settings: Settings, account: str) -> None:
         forget(settings, account)
 
 
+def test_an_id_that_is_no_text(settings: Settings) -> None:
+    """As the shell hands over a byte that is not UTF-8."""
+    with pytest.raises(ConfigError, match="not UTF-8"):
+        forget(settings, "acct-\udcff")
+
+
 def test_a_topic_that_is_not_there(kafka: str, redis_url: str) -> None:
     flags = [f"kafka.bootstrap={kafka}", "kafka.topic_prefix=none-", f"redis.url={redis_url}"]
     with pytest.raises(BrokerError, match="topics create"):

@@ -203,6 +203,23 @@ def test_no_topic_no_broker(place: Settings) -> None:
         Publisher(settings=nobody)
 
 
+def test_a_broker_that_is_gone_after_the_first_look(
+    place: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = place.model_copy(
+        update={"kafka": place.kafka.model_copy(update={"bootstrap": "127.0.0.1:9"})}
+    )
+    for client in ("publisher", "subscriber"):
+        monkeypatch.setattr(f"streams.clients.{client}.check_kafka", lambda settings: None)
+    monkeypatch.setattr("streams.clients.publisher.FLUSH_S", 0.3)
+    monkeypatch.setattr("streams.clients.subscriber.TIMEOUT_S", 0.3)
+    sender = Publisher(settings=gone)
+    with pytest.raises(BrokerError, match="does not answer"):
+        sender.send(transaction(1))
+    with pytest.raises(BrokerError, match="does not answer"):
+        Subscriber(settings=gone)
+
+
 class Times(Publisher):
     """Notes when each message was sent."""
 
