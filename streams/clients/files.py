@@ -4,7 +4,8 @@ In: a path (or standard input). Out: record batches of schema v1, or raw lines o
 Raises FormatError, naming row and column where they are known. Does not know Kafka, nor whether a
 value is allowed: only that columns have the names and types of schema v1.
 
-In CSV an empty cell is "not given" and `ext` holds a JSON object.
+In CSV an empty cell is "not given" and `ext` holds a JSON object, whose members become the texts
+that the schema asks for: strings as they are, all else as JSON writes it; null is "not given".
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Any, BinaryIO, Literal
 
 import orjson
 import pyarrow as pa
@@ -135,17 +136,28 @@ def _check_lengths(batch: pa.RecordBatch, where: str) -> None:
 
 
 def _ext(column: pa.Array, where: str) -> pa.Array:
-    """JSON objects in a column of text to maps."""
+    """JSON objects in a column of text to maps of texts."""
     found: list[list[tuple[str, str]] | None] = []
     for row, text in enumerate(column.to_pylist(), 1):
         try:
             value = None if text is None else orjson.loads(text)
+            if value is not None and not isinstance(value, dict):
+                raise FormatError(f"{where}, row {row} of them, column ext: not a JSON object")
+            found.append(None if value is None else _texts(value))
         except orjson.JSONDecodeError:
             raise FormatError(f"{where}, row {row} of them, column ext: not JSON") from None
-        if value is not None and not isinstance(value, dict):
-            raise FormatError(f"{where}, row {row} of them, column ext: not a JSON object")
-        found.append(None if value is None else [(k, str(v)) for k, v in value.items()])
+        except orjson.JSONEncodeError:
+            raise FormatError(f"{where}, row {row} of them, column ext: nests too deep") from None
     return pa.array(found, TRANSACTION.field("ext").type)
+
+
+def _texts(members: dict[str, Any]) -> list[tuple[str, str]]:
+    """The members as texts, without those that are null."""
+    return [
+        (name, value if isinstance(value, str) else orjson.dumps(value).decode())
+        for name, value in members.items()
+        if value is not None
+    ]
 
 
 def _csv(source: Path | BinaryIO, name: str) -> Iterator[pa.RecordBatch]:

@@ -180,6 +180,25 @@ def test_wrong_values_in_csv(tmp_path: Path) -> None:
             list(batches(path, path.name, "csv"))
 
 
+def test_ext_in_csv_is_spelled_as_json_spells_it(tmp_path: Path) -> None:
+    path = tmp_path / "p.csv"
+    heading = "schema_version,transaction_id,account_id,event_time,amount,currency,ext\n"
+    told = {"a": None, "b": True, "c": False, "d": 7, "e": 1.5, "f": "None", "g": {"h": [None]}}
+    cells = [orjson.dumps(each).decode().replace('"', '""') for each in (told, {"a": None})]
+    rows = [f'1,t1,a1,1735689600000,12,EUR,"{cell}"\n' for cell in [*cells, "null"]]
+    path.write_text(heading + "".join(rows))
+    found = [v for batch in batches(path, path.name, "csv") for v in messages(batch)[1]]
+    assert [orjson.loads(value).get("ext") for value in found] == [
+        {"b": "true", "c": "false", "d": "7", "e": "1.5", "f": "None", "g": '{"h":[null]}'},
+        {},
+        None,
+    ]
+    deep = '{""a"":' * 400 + "1" + "}" * 400
+    path.write_text(f'{heading}1,t1,a1,1735689600000,12,EUR,"{deep}"\n')
+    with pytest.raises(FormatError, match="column ext: nests too deep"):
+        list(batches(path, path.name, "csv"))
+
+
 def test_columns_tell_transactions_from_labels() -> None:
     assert check_columns(TRANSACTION.names, "x") is TRANSACTION
     assert check_columns(LABEL.names, "x") is LABEL
