@@ -28,10 +28,7 @@ from streams.features import INDEX
 from streams.reasons import Contributions, reasons
 from streams.rules import RuleInput, RuleSet
 from streams.schema import Mode, Reject
-from streams.windows import Work, scoring_batch
-
-APPLIED, DUPLICATE, ID_CONFLICT = range(3)
-"""`Work.status`."""
+from streams.windows import APPLIED, DUPLICATE, ID_CONFLICT, Work, scoring_batch
 
 Explain = Callable[[ScoringBatch], Sequence[Contributions]]
 

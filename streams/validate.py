@@ -53,9 +53,9 @@ Check = Callable[[Any], Verdict]
 BAD_CHARACTERS: Final = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
 )
+"""Controls, line separators, bidirectional controls, the byte order mark, lone surrogates."""
 PARTING: Final = "|"
 """Between strings that are searched as one text: part of no number, token or key."""
-"""Controls, line separators, bidirectional controls, the byte order mark, lone surrogates."""
 
 _PAN_FOUND: Final = (Reject.PAN_FOUND, "digits that pass the check of a card number")
 _PRINTABLE_NAME: Final = re.compile(r"[a-z][a-z_]{0,31}")

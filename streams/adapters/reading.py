@@ -85,10 +85,10 @@ def refuse(path: Path, first: int, bad: NDArray[np.bool_], column: str, what: st
         raise FormatError(f"{path.name}, row {first + int(bad.argmax())}, column {column}: {what}")
 
 
-def required(path: Path, first: int, piece: pa.RecordBatch) -> None:
-    """Raises FormatError at the first empty cell."""
+def required(path: Path, first: int, piece: pa.RecordBatch, optional: Sequence[str] = ()) -> None:
+    """Raises FormatError at the first empty cell of a column that is not `optional`."""
     for name, column in zip(piece.schema.names, piece.columns, strict=True):
-        if column.null_count:
+        if column.null_count and name not in optional:
             empty = np.asarray(pc.is_null(column).to_numpy(zero_copy_only=False))
             refuse(path, first, empty, name, "empty")
 

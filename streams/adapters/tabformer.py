@@ -26,6 +26,7 @@ from streams.adapters.reading import (
     minor_units,
     prefixed,
     refuse,
+    required,
     transactions,
 )
 
@@ -129,10 +130,7 @@ def _country(states: pa.Array) -> pa.Array:
 def rows(path: Path, key: bytes) -> Iterator[Converted]:
     """The file in pieces. `key` is not needed: there are no card numbers."""
     for first, piece in csv_pieces(path, TYPES, "TabFormer"):
-        for name, column in zip(piece.schema.names, piece.columns, strict=True):
-            if name not in OPTIONAL and column.null_count:
-                empty = np.asarray(pc.is_null(column).to_numpy(zero_copy_only=False))
-                refuse(path, first, empty, name, "empty")
+        required(path, first, piece, OPTIONAL)
         n = len(piece)
         cents = _amount(path, first, piece)
         use = piece.column("Use Chip")

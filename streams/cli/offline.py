@@ -382,7 +382,10 @@ def snapshot(
 
     settings = options.settings(config, sets)
     client = redis_client(settings)
-    manifest = take(client, settings.redis.namespace, out)
+    try:
+        manifest = take(client, settings.redis.namespace, out)
+    finally:
+        client.close()
     accounts = sum(part["accounts"] for part in manifest["partitions"].values())
     options.say(manifest, f"{accounts:,} accounts in {out}", as_json)
 

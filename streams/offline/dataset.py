@@ -24,7 +24,7 @@ from streams.offline.engine import Engine, Tell
 from streams.offline.risk_pass import Snapshots
 from streams.offline.run import Job, Progress, claim_directory, open_shard, over_shards
 from streams.risk_pace import Pace
-from streams.settle import APPLIED
+from streams.windows import APPLIED
 
 PARTS = "parts"
 ID_BYTES = 256

@@ -19,7 +19,7 @@ from streams.codes import CHANNEL_CODES, COUNTRY_CODES
 from streams.entry import LATE, Entry
 from streams.offline.replay import Step
 from streams.offline.results import BASE, DEAD, DUPLICATE, ERASED, OUTCOMES, SCORED
-from streams.settle import APPLIED
+from streams.windows import APPLIED
 
 _REASON = "reason"
 _TYPES = {field.name: field.type for field in BASE}

@@ -18,7 +18,7 @@ from streams.errors import RecordingError
 from streams.offline.recording import Manifest, Recording
 from streams.offline.replay import Step
 from streams.offline.told import told
-from streams.settle import APPLIED
+from streams.windows import APPLIED
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from streams.offline.dataset import dataset
 from streams.offline.risk_pass import build
 from streams.offline.run import Job, open_shard
 from streams.offline.source import RecordingSource, open_source
-from streams.settle import APPLIED
+from streams.windows import APPLIED
 from tests.offline import world
 
 

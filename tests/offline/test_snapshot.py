@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 import redis
+from typer.testing import CliRunner
 
+from streams import cli
 from streams.errors import RecordingError, StoreError
 from streams.offline import snapshot
 from streams.offline.risk_pass import build
@@ -65,6 +67,20 @@ def test_a_replay_goes_on_from_a_snapshot(
 def test_without_state_there_is_no_snapshot(redis_url: str, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="no state"):
         snapshot.take(redis.Redis.from_url(redis_url), "fs", tmp_path)
+
+
+def test_the_verb_leaves_no_connection_behind(redis_url: str, tmp_path: Path) -> None:
+    admin = redis.Redis.from_url(redis_url)
+    before = {each["id"] for each in admin.client_list()}
+    with pytest.raises(StoreError, match="no state") as told:
+        CliRunner().invoke(
+            cli.build(),
+            ["snapshot", str(tmp_path), "--set", f"redis.url={redis_url}"],
+            catch_exceptions=False,
+        )
+    # The error holds the verb's frame, hence its client, so that no collector closes it.
+    assert told.value.__traceback__ is not None
+    assert {each["id"] for each in admin.client_list()} == before
 
 
 def test_a_damaged_snapshot_is_refused(redis_url: str, tmp_path: Path) -> None:
