@@ -27,6 +27,8 @@ from streams.offline.recording import Manifest, RecordedFile, Recording, to_tabl
 
 FILE_PARTITIONS = 8
 FILE_ROWS = 65_536
+FILE = "file"
+"""Names, in a manifest's origin, the plain file that was laid out; a log's origin has none."""
 _Rows = tuple[list[int], list[bytes], list[bytes]]
 
 
@@ -75,7 +77,7 @@ class RecordingSource:
 
     def of_a_log(self) -> bool:
         """Not when a plain file was laid out (`spool`)."""
-        return not self._open()[1].origin
+        return FILE not in self._open()[1].origin
 
     def shards(self) -> list[int]:
         """The partitions recorded."""
@@ -130,7 +132,7 @@ def spool(transactions: Path, labels: Path | None, recording: Recording) -> None
 
     Raises FormatError for a file that is not transactions or labels.
     """
-    about = {"file": _file_digest(transactions)} | (
+    about = {FILE: _file_digest(transactions)} | (
         {} if labels is None else {"labels": _file_digest(labels)}
     )
     if recording.exists() and recording.manifest().origin == about:

@@ -62,7 +62,12 @@ def recorded(path: Path, offsets: list[int], gone: int | None = None) -> Source:
         next_offset=offsets[-1] + 1,
     )
     recording = Recording(str(path))
-    manifest = Manifest(start={"transactions:3": 0}, end={"transactions:3": 100})
+    manifest = Manifest(
+        start={"transactions:3": 0},
+        end={"transactions:3": 100},
+        # As the recorder says it; see test_record.py.
+        origin={"transactions": "w1xLBLp5Q0uqE8yDTUkyZA", "topic": "transactions"},
+    )
     manifest.files.append(recording.write("transactions", 3, to_table(batch), batch.next_offset))
     recording.save(manifest)
     return RecordingSource(str(path))

@@ -16,7 +16,8 @@ import pytest
 
 from streams.errors import BrokerError, RecordingError
 from streams.offline.record import Recorder, Request
-from streams.offline.recording import Manifest, Recording
+from streams.offline.recording import HOME, Manifest, Recording
+from streams.offline.source import RecordingSource
 from tests.forks import FORKS
 from tests.offline import kafka_log
 from tests.offline.killing import killed
@@ -65,6 +66,8 @@ def test_a_recording_is_the_topic_bit_for_bit(
     manifest = run(kafka, names, tmp_path / "r", file_rows=100)
     assert manifest.complete
     assert manifest.rows("transactions") == 300 + 350 + 400 + 30 + 2 * 10
+    assert RecordingSource(str(tmp_path / "r")).of_a_log()
+    assert manifest.origin[HOME] == names["transactions"]
     check(kafka, names, tmp_path / "r")
     rows = kafka_log.recorded(Recording(str(tmp_path / "r")), "transactions")[1]
     offsets = [row[0] for row in rows]
