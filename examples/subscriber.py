@@ -5,7 +5,7 @@ import sys
 from streams import Subscriber
 
 start = sys.argv[2] if len(sys.argv) > 2 else "latest"
-with Subscriber("alerts", sys.argv[1], start=start) as alerts:
+with Subscriber("alerts", *sys.argv[1:2], start=start) as alerts:
     for alert in alerts:
         why = "; ".join(reason["text"] for reason in alert["reasons"])
         print(alert["decision"], alert["account_id"], f"{alert['score']:.3f}", why, flush=True)

@@ -183,9 +183,15 @@ def _csv(source: Path | BinaryIO, name: str) -> Iterator[pa.RecordBatch]:
             yield batch
             first += len(batch)
     except (pa.ArrowException, OSError) as error:
-        # The number of the row is enough: its content is an account's data.
-        told = re.sub(r"^In |(?<=, got )(\d+): .*", r"\1", str(error), flags=re.DOTALL)
-        raise FormatError(f"{name}: {told}") from None
+        raise FormatError(f"{name}: {_without_data(str(error))}") from None
+
+
+def _without_data(said: str) -> str:
+    """What Arrow says of a CSV file, without its content, which is an account's data; columns
+    counted from 1, as rows are."""
+    told = re.sub(r"^In |(?<=, got )(\d+): .*", r"\1", said, flags=re.DOTALL)
+    told = re.sub(r"CSV column #(\d+)", lambda found: f"CSV column #{int(found[1]) + 1}", told)
+    return re.sub(r"invalid value '.*'", "invalid value", told, flags=re.DOTALL)
 
 
 def batches(source: Path | BinaryIO, name: str, form: FileFormat) -> Iterator[pa.RecordBatch]:

@@ -20,6 +20,7 @@ from streams.clients.encode import messages
 from streams.clients.files import FileFormat, batches, check_columns, format_of, lines
 from streams.clients.publisher import Publisher
 from streams.errors import ConfigError, FormatError
+from streams.labels import decode_labels
 from streams.schema import MAX_EVENT_TIME_MS, MIN_EVENT_TIME_MS
 
 LINES = 4_096
@@ -123,7 +124,31 @@ def _line_chunks(source: Path | None) -> Iterator[Chunk]:
 
 
 def chunks(source: Path | None, form: str | None) -> Iterator[Chunk]:
-    """The messages of a file, or of standard input (JSON lines) when `source` is None."""
+    """The messages of a file, or of standard input (JSON lines) when `source` is None.
+
+    Raises FormatError for a label that is none: unlike a transaction it would get no answer.
+    """
+    name = "standard input" if source is None else source.name
+    return _usable(_all_chunks(source, form), name)
+
+
+def _usable(found: Iterator[Chunk], name: str) -> Iterator[Chunk]:
+    """The same; what stands before a label that is none is sent."""
+    seen = 0
+    for chunk in found:
+        if chunk.topic == "labels" and decode_labels(chunk.values).bad:
+            good = next(at for at, value in enumerate(chunk.values) if decode_labels([value]).bad)
+            if good:
+                yield Chunk(chunk.topic, chunk.keys[:good], chunk.values[:good], chunk.times[:good])
+            raise FormatError(
+                f"{name}, message {seen + good + 1}: no label, and nobody would read it",
+                remedy="docs/schema.md has the fields and their rules",
+            )
+        yield chunk
+        seen += len(chunk.values)
+
+
+def _all_chunks(source: Path | None, form: str | None) -> Iterator[Chunk]:
     if source is None:
         if form not in (None, "jsonl"):
             raise ConfigError("standard input is read as JSON lines", remedy="Give a file")

@@ -23,7 +23,7 @@ import orjson
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from streams.connect import check_kafka, confluent_config
-from streams.errors import BrokerError
+from streams.errors import BrokerError, FormatError
 from streams.schema import SCHEMA_VERSION
 from streams.settings import Settings, load
 
@@ -71,6 +71,7 @@ class Publisher:
         self.sent = 0
         self.failed = 0
         self.errors: Counter[str] = Counter()
+        self._closed = False
         self._producer = Producer(
             confluent_config(
                 self._settings,
@@ -130,8 +131,12 @@ class Publisher:
     def send(self, record: Mapping[str, Any], topic: str | None = None) -> None:
         """Publish one transaction (or label, told by `label_id`), keyed by its account_id.
 
-        schema_version is put in when it is missing. Waits while the queue is full.
+        schema_version is put in when it is missing. Waits while the queue is full. Raises
+        FormatError without account_id, BrokerError after `close`; other values are for the service
+        to answer, and a float that is no number (NaN) is sent as null.
         """
+        if "account_id" not in record:
+            raise FormatError("a record without account_id: it is the key of the message")
         whole = {"schema_version": SCHEMA_VERSION, **record}
         name = topic or ("labels" if "label_id" in record else "transactions")
         key = str(record["account_id"]).encode()
@@ -141,6 +146,8 @@ class Publisher:
         self, full_topic: str, keys: Sequence[bytes | None], values: Sequence[bytes | None]
     ) -> None:
         """Publish ready messages to a topic by its name on the broker, in order."""
+        if self._closed:
+            raise BrokerError("this publisher is closed", remedy="Open another one")
         produce = self._producer.produce
         for key, value in zip(keys, values, strict=True):
             try:
@@ -194,6 +201,7 @@ class Publisher:
 
     def close(self) -> None:
         """Flush. Raises BrokerError when not all messages were delivered."""
+        self._closed = True
         left = self.flush()
         if left:
             self._producer.purge()

@@ -82,7 +82,7 @@ def test_a_file_arrives_whole_and_in_order_of_its_keys(
 
 def test_labels_find_their_topic_and_standard_input_is_json_lines(place: Settings) -> None:
     label = {"label_id": "l1", "transaction_id": "t1", "account_id": "a1", "label": "fraud",
-             "label_time": 1}  # fmt: skip
+             "label_time": 1_735_689_600_000}  # fmt: skip
     code, out, _ = run("publish", "-", *flags(place), stdin=orjson.dumps(label) + b"\n\n")
     assert (code, out.split()[:2]) == (0, ["1", "messages"])
     odd = b'{"account_id": "a1",  "transaction_id":"t9"}'
@@ -93,6 +93,19 @@ def test_labels_find_their_topic_and_standard_input_is_json_lines(place: Setting
     # A line is sent byte for byte.
     found = everything(place.kafka.bootstrap, place.topic("transactions"))
     assert [message.value() for message in found] == [odd]
+
+
+def test_a_label_that_is_none_is_refused_as_nobody_would_answer_it(
+    place: Settings, tmp_path: Path
+) -> None:
+    good = {"label_id": "l1", "transaction_id": "t1", "account_id": "a1", "label": "fraud",
+            "label_time": 1_735_689_600_000}  # fmt: skip
+    path = tmp_path / "labels.jsonl"
+    for bad in ({"label": "maybe"}, {"label_time": None}):
+        path.write_bytes(b"\n".join(map(orjson.dumps, (good, good, {**good, **bad}, good))))
+        with Publisher(settings=place) as publisher, pytest.raises(FormatError, match="message 3"):
+            publish(publisher, chunks(path, None), Pace())
+    assert len(everything(place.kafka.bootstrap, place.topic("labels"))) == 4
 
 
 @pytest.mark.parametrize(
@@ -191,6 +204,13 @@ def test_send_fills_in_the_version_and_finds_the_topic(place: Settings) -> None:
     (message,) = everything(place.kafka.bootstrap, place.topic("transactions"))
     assert orjson.loads(message.value() or b"") == transaction(1)
     assert len(everything(place.kafka.bootstrap, place.topic("labels"))) == 1
+
+
+def test_wrong_use_of_a_publisher_is_an_error(place: Settings) -> None:
+    with Publisher(settings=place) as publisher, pytest.raises(FormatError, match="account_id"):
+        publisher.send({})
+    with pytest.raises(BrokerError, match="closed"):
+        publisher.send(transaction(1))
 
 
 def test_no_topic_no_broker(place: Settings) -> None:
