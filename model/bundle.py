@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import re
 import shutil
@@ -22,7 +21,6 @@ import stat
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,7 +30,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from model import tokens
+from model import bounds, tokens
 from model.errors import BundleError, BundleMisnamed, BundleMissing, OutputTaken
 from model.inputs import EVENT_WORDS, HISTORY, ScoringBatch
 from model.transformer import Shape, Transformer
@@ -275,46 +273,25 @@ def read(folder: Path, public_key: bytes | None = None) -> Bundle:
         arrays = load(raw)
         return _assemble(manifest, arrays)
     except (KeyError, TypeError, ValueError, AttributeError, SafetensorError) as error:
-        raise BundleError(f"the bundle in {folder} is damaged: {error!r}") from None
-
-
-def _shape(told: Mapping[str, Any], weights: Arrays, features: int) -> Shape:
-    """The shape, if the weights are enough for it: nothing of another size is ever allocated.
-
-    Raises ValueError, TypeError.
-    """
-    shape = Shape(**told)
-    for name, value in shape.as_dict().items():
-        if type(value) is not type(getattr(Shape(), name)) or value < (value is not False):
-            raise ValueError(f"shape: {name}")
-    layer = shape.width * (shape.heads * (shape.key + shape.value) + 2 * shape.hidden)
-    tables = tokens.ROWS * (shape.event + shape.width)
-    steps = features * (shape.knots + 1) * shape.width
-    if tables + steps + shape.layers * layer > sum(array.size for array in weights.values()):
-        raise ValueError("shape: larger than the weights")
-    return shape
-
-
-def _knots(told: Sequence[Sequence[float]]) -> tuple[tuple[float, float], ...]:
-    """The calibration: at least two knots, finite, rising. Raises ValueError, TypeError."""
-    knots = tuple((float(x), float(y)) for x, y in told)
-    xs, ys = zip(*knots, strict=True) if len(knots) > 1 else ((), ())
-    rising = all(a < b for a, b in pairwise(xs)) and all(a <= b for a, b in pairwise(ys))
-    if not (xs and rising and all(map(math.isfinite, (*xs, *ys)))):
-        raise ValueError("calibration")
-    return knots
+        what = str(error) if type(error) is ValueError else repr(error)
+        raise BundleError(
+            f"the bundle in {folder} is damaged or foreign: {what}",
+            remedy="copy it again from where it was made, or fit it again",
+        ) from None
 
 
 def _assemble(manifest: Mapping[str, Any], arrays: Arrays) -> Bundle:
     check_name(manifest["name"])
     if manifest.get("schema", SCHEMA) != SCHEMA:
         raise BundleError(f"{manifest['name']} scores events of schema {manifest['schema']}")
-    names = tuple(manifest["features"])
+    names = bounds.texts(manifest["features"], "features")
+    groups = bounds.texts(manifest["groups"], "groups")
     about = {"history": HISTORY, "rows": tokens.ROWS, "relations": tokens.RELATION_ROWS}
     if manifest["tokens"] != about:
         raise BundleError(f"{manifest['name']} was trained with other event codes")
     golden = None
-    if "golden.current" in arrays:
+    if any(name.startswith("golden.") for name in arrays):
+        bounds.check_golden(arrays, len(names))
         golden = ScoringBatch(
             current=arrays["golden.current"].view(np.uint64),
             history=arrays["golden.history"].view(np.uint64),
@@ -322,23 +299,22 @@ def _assemble(manifest: Mapping[str, Any], arrays: Arrays) -> Bundle:
             features=arrays["golden.features"],
         )
     weights = {k.removeprefix("weight."): v for k, v in arrays.items() if k.startswith("weight.")}
-    calibration = _knots(manifest["calibration"])
-    if not all(np.isfinite(a).all() for k, a in weights.items() if k != "knots"):
-        raise BundleError(f"{manifest['name']} has weights that are not finite")
-    if len(weights["knots"]) != len(names) or len(manifest["groups"]) != len(names):
-        raise BundleError(f"{manifest['name']}: features, knots and groups do not fit")
+    if len(groups) != len(names):
+        raise ValueError(f"{len(names)} features, {len(groups)} groups")
+    shape = bounds.shape_of(manifest["shape"], weights, len(names))
+    bounds.check_weights(weights, shape, arrays["usual"], len(names))
     return Bundle(
         name=str(manifest["name"]),
-        shape=_shape(manifest["shape"], weights, len(names)),
+        shape=shape,
         weights=weights,
         names=names,
         feature_digest=str(manifest["feature_digest"]),
-        groups=tuple(manifest["groups"]),
+        groups=groups,
         usual=arrays["usual"],
-        calibration=calibration,
+        calibration=bounds.calibration(manifest["calibration"]),
         golden=golden,
         golden_scores=arrays.get("golden.scores"),
-        thresholds=dict(manifest["thresholds"]),
+        thresholds=bounds.thresholds(manifest["thresholds"]),
         about=dict(manifest["about"]),
         extra={k.removeprefix("extra."): v for k, v in arrays.items() if k.startswith("extra.")},
         digest=str(manifest["digest"]),

@@ -61,7 +61,10 @@ def heads_of(bundle: Bundle) -> Heads:
             f"bundle {bundle.model_id} has no field heads", remedy="give one that pretrain wrote"
         )
     heads = Heads(bundle.shape.width)
-    heads.load_state_dict(state)
+    try:
+        heads.load_state_dict(state)
+    except RuntimeError as error:
+        raise BundleError(f"field heads of {bundle.model_id} do not fit: {error}") from None
     return heads.eval()
 
 
