@@ -5,15 +5,22 @@ In: a root folder. Out: bundles by name. Does not know what a bundle scores, nor
     ROOT/bundles/NAME@DIGEST/    a bundle, never changed once there
     ROOT/current.json            {"history": [{"model_id", "time", "note"}, ...]}; the last serves
 
+    ROOT/.lock                   held by who adds or promotes
+
 `promote` checks the bundle first and then replaces current.json in one step, so a bad bundle never
-takes the place of a good one, and a reader always finds a whole file.
+takes the place of a good one, a reader always finds a whole file, and of two promotions at once
+none is lost.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,11 +56,34 @@ def _served(history: list[Promotion]) -> list[str]:
     return served
 
 
+def _copy(source: Path, target: Path, public_key: bytes | None, digest: str) -> None:
+    """Into its place by a rename, so that half a bundle is never found there."""
+    part = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    try:
+        part.chmod(0o755)
+        # These two and nothing else that may lie, or be linked, in a stranger's folder.
+        for file in (bundles.MANIFEST, bundles.WEIGHTS):
+            shutil.copyfile(source / file, part / file)
+        if bundles.read(part, public_key).digest != digest:
+            raise BundleError(f"{source} was changed while it was read", remedy="try again")
+        part.rename(target)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
 class Registry:
     """A registry in one folder."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Nobody else writes here meanwhile. The lock goes with the process, however it ends."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        with (self.root / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     def _folder(self, model_id: str) -> Path:
         return self.root / "bundles" / model_id
@@ -62,18 +92,10 @@ class Registry:
         """Check a bundle and take a copy of it. Adding the same one twice changes nothing."""
         found = bundles.read(source, public_key)
         target = self._folder(found.model_id)
-        if not target.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            part = target.with_name(f".{target.name}.{os.getpid()}")
-            part.mkdir()
-            try:
-                # These two and nothing else that may lie, or be linked, in a stranger's folder.
-                for file in (bundles.MANIFEST, bundles.WEIGHTS):
-                    shutil.copyfile(source / file, part / file)
-                bundles.read(part, public_key)
-                part.rename(target)
-            finally:
-                shutil.rmtree(part, ignore_errors=True)
+        with self._alone():
+            if not target.exists():
+                target.parent.mkdir(exist_ok=True)
+                _copy(source, target, public_key, found.digest)
         return found
 
     def ids(self) -> list[str]:
@@ -123,18 +145,28 @@ class Registry:
 
         Raises BundleError when it is damaged, or has seen no label.
         """
-        found = bundles.read(self.path(name))
-        bundles.require_fitted(found)
-        entry = Promotion(found.model_id, time_ms, note)
-        self._write([*self.history(), entry])
-        return entry
+        found = self._checked(name)
+        with self._alone():
+            return self._append(Promotion(found.model_id, time_ms, note))
 
     def roll_back(self, time_ms: int) -> Promotion:
         """Promote what served before the current one; again, what served before that."""
-        served = _served(self.history())
-        if len(served) < 2:
-            raise BundleError("there is no earlier model to roll back to")
-        return self.promote(served[-2], time_ms, f"{ROLLED_BACK} {served[-1]}")
+        with self._alone():
+            served = _served(self.history())
+            if len(served) < 2:
+                raise BundleError("there is no earlier model to roll back to")
+            found = self._checked(served[-2])
+            note = f"{ROLLED_BACK} {served[-1]}"
+            return self._append(Promotion(found.model_id, time_ms, note))
+
+    def _checked(self, name: str) -> Bundle:
+        found = bundles.read(self.path(name))
+        bundles.require_fitted(found)
+        return found
+
+    def _append(self, entry: Promotion) -> Promotion:
+        self._write([*self.history(), entry])
+        return entry
 
     def _write(self, history: list[Promotion]) -> None:
         kept = [entry.__dict__ for entry in history[-MAX_HISTORY:]]

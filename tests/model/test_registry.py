@@ -1,0 +1,68 @@
+"""The registry: a bundle that no worker could serve replaces nothing, and nobody is in the way."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from model import bundle as bundles
+from model.data import Dataset
+from model.registry import Promotion, Registry
+from tests.model import streams_of_words as made
+
+
+@pytest.fixture(scope="module")
+def data() -> Dataset:
+    return made.dataset(accounts=4)
+
+
+@pytest.fixture
+def registry(data: Dataset, tmp_path: Path) -> Registry:
+    """One with a good bundle promoted."""
+    found = Registry(tmp_path / "registry")
+    bundles.write(made.bundle(data), tmp_path / "good")
+    found.promote(found.add(tmp_path / "good").model_id, 1)
+    return found
+
+
+def test_of_promotions_at_once_none_is_lost(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is made to wait between reading the history and writing it, for the others to come."""
+    name, write, others = registry.ids()[0], Registry._write, threading.Barrier(3)
+
+    def slow(self: Registry, history: list[Promotion]) -> None:
+        with contextlib.suppress(threading.BrokenBarrierError):
+            others.wait(0.5)
+        write(self, history)
+
+    monkeypatch.setattr(Registry, "_write", slow)
+    failed: list[Exception] = []
+
+    def promote(time: int) -> None:
+        try:
+            registry.promote(name, time)
+        except Exception as error:
+            failed.append(error)
+
+    started = [threading.Thread(target=promote, args=(time,)) for time in (2, 3, 4)]
+    for one in started:
+        one.start()
+    for one in started:
+        one.join()
+    assert not failed
+    assert sorted(entry.time for entry in registry.history()) == [1, 2, 3, 4]
+
+
+def test_what_a_dead_process_left_is_in_nobodys_way(
+    data: Dataset, registry: Registry, tmp_path: Path
+) -> None:
+    """Under any process id, this one's too."""
+    found = bundles.write(made.bundle(data, seed=1), tmp_path / "two")
+    (registry.root / "bundles" / f".{found.model_id}.{os.getpid()}").mkdir()
+    assert registry.add(tmp_path / "two").model_id in registry.ids()
+    assert len(registry.ids()) == 2
