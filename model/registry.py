@@ -7,9 +7,9 @@ In: a root folder. Out: bundles by name. Does not know what a bundle scores, nor
 
     ROOT/.lock                   held by who adds or promotes
 
-`promote` checks the bundle first and then replaces current.json in one step, so a bad bundle never
-takes the place of a good one, a reader always finds a whole file, and of two promotions at once
-none is lost.
+`add` and `promote` load the bundle as a worker does, golden rows included, before anything is
+written; then current.json is replaced in one step. So a bad bundle never takes the place of a good
+one, a reader always finds a whole file, and of two promotions at once none is lost.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +33,7 @@ CURRENT = "current.json"
 MAX_HISTORY = 1_000
 ROLLED_BACK = "rolled back"
 """How the note of a way back begins; the model that it left follows."""
+Check = Callable[[Bundle], None]
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,13 @@ def _served(history: list[Promotion]) -> list[str]:
         elif not served or served[-1] != entry.model_id:
             served.append(entry.model_id)
     return served
+
+
+def _check_scores(bundle: Bundle) -> None:
+    """Raise BundleError where no worker could start on it: the golden rows are scored."""
+    from model.score import Scorer  # the compiler comes with it, `models list` has no use for that
+
+    Scorer(bundle)
 
 
 def _copy(source: Path, target: Path, public_key: bytes | None, digest: str) -> None:
@@ -89,8 +97,12 @@ class Registry:
         return self.root / "bundles" / model_id
 
     def add(self, source: Path, public_key: bytes | None = None) -> Bundle:
-        """Check a bundle and take a copy of it. Adding the same one twice changes nothing."""
+        """Check a bundle and take a copy of it. Adding the same one twice changes nothing.
+
+        Raises BundleError when it is damaged, or its scores are not those it was written with.
+        """
         found = bundles.read(source, public_key)
+        _check_scores(found)
         target = self._folder(found.model_id)
         with self._alone():
             if not target.exists():
@@ -141,27 +153,32 @@ class Registry:
             raise BundleError(f"{self.root / CURRENT} is damaged: {error}") from None
 
     def promote(self, name: str, time_ms: int, note: str = "") -> Promotion:
-        """Make a bundle the one that serves, after reading all of it.
+        """Make a bundle the one that serves, after loading it as a worker does.
 
-        Raises BundleError when it is damaged, or has seen no label.
+        Raises BundleError when it is damaged, does not score as it did, or has seen no label.
         """
         found = self._checked(name)
         with self._alone():
             return self._append(Promotion(found.model_id, time_ms, note))
 
-    def roll_back(self, time_ms: int) -> Promotion:
-        """Promote what served before the current one; again, what served before that."""
+    def roll_back(self, time_ms: int, check: Check = lambda _: None) -> Promotion:
+        """Promote what served before the current one; again, what served before that.
+
+        Raises BundleError as `promote` does; `check` may raise what else speaks against it.
+        """
         with self._alone():
             served = _served(self.history())
             if len(served) < 2:
                 raise BundleError("there is no earlier model to roll back to")
             found = self._checked(served[-2])
+            check(found)
             note = f"{ROLLED_BACK} {served[-1]}"
             return self._append(Promotion(found.model_id, time_ms, note))
 
     def _checked(self, name: str) -> Bundle:
         found = bundles.read(self.path(name))
         bundles.require_fitted(found)
+        _check_scores(found)
         return found
 
     def _append(self, entry: Promotion) -> Promotion:

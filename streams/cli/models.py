@@ -13,6 +13,7 @@ import typer
 from streams.cli import options
 
 if TYPE_CHECKING:
+    from model.bundle import Bundle
     from model.registry import Registry
     from streams.settings import Settings
 
@@ -32,6 +33,14 @@ def _registry_of(settings: Settings) -> Registry:
 def _name(model_id: str, as_json: bool) -> None:
     """Which bundle the verb was about."""
     options.say({"model_id": model_id}, model_id, as_json)
+
+
+def _check_features(found: Bundle) -> None:
+    """Raise BundleError where the workers of this version could not serve it."""
+    from model.bundle import require_features
+    from streams import features
+
+    require_features(found, features.NAMES, features.DIGEST)
 
 
 def _now() -> int:
@@ -119,13 +128,12 @@ def models_promote(
     Example: fraudstream models promote fraud --note "weekly retraining"
     """
     from model import bundle as bundles
-    from streams import features
 
     settings = options.settings(config, sets)
     registry = _registry_of(settings)
     found = bundles.read(Path(model) if Path(model).is_dir() else registry.path(model))
     bundles.require_fitted(found)
-    bundles.require_features(found, features.NAMES, features.DIGEST)
+    _check_features(found)
     if Path(model).is_dir():
         registry.add(Path(model))
     promoted = registry.promote(found.model_id, _now(), note).model_id
@@ -149,4 +157,4 @@ def models_rollback(
 
     Example: fraudstream models rollback
     """
-    _name(_registry(config, sets).roll_back(_now()).model_id, as_json)
+    _name(_registry(config, sets).roll_back(_now(), _check_features).model_id, as_json)

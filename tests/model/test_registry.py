@@ -5,12 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from model import bundle as bundles
+from model.bundle import Bundle
 from model.data import Dataset
+from model.errors import BundleError
 from model.registry import Promotion, Registry
 from tests.model import streams_of_words as made
 
@@ -27,6 +31,46 @@ def registry(data: Dataset, tmp_path: Path) -> Registry:
     bundles.write(made.bundle(data), tmp_path / "good")
     found.promote(found.add(tmp_path / "good").model_id, 1)
     return found
+
+
+def unfit(data: Dataset, kind: str) -> Bundle:
+    """Every byte as it was written, and yet no worker can start on it."""
+    good = made.bundle(data, seed=1)
+    if kind == "scores":
+        assert good.golden_scores is not None
+        return replace(good, golden_scores=np.full_like(good.golden_scores, 0.5))
+    if kind == "tensor":
+        weights = {name: a for name, a in good.weights.items() if not name.endswith("query.bias")}
+        return replace(good, weights=weights)
+    return replace(good, golden=None, golden_scores=None)
+
+
+@pytest.mark.parametrize("kind", ["scores", "tensor", "no golden rows"])
+def test_what_no_worker_can_load_is_neither_taken_nor_promoted(
+    data: Dataset, registry: Registry, tmp_path: Path, kind: str
+) -> None:
+    before, serves = registry.ids(), registry.current()
+    bad = bundles.write(unfit(data, kind), tmp_path / "bad")
+    with pytest.raises(BundleError):
+        registry.add(tmp_path / "bad")
+    assert registry.ids() == before
+    # As an earlier version would have taken it.
+    bundles.write(bad, registry.root / "bundles" / bad.model_id)
+    with pytest.raises(BundleError):
+        registry.promote(bad.model_id, 2)
+    assert registry.current() == serves
+
+
+def test_the_way_back_asks_too(data: Dataset, registry: Registry, tmp_path: Path) -> None:
+    bundles.write(made.bundle(data, seed=1), tmp_path / "two")
+    second = registry.promote(registry.add(tmp_path / "two").model_id, 2).model_id
+
+    def refuse(found: Bundle) -> None:
+        raise BundleError(f"{found.model_id} is of other features")
+
+    with pytest.raises(BundleError, match="other features"):
+        registry.roll_back(3, refuse)
+    assert registry.history()[-1].model_id == second
 
 
 def test_of_promotions_at_once_none_is_lost(
