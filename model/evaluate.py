@@ -301,12 +301,14 @@ def _checks(
     name, ap = baseline.best_single_feature(
         np.asarray(x[fit]), label[fit], np.asarray(x[split.test]), y, dataset.names
     )
-    rows = metrics.bootstrap(y, scores, trees, metrics.average_precision)
-    return {
+    told = metrics.bootstrap(y, scores, trees, metrics.average_precision)
+    found: dict[str, Any] = {
         "best_single_feature": {"name": name, "ap": ap},
         "shuffled_label_auc": shuffled_check(dataset, split),
-        "ap_minus_lightgbm": dict(zip(("difference", "low", "high"), rows, strict=True)),
     }
+    if np.isfinite(told).all():
+        found["ap_minus_lightgbm"] = dict(zip(("difference", "low", "high"), told, strict=True))
+    return found
 
 
 def _curve(y: NDArray[Any], scores: Scores, points: int = 200) -> list[tuple[float, float]]:
@@ -322,7 +324,7 @@ def to_text(found: Mapping[str, Any]) -> str:
     """A line a model, for a terminal, and whether the bundle is better than the trees."""
     shown = ("ap", "auc", "cp100", "recall_budget", "ece", "brier")
     lines = [
-        f"{name}: " + ", ".join(f"{k} {row[k]:.4f}" for k in shown)
+        f"{name}: " + ", ".join(f"{k} {row[k]:.4f}" for k in shown if np.isfinite(row[k]))
         for name, row in found["models"].items()
     ]
     if "ap_minus_lightgbm" in found:

@@ -123,13 +123,20 @@ def value_detected(labels: Labels, scores: Floats, amounts: NDArray[Any], alerts
 def bootstrap(
     labels: Labels, one: Floats, other: Floats, measure: Any, rounds: int = 200, seed: int = 0
 ) -> tuple[float, float, float]:
-    """(difference, 2.5 %, 97.5 %) of a measure between two scores on the same resampled rows."""
+    """(difference, 2.5 %, 97.5 %) of a measure between two scores on the same resampled rows.
+
+    A resample on which the measure is not defined (one without a fraud, where frauds are few) is
+    skipped; all three are NaN where it is defined on none.
+    """
     rng = np.random.default_rng(seed)
     found = []
     for _ in range(rounds):
         rows = rng.integers(0, len(labels), len(labels))
         found.append(measure(labels[rows], one[rows]) - measure(labels[rows], other[rows]))
-    low, high = np.quantile(found, [0.025, 0.975])
+    told = np.asarray(found)[np.isfinite(found)]
+    if not len(told):
+        return float("nan"), float("nan"), float("nan")
+    low, high = np.quantile(told, [0.025, 0.975])
     return float(measure(labels, one) - measure(labels, other)), float(low), float(high)
 
 

@@ -169,7 +169,7 @@ def _checks(found: Mapping[str, Any]) -> str:
             f"Average precision minus LightGBM's: {d['difference']:+.3f}, 95 % interval "
             f"{d['low']:+.3f} to {d['high']:+.3f} (paired bootstrap over events)."
         )
-    if "shuffled_label_auc" in found:
+    if not math.isnan(found.get("shuffled_label_auc", math.nan)):
         said.append(
             f"Trees fitted on shuffled labels: mean AUC {found['shuffled_label_auc']:.3f}; far "
             "from 0.5 something else than the label tells of fraud."

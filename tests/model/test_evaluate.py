@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html.parser
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -60,6 +61,14 @@ def test_who_trails_the_trees_is_told_what_to_try(report: dict) -> None:
     hint = evaluate.to_text({**report, "ap_minus_lightgbm": behind}).splitlines()[-1]
     assert hint.startswith("trees are ahead: ") and "--steps" in hint and "--no-teacher" in hint
     assert "trees are ahead" not in evaluate.to_text({**report, "ap_minus_lightgbm": undecided})
+
+
+def test_what_is_not_defined_is_not_printed(report: dict) -> None:
+    """All test events fraud: no ranking has an area, and nothing but AP is left to compare."""
+    rows = {name: {**row, "auc": float("nan")} for name, row in report["models"].items()}
+    odd = {**report, "models": rows, "shuffled_label_auc": float("nan")}
+    assert "nan" not in evaluate.to_text(odd)
+    assert "nan" not in re.sub("base64,[^']*", "", page.to_html(odd))
 
 
 def test_the_ceiling_names_what_is_above_it(report: dict) -> None:

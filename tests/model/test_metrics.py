@@ -55,3 +55,15 @@ def test_one_class_has_no_ranking() -> None:
     scores = np.array([0.1, 0.2])
     assert math.isnan(metrics.average_precision(np.zeros(2, int), scores))
     assert math.isnan(metrics.roc_auc(np.ones(2, int), scores))
+
+
+def test_few_frauds_leave_an_interval() -> None:
+    """Of 200 resamples of 4 frauds among 5,000 some four hold none."""
+    rng = np.random.default_rng(1)
+    labels = np.zeros(5_000, np.int8)
+    labels[:4] = 1
+    one, other = labels + rng.random(5_000), rng.random(5_000)
+    difference, low, high = metrics.bootstrap(labels, one, other, metrics.average_precision)
+    assert 0 < low <= difference <= high <= 1
+    none = metrics.bootstrap(np.zeros(50, np.int8), one[:50], other[:50], metrics.average_precision)
+    assert np.isnan(none).all()
