@@ -24,6 +24,8 @@ from model.score import Scorer
 
 BUDGET = 0.005
 """Share of events that become alerts, where nobody says otherwise."""
+MATURITY_MS = 14 * DAY_MS
+"""Age from which an event without a label is legitimate, where nobody says otherwise."""
 MAX_WEEKS = 12
 MAX_FIT = 100_000
 """Rows that a comparison model of the weekly table and of the shuffled labels is fitted on."""
@@ -124,12 +126,13 @@ def prequential(
     *,
     compare: bool = False,
     threads: int = 1,
+    maturity_ms: int = MATURITY_MS,
     tell: Tell = lambda _: None,
 ) -> list[dict[str, float]]:
     """Week after week of the test rows: the bundle as it is, growing older, and trees fitted anew.
 
-    The trees of a week know what a fit at its first moment could know: labels with an earlier
-    label_time, the newest matured fifth of them to stop by. So the delay of labels counts for both.
+    The trees of a week know what a fit at its first moment could know: matured events whose label
+    has an earlier label_time, the newest fifth to stop by. So the delay of labels counts for both.
     """
     y, time = dataset.answer()[split.test], dataset.time
     moment = time[split.test]
@@ -149,16 +152,24 @@ def prequential(
         }
         if compare:
             tell(f"week {one + 1}: LightGBM fitted on what was known by then")
-            again = _refitted(dataset, first + one * 7 * DAY_MS, split.test[inside], threads)
+            cut = first + one * 7 * DAY_MS
+            again = _refitted(dataset, cut, maturity_ms, split.test[inside], threads)
             if again is not None:
                 row["lightgbm_refitted_ap"] = metrics.average_precision(y[inside], again)
         found.append(row)
     return found
 
 
-def _refitted(dataset: Dataset, cut_ms: int, rows: Rows, threads: int) -> Scores | None:
-    """Scores of trees fitted on what was known at `cut_ms`; None where that was too little."""
-    known = np.flatnonzero(dataset.known_at(cut_ms) & (dataset.time < cut_ms))
+def _refitted(
+    dataset: Dataset, cut_ms: int, maturity_ms: int, rows: Rows, threads: int
+) -> Scores | None:
+    """Scores of trees fitted on what was known at `cut_ms`; None where that was too little.
+
+    Of events that had not matured by then only those are known that somebody reported, nearly all
+    of them fraud: trees would learn that what is new is fraud.
+    """
+    matured = dataset.time < cut_ms - maturity_ms
+    known = np.flatnonzero(dataset.known_at(cut_ms) & matured)
     known = known[np.argsort(dataset.time[known], kind="stable")][-MAX_FIT:]
     x, y = dataset.features, np.asarray(dataset.label)
     fit, judge = known[: len(known) * 4 // 5], known[len(known) * 4 // 5 :]
@@ -231,6 +242,7 @@ def report(
     compare: bool = True,
     threads: int = 1,
     budget: float = BUDGET,
+    maturity_ms: int = MATURITY_MS,
     tell: Tell = lambda _: None,
 ) -> dict[str, Any]:
     """Everything about a bundle on these test rows; `tell` hears of each stage as it begins."""
@@ -244,6 +256,9 @@ def report(
         tell("LightGBM with the bundle's vector of each event")
         models["LightGBM with the embedding"] = embedding_trees(scorer, dataset, split, threads)
     measured = {name: measure(dataset, split.test, s, budget) for name, s in models.items()}
+    weeks = prequential(
+        dataset, split, scores, compare=compare, threads=threads, maturity_ms=maturity_ms, tell=tell
+    )
     moment = dataset.time[split.test]
     found: dict[str, Any] = {
         "model_id": scorer.model_id,
@@ -252,7 +267,7 @@ def report(
         "budget": budget,
         "models": measured,
         "segments": segments(dataset, split.test, scores, budget),
-        "weeks": prequential(dataset, split, scores, compare=compare, threads=threads, tell=tell),
+        "weeks": weeks,
         "thresholds": at_thresholds(scorer, y, scores, len(np.unique(moment // DAY_MS))),
         "reliability": metrics.reliability(y, scores).tolist(),
     }

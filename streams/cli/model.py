@@ -346,7 +346,7 @@ def evaluate(
     dataset = checks.whole_data(data, maturity_days)
     scorer = Scorer.load(bundle, threads=threads)
     require_features(scorer.bundle, dataset.names, dataset.feature_digest)
-    bare = scorer.bundle.only_pretrained
+    bare, wait_ms = scorer.bundle.only_pretrained, int(maturity_days * DAY_MS)
     wait = maturity_days if compare and not bare else None
     split, seen = _test_split(scorer.bundle, dataset, test_from, test_days, wait)
     if bare:
@@ -356,14 +356,14 @@ def evaluate(
         compare = compare and len(split.fit) > 0
         found = evaluation.report(
             scorer, dataset, split, ceiling=limits, compare=compare, threads=threads,
-            budget=budget, tell=_say,
+            budget=budget, maturity_ms=wait_ms, tell=_say,
         )  # fmt: skip
         text, to_html = evaluation.to_text(found), page.to_html
     found["known_to_the_fit"] = seen
     if seen is not False:
         which = "these test days" if seen else "test days like these; if of the same stream"
         _say(f"warning: the fit knew of {which}, the figures flatter the bundle")
-    found["immature"] = evaluation.immature(dataset, split.test, int(maturity_days * DAY_MS))
+    found["immature"] = evaluation.immature(dataset, split.test, wait_ms)
     if found["immature"]:
         _say(
             f"note: {found['immature']:,} of {len(split.test):,} test events have no label and are"

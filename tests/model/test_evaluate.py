@@ -108,9 +108,23 @@ def test_a_week_is_judged_by_trees_that_knew_only_what_was_known(data: Dataset) 
     later = data.label_time >= start
     assert later.any()
     other = replace(data, label=np.where(later, 1 - data.label, data.label).astype(np.int8))
-    one, two = (evaluate._refitted(d, start, rows, 1) for d in (data, other))
+    one, two = (evaluate._refitted(d, start, 0, rows, 1) for d in (data, other))
     assert one is not None
     assert two is not None
+    assert (one == two).all()
+
+
+def test_the_trees_of_a_week_learn_from_matured_events_only(data: Dataset) -> None:
+    """Of the last 14 days before the week only frauds are known: they change nothing."""
+    start, wait = int(np.quantile(data.time, 0.7)), 14 * made.DAY_MS
+    rows = np.flatnonzero((data.time >= start) & (data.time < start + 7 * made.DAY_MS))
+    young = (data.time >= start - wait) & (data.time < start)
+    reported = np.where(young, data.time + 1, data.label_time)
+    frauds = replace(
+        data, label=np.where(young, 1, data.label).astype(np.int8), label_time=reported
+    )
+    one, two = (evaluate._refitted(d, start, wait, rows, 1) for d in (data, frauds))
+    assert one is not None
     assert (one == two).all()
 
 
