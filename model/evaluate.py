@@ -268,7 +268,7 @@ def report(
         "models": measured,
         "segments": segments(dataset, split.test, scores, budget),
         "weeks": weeks,
-        "thresholds": at_thresholds(scorer, y, scores, len(np.unique(moment // DAY_MS))),
+        "thresholds": at_thresholds(scorer, y, scores, moment),
         "reliability": metrics.reliability(y, scores).tolist(),
     }
     if compare:
@@ -292,15 +292,19 @@ def immature(dataset: Dataset, rows: NDArray[np.int64], wait_ms: int) -> int:
 
 
 def at_thresholds(
-    scorer: Scorer, y: NDArray[Any], scores: Scores, days: int
+    scorer: Scorer, y: NDArray[Any], scores: Scores, moment: NDArray[np.int64]
 ) -> dict[str, dict[str, float]]:
-    """What the bundle's own thresholds, set on the judging block, do on the test rows."""
+    """What the bundle's own thresholds, set on the judging block, do on the test rows.
+
+    Alerts a day are told of the time from the first event to the last; NaN where that is none.
+    """
+    days = float(moment.max() - moment.min()) / DAY_MS if len(moment) else 0.0
     found = {}
     for name, threshold in scorer.bundle.thresholds.items():
         alert = scores >= threshold
         found[name] = {
             "threshold": float(threshold),
-            "alerts_a_day": float(alert.sum() / max(days, 1)),
+            "alerts_a_day": float(alert.sum()) / days if days > 0 else float("nan"),
             "precision": float((y[alert] > 0).mean()) if alert.any() else float("nan"),
             "recall": float(alert[y > 0].mean()) if (y > 0).any() else float("nan"),
         }

@@ -101,6 +101,16 @@ def test_segments_hold_every_row_once_and_count_alerts(scorer: Scorer, data: Dat
     assert caught + false == pytest.approx(0.1 * len(rows), abs=2)
 
 
+def test_alerts_a_day_are_told_of_the_time_that_passed(scorer: Scorer) -> None:
+    """Not of the dates it touches: 0.4 days over midnight are no two days."""
+    moment = made.START_MS + np.linspace(-0.2, 0.2, 5) * made.DAY_MS
+    scores = np.array([0.95, 0.1, 0.92, 0.3, 0.99])
+    told = evaluate.at_thresholds(scorer, scores > 0.9, scores, moment.astype(np.int64))
+    assert told["budget_1%"]["alerts_a_day"] == pytest.approx(3 / 0.4)
+    one = evaluate.at_thresholds(scorer, scores[:1] > 0.9, scores[:1], np.array([made.START_MS]))
+    assert np.isnan(one["budget_1%"]["alerts_a_day"])
+
+
 def test_a_week_is_judged_by_trees_that_knew_only_what_was_known(data: Dataset) -> None:
     """Labels that came later may be anything: the trees of the first week are the same."""
     start = int(np.quantile(data.time, 0.7))
