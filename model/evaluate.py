@@ -85,10 +85,11 @@ def _segment_masks(dataset: Dataset, rows: Rows) -> dict[str, NDArray[np.bool_]]
     for code, name in enumerate(CHANNELS, 1):
         found[f"channel {name}"] = channel == code
     amount = _context(dataset, rows)["amounts"]
-    low, high = np.quantile(amount, [0.5, 0.9])
-    found[f"amount below {low / 100:,.0f}"] = amount < low
-    found[f"amount from {low / 100:,.0f}"] = (amount >= low) & (amount < high)
-    found[f"amount from {high / 100:,.0f}"] = amount >= high
+    # Whole minor units, as amounts are: a name says exactly where its part begins.
+    low, high = np.ceil(np.quantile(amount, [0.5, 0.9]))
+    found[f"amount below {low / 100:,.2f}"] = amount < low
+    found[f"amount from {low / 100:,.2f}"] = (amount >= low) & (amount < high)
+    found[f"amount from {high / 100:,.2f}"] = amount >= high  # where both are one, the last is it
     found["history 0-9"] = place < 10
     found["history 10-63"] = (place >= 10) & (place < 64)
     found["history 64+"] = place >= 64
@@ -100,20 +101,21 @@ def segments(
 ) -> dict[str, dict[str, float]]:
     """By kind of case, channel, amount and length of history; one alert threshold for all.
 
-    Recall by segment is equal opportunity, the false positive rate predictive equality.
+    Recall by segment is equal opportunity, the false positive rate predictive equality. What needs
+    a fraud is NaN in a segment without one.
     """
     y = dataset.answer()[rows]
     alert = scores >= np.quantile(scores, 1 - budget) if len(scores) else scores > 0
     found = {}
     for name, inside in _segment_masks(dataset, rows).items():
-        if y[inside].any():
+        if inside.any():
             bad, good = inside & (y == 1), inside & (y == 0)
             found[name] = {
                 "events": float(inside.sum()),
                 "frauds": float(bad.sum()),
                 "ap": metrics.average_precision(y[inside], scores[inside]),
                 "auc": metrics.roc_auc(y[inside], scores[inside]),
-                "recall_budget": float(alert[bad].mean()),
+                "recall_budget": float(alert[bad].mean()) if bad.any() else float("nan"),
                 "fpr_budget": float(alert[good].mean()) if good.any() else float("nan"),
             }
     return found

@@ -101,6 +101,29 @@ def test_segments_hold_every_row_once_and_count_alerts(scorer: Scorer, data: Dat
     assert caught + false == pytest.approx(0.1 * len(rows), abs=2)
 
 
+def test_small_amounts_are_parts_of_their_own(data: Dataset) -> None:
+    """0.50 to 1.19: rounded to whole units all three parts would have one name."""
+    words = np.array(data.words)
+    minor = np.random.default_rng(0).integers(50, 120, len(data)).astype(np.uint64)
+    words[:, 1] = (words[:, 1] & np.uint64(0x3FFF)) | (minor << np.uint64(14))
+    rows = np.arange(len(data))
+    found = evaluate.segments(replace(data, words=words), rows, np.linspace(0, 1, len(rows)))
+    parts = {name: row["events"] for name, row in found.items() if name.startswith("amount")}
+    assert len(parts) == 3
+    assert sum(parts.values()) == len(rows)
+    low = round(100 * float(next(iter(parts)).split()[-1]))
+    assert next(iter(parts.values())) == (minor < low).sum()
+
+
+def test_a_segment_without_fraud_keeps_its_false_positives(data: Dataset) -> None:
+    rows = np.arange(len(data))
+    clean = replace(data, label=np.where(data.place() < 10, 0, data.label).astype(np.int8))
+    one = evaluate.segments(clean, rows, (data.place() < 10).astype(float), 0.5)["history 0-9"]
+    assert one["frauds"] == 0
+    assert one["fpr_budget"] == 1.0
+    assert np.isnan([one["ap"], one["auc"], one["recall_budget"]]).all()
+
+
 def test_alerts_a_day_are_told_of_the_time_that_passed(scorer: Scorer) -> None:
     """Not of the dates it touches: 0.4 days over midnight are no two days."""
     moment = made.START_MS + np.linspace(-0.2, 0.2, 5) * made.DAY_MS
