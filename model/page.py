@@ -163,12 +163,12 @@ def _image(figure: Any, alt: str) -> str:
 def _checks(found: Mapping[str, Any]) -> str:
     """The guards in sentences."""
     said = []
-    if "ap_minus_lightgbm" in found:
-        d = found["ap_minus_lightgbm"]
-        said.append(
-            f"Average precision minus LightGBM's: {d['difference']:+.3f}, 95 % interval "
-            f"{d['low']:+.3f} to {d['high']:+.3f} (paired bootstrap over events)."
-        )
+    for key, name in (("lightgbm", "LightGBM"), ("logistic", "logistic regression")):
+        if d := found.get(f"ap_minus_{key}"):
+            said.append(
+                f"Average precision minus that of {name}: {d['difference']:+.3f}, 95 % interval "
+                f"{d['low']:+.3f} to {d['high']:+.3f} (paired bootstrap over events)."
+            )
     if not math.isnan(found.get("shuffled_label_auc", math.nan)):
         said.append(
             f"Trees fitted on shuffled labels: mean AUC {found['shuffled_label_auc']:.3f}; far "

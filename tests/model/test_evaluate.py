@@ -55,12 +55,30 @@ def test_every_measure_and_every_rival_is_there(report: dict) -> None:
     assert report["models"]["LightGBM on windows"]["ap"] > 0.2
 
 
-def test_who_trails_the_trees_is_told_what_to_try(report: dict) -> None:
+def test_who_trails_a_rival_is_told_what_to_try(report: dict) -> None:
     behind = {"difference": -0.1, "low": -0.2, "high": -0.05}
     undecided = {**behind, "high": 0.05}
-    hint = evaluate.to_text({**report, "ap_minus_lightgbm": behind}).splitlines()[-1]
-    assert hint.startswith("trees are ahead: ") and "--steps" in hint and "--no-teacher" in hint
-    assert "trees are ahead" not in evaluate.to_text({**report, "ap_minus_lightgbm": undecided})
+
+    def hint(trees: dict, linear: dict, taught: bool) -> str:
+        told = {"ap_minus_lightgbm": trees, "ap_minus_logistic": linear, "taught_by_trees": taught}
+        return evaluate.to_text({**report, **told}).splitlines()[-1]
+
+    assert hint(behind, undecided, False).startswith("trees are ahead: ")
+    assert hint(undecided, behind, False).startswith("logistic regression is ahead: ")
+    assert hint(behind, behind, False).startswith("trees and logistic regression are ahead: ")
+    assert "ahead" not in hint(undecided, undecided, False)
+    assert "--steps" in hint(behind, behind, True)
+    # What trees taught is not told to let them teach; whom they did not, may have refused them.
+    assert "teach" not in hint(behind, behind, True)
+    assert "--teacher where trees did not teach" in hint(behind, behind, False)
+
+
+def test_both_differences_are_measured_and_shown(report: dict) -> None:
+    shown = page.to_html(report)
+    for key, name in (("lightgbm", "LightGBM"), ("logistic", "logistic regression")):
+        told = report[f"ap_minus_{key}"]
+        assert told["low"] <= told["difference"] <= told["high"]
+        assert f"minus that of {name}" in shown
 
 
 def test_what_is_not_defined_is_not_printed(report: dict) -> None:
@@ -84,8 +102,7 @@ def test_shuffled_labels_rank_at_random_and_a_leak_does_not(data: Dataset) -> No
     leaky = np.array(data.features)
     leaky[:, 3] = data.label
     again = replace(data, features=leaky)
-    scores = np.zeros(len(split(data).test))
-    found = evaluate._checks(again, split(data), again.answer()[split(data).test], scores, scores)
+    found = evaluate._checks(again, split(data), again.answer()[split(data).test])
     assert found["best_single_feature"] == {"name": "f3", "ap": pytest.approx(1.0)}
 
 
