@@ -1,4 +1,4 @@
-"""Verbs of the model half: `pretrain`, `finetune`, `evaluate`, `explain`.
+"""Verbs of the model half: `pretrain`, `finetune`, `evaluate`; `explain` has a file of its own.
 
 In: flags. Out: bundles and reports. Does not know how any of them is made.
 """
@@ -6,11 +6,12 @@ In: flags. Out: bundles and reports. Does not know how any of them is made.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from streams.cli import checks, models, options
+from streams.cli.explain import explain
 
 if TYPE_CHECKING:
     from model.bundle import Bundle
@@ -374,44 +375,6 @@ def evaluate(
         out.write_text(to_html(found), "utf-8")
         _say(f"wrote {out}")
     options.say({k: v for k, v in found.items() if k != "curves"}, text, as_json)
-
-
-def explain(
-    transaction: Annotated[str, typer.Argument(help="transaction_id.")],
-    data: Annotated[Path, typer.Option(help="Training set that holds it.")] = Path("data"),
-    bundle: Annotated[
-        Path | None, typer.Option(help="Bundle; default: the one that the settings serve.")
-    ] = None,
-    config: options.Config = None,
-    sets: options.Set = None,
-    as_json: options.Json = False,
-) -> None:
-    """Why a transaction scores as it does: reasons, past events looked at, similar cases.
-
-    Example: fraudstream explain tx-123 --data data/
-    """
-    from model import data as datasets
-    from model.bundle import require_features
-    from model.case import explain_row, row_of
-    from model.score import Scorer
-    from streams.assembly import bundle_path
-    from streams.errors import DatasetError
-    from streams.offline.case_text import reasons_of, to_text
-
-    settings = options.settings(config, sets)
-    dataset = datasets.read(data)
-    scorer = Scorer.load(bundle_path(settings) if bundle is None else bundle)
-    require_features(scorer.bundle, dataset.names, dataset.feature_digest)
-    row = row_of(dataset, transaction)
-    if row is None:
-        raise DatasetError(
-            f"no transaction {transaction} in {data}",
-            remedy="give the transaction_id of one that `fraudstream dataset` has read",
-        )
-    found: dict[str, Any] = {"transaction_id": transaction, "model_id": scorer.model_id}
-    found |= explain_row(scorer, dataset, row)
-    found["reasons"] = reasons_of(dataset, row, found, settings.decide.review)
-    options.say(found, to_text(found), as_json)
 
 
 def register(app: typer.Typer) -> None:

@@ -44,19 +44,31 @@ def _event(event: Mapping[str, Any]) -> str:
     return ", ".join([event["time"], amount, *fields])
 
 
-def to_text(found: Mapping[str, Any]) -> str:
-    """Score, reasons, what the model looked at, similar cases; a line each."""
-    lines = [
-        f"{found['transaction_id']}: score {found['score']:.4f} by {found['model_id']}",
-        f"  {_event(found['event'])}",
-        "because",
-    ]
+def _because(found: Mapping[str, Any]) -> list[str]:
+    """The reasons, and what each part adds to the score."""
+    lines = ["because"]
     for one in found["reasons"]:
         added = one["contribution"]
         lines.append(f"  {one['text']}" + ("" if added is None else f" ({added:+.2f})"))
     lines.append("what each part adds, log-odds")
     groups = sorted(found["groups"].items(), key=lambda item: -abs(item[1]))
     lines.append("  " + ", ".join(f"{name} {added:+.2f}" for name, added in groups[:8]))
+    return lines
+
+
+def to_text(found: Mapping[str, Any]) -> str:
+    """Score and reasons where there are such, what the model looked at, similar cases; a line each.
+
+    A bundle that was only pretrained gives no score.
+    """
+    who, model = found["transaction_id"], found["model_id"]
+    if "score" in found:
+        lines = [f"{who}: score {found['score']:.4f} by {model}"]
+    else:
+        lines = [f"{who}: no score, {model} is pretrained only; finetune fits one"]
+    lines.append(f"  {_event(found['event'])}")
+    if "score" in found:
+        lines += _because(found)
     lines.append("past events the model looked at")
     lines += [
         f"  {one['back']} back ({100 * one['share']:.0f} %): {_event(one)}"

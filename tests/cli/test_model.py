@@ -245,9 +245,12 @@ def test_an_explanation_names_events_cases_and_reasons(
     backs = [one["back"] for one in found["looked_at"]]
     assert sorted(set(backs)) == sorted(backs)
     assert "XXX" not in verb(*words)
-    anomalous = json.loads(
-        verb("explain", transaction, "--data", made[0], "--bundle", bundles / "base", "--json")
-    )
+    words = ("explain", transaction, "--data", made[0], "--bundle", bundles / "base")
+    anomalous = json.loads(verb(*words, "--json"))
+    # Its fraud head is untrained.
+    assert not {"score", "groups", "reasons"} & set(anomalous)
+    text = verb(*words)
+    assert "no score, pretrained@" in text and "because" not in text and "surprise" in text
     assert set(anomalous["likely"]) == {"merchant group", "channel", "amount band"}
     assert np.isfinite(list(anomalous["surprise"].values())).all()
 

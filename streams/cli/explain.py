@@ -1,0 +1,57 @@
+"""The verb `explain`.
+
+In: flags. Out: one transaction in an analyst's words. Does not know how a reason is found.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from streams.cli import options
+
+
+def explain(
+    transaction: Annotated[str, typer.Argument(help="transaction_id.")],
+    data: Annotated[Path, typer.Option(help="Training set that holds it.")] = Path("data"),
+    bundle: Annotated[
+        Path | None, typer.Option(help="Bundle; default: the one that the settings serve.")
+    ] = None,
+    config: options.Config = None,
+    sets: options.Set = None,
+    as_json: options.Json = False,
+) -> None:
+    """Why a transaction scores as it does: reasons, past events looked at, similar cases.
+
+    A pretrained bundle has no score to give reasons for: it says how surprising the event is.
+
+    Example: fraudstream explain tx-123 --data data/
+    """
+    from model import data as datasets
+    from model.bundle import require_features
+    from model.case import explain_row, row_of
+    from model.score import Scorer
+    from streams.assembly import bundle_path
+    from streams.errors import DatasetError
+    from streams.offline.case_text import reasons_of, to_text
+
+    settings = options.settings(config, sets)
+    dataset = datasets.read(data)
+    scorer = Scorer.load(bundle_path(settings) if bundle is None else bundle)
+    require_features(scorer.bundle, dataset.names, dataset.feature_digest)
+    row = row_of(dataset, transaction)
+    if row is None:
+        raise DatasetError(
+            f"no transaction {transaction} in {data}",
+            remedy="give the transaction_id of one that `fraudstream dataset` has read",
+        )
+    found: dict[str, Any] = {"transaction_id": transaction, "model_id": scorer.model_id}
+    found |= explain_row(scorer, dataset, row)
+    if scorer.bundle.only_pretrained:
+        # Its fraud head is untrained: score and parts of it are chance.
+        found = {k: v for k, v in found.items() if k not in ("score", "groups")}
+    else:
+        found["reasons"] = reasons_of(dataset, row, found, settings.decide.review)
+    options.say(found, to_text(found), as_json)
