@@ -250,8 +250,9 @@ def unlabelled_html(found: Mapping[str, Any]) -> str:
             f"surprise: {FIELD_WORDS[name]}" if name in FIELD_WORDS else name: row
             for name, row in found["anomaly"].items()
         },
-        "-log p of each field given the account's past, in nats, ranked against the frauds. The "
-        "first row is the score to take without labels.",
+        "-log p of each field given the account's past, in nats"
+        + (", ranked against the frauds" if found["frauds"] else "")
+        + ". The first row is the score to take without labels.",
         ours=True,
     ) + table(
         "What the account does next",

@@ -168,8 +168,10 @@ def anomaly_score(reading: Reading) -> NDArray[np.float32]:
 
 
 def anomaly(dataset: Dataset, rows: Rows, reading: Reading) -> dict[str, dict[str, float]]:
-    """How well surprise alone ranks the frauds among `rows`: the score, sums, each field."""
+    """How high surprise is, and how well it alone ranks the frauds among `rows`: the score, sums,
+    each field. Without a known fraud only how high."""
     y = dataset.answer()[rows]
+    known = y >= 0
     total, plain = (np.sum(list(one.values()), 0) for one in (reading.excess, reading.nats))
     scores = {
         "anomaly score": anomaly_score(reading),
@@ -177,14 +179,16 @@ def anomaly(dataset: Dataset, rows: Rows, reading: Reading) -> dict[str, dict[st
         "sum of surprise": plain,
         **reading.nats,
     }
-    return {
-        name: {
-            "ap": metrics.average_precision(y, np.asarray(score, np.float64)),
-            "auc": metrics.roc_auc(y, np.asarray(score, np.float64)),
-            "mean": float(np.mean(score)),
+    found = {}
+    for name, score in scores.items():
+        judged = np.asarray(score, np.float64)[known]
+        ranks = {
+            "ap": metrics.average_precision(y[known], judged),
+            "auc": metrics.roc_auc(y[known], judged),
         }
-        for name, score in scores.items()
-    }
+        told = {k: v for k, v in ranks.items() if np.isfinite(v)}
+        found[name] = {**told, "mean": float(np.mean(score))}
+    return found
 
 
 def propensities(dataset: Dataset, rows: Rows, reading: Reading) -> dict[str, dict[str, float]]:

@@ -293,9 +293,11 @@ def _test_split(
         start = newest - int((min(DAYS, _short(dataset)) if days is None else days) * DAY_MS)
     same = bundle.about.get("data_digest") == dataset.digest
     own = int(plan.get("cut_ms", _learnt_until(bundle)))
-    test = np.flatnonzero((time >= start) & (dataset.answer() >= 0))
-    if not (dataset.answer()[test] == 1).any():
-        raise ConfigError("no known fraud among the test events", remedy="give an earlier --from")
+    bare, answer = bundle.only_pretrained, dataset.answer()
+    test = np.flatnonzero((time >= start) & (bare | (answer >= 0)))
+    if not len(test) or not (bare or (answer[test] == 1).any()):
+        what = "test events" if bare else "known fraud among the test events"
+        raise ConfigError(f"no {what}", remedy="give an earlier --from")
     fit = judge = np.zeros(0, np.int64)
     if wait_days is not None:
         try:
@@ -332,7 +334,8 @@ def evaluate(
 ) -> None:
     """Measure a bundle on the newest days, beside LightGBM and logistic regression.
 
-    A pretrained bundle is measured without labels: surprise against the frauds, and hit@k.
+    A pretrained bundle is measured without labels: surprise, held against the frauds where some
+    are known, and hit@k.
 
     Example: fraudstream evaluate bundles/fraud data/ --out report.html
     """

@@ -229,6 +229,21 @@ def test_a_pretrained_bundle_is_measured_without_labels(
     assert set(found["propensity"]) == {"merchant group", "channel", "amount band"}
 
 
+def test_a_pretrained_bundle_needs_no_label_at_all(
+    made: tuple[Path, pa.Table], bundles: Path, tmp_path: Path
+) -> None:
+    whole = data.read(made[0])
+    none = np.full(len(whole), -1)
+    silent = replace(whole, label=none.astype(np.int8), label_time=none, truth=none.astype(np.int8))
+    data.write(silent, tmp_path / "silent")
+    page = tmp_path / "page.html"
+    told = verb("evaluate", bundles / "base", tmp_path / "silent", "--out", page)
+    assert "0 frauds" in told and "hit@3" in told and "nan" not in told
+    assert "average precision" not in page.read_text()
+    late = ["evaluate", str(bundles / "base"), str(made[0]), "--from", str(1 << 43)]
+    assert "no test events" in str(RUN.invoke(build(), late).exception)
+
+
 def test_an_explanation_names_events_cases_and_reasons(
     made: tuple[Path, pa.Table], bundles: Path
 ) -> None:

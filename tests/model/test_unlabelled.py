@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from model import data as datasets
-from model import tokens, unlabelled
+from model import page, tokens, unlabelled
 from model.bundle import Bundle
 from model.data import Dataset
 from model.errors import BundleError
@@ -69,6 +69,18 @@ def test_surprise_finds_the_odd_amounts_without_labels(
     assert found["anomaly"]["anomaly score"]["auc"] > 0.9
     # A field that frauds do not touch says nothing of them.
     assert abs(found["anomaly"]["mcc"]["auc"] - 0.5) < 0.2
+
+
+def test_without_a_known_fraud_surprise_is_measured_but_not_ranked(
+    bundle: Bundle, data: Dataset, rows: np.ndarray
+) -> None:
+    silent = replace(data, label=np.full(len(data), -1, np.int8))
+    found = unlabelled.report(bundle, silent, rows)
+    assert found["frauds"] == 0
+    assert set(found["anomaly"]["anomaly score"]) == {"mean"}
+    assert found["propensity"] == unlabelled.report(bundle, data, rows)["propensity"]
+    assert "nan" not in unlabelled.to_text(found)
+    assert "ranked" not in page.unlabelled_html(found)
 
 
 def test_one_odd_field_is_not_lost_among_noisy_ones() -> None:
