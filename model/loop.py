@@ -219,8 +219,13 @@ def train(
 
     `extra` holds further parameters of the loss (heads), trained alongside. With `checkpoint` the
     run is saved at every evaluation and goes on from there when called again, to the same result
-    as without the break. Raises DatasetError as `checkpoint.resume`.
+    as without the break. Raises DatasetError when nothing is chosen, and as `checkpoint.resume`.
     """
+    if not chosen.any():
+        raise DatasetError(
+            "none of the events is chosen to train on",
+            remedy="give a later moment (--until), or a training set that holds earlier events",
+        )
     whole = torch.nn.ModuleList([model] if extra is None else [model, extra])
     optimiser = torch.optim.AdamW(groups_of(whole, recipe), betas=(0.9, 0.98))
     rates = [g["lr"] for g in optimiser.param_groups]

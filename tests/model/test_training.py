@@ -243,6 +243,13 @@ def test_a_broken_run_ends_as_an_unbroken_one(tmp_path: Path) -> None:
         assert torch.equal(a, b)
 
 
+def test_a_run_without_any_event_is_refused() -> None:
+    """No chunk can be cut: a search for one would go on for ever."""
+    whole = made.dataset(2, 20)
+    with pytest.raises(DatasetError, match="none of the events is chosen.*--until"):
+        pretrain.pretrain(whole, np.zeros(len(whole), bool), SMALL, Recipe(steps=1))
+
+
 def test_what_is_no_number_spoils_no_weights() -> None:
     whole = made.dataset(4, 60)
     wild = Recipe(steps=20, chunk=16, batch=4, rate=1e30)
