@@ -56,16 +56,17 @@ def knots(logit: NDArray[np.float32], y: NDArray[np.int8], bins: int = 12) -> Kn
     """A rising broken line: Platt's line, bent towards the observed rates where there are enough.
 
     Knots stand at equal shares of the frauds; each moves towards its observed log-odds by
-    n / (n + 20), n the frauds around it, and the whole is made to rise.
+    n / (n + 20), n the frauds around it, and the whole is made to rise. Few frauds, or all at one
+    place, leave Platt's line.
     """
     assert np.isfinite(logit).all()
     a, b = platt(logit, y)
     frauds = np.sort(np.asarray(logit, np.float64)[y == 1])
     low, high = float(np.min(logit)), float(np.max(logit))
-    if len(frauds) < 40 or low >= high:
-        return ((-10.0, a * -10 + b), (10.0, a * 10 + b))
     bins = min(bins, len(frauds) // 20)
-    edges = np.unique(np.quantile(frauds, np.linspace(0, 1, bins + 1)))
+    edges = np.unique(np.quantile(frauds, np.linspace(0, 1, bins + 1))) if bins >= 2 else frauds[:0]
+    if len(edges) < 2:
+        return ((-10.0, a * -10 + b), (10.0, a * 10 + b))
     edges[0], edges[-1] = low - 1e-3, high + 1e-3
     found: list[tuple[float, float]] = []
     for left, right in pairwise(edges):
@@ -77,8 +78,7 @@ def knots(logit: NDArray[np.float32], y: NDArray[np.int8], bins: int = 12) -> Kn
         expected = float(p.mean())
         observed = (k + expected) / (n + 1)
         shift = np.log(observed / (1 - observed)) - np.log(expected / (1 - expected))
-        mean = float(np.mean(logit[inside]))
-        mean = float((p * logit[inside]).sum() / p.sum()) if p.sum() > 0 else mean
+        mean = float((p * logit[inside]).sum() / p.sum())
         found.append((mean, a * mean + b + shift * k / (k + 20)))
     return _rising(found, a)
 

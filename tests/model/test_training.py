@@ -297,6 +297,17 @@ def test_log_odds_that_lie_close_together_are_calibrated() -> None:
     assert abs(p.mean() - y.mean()) < 0.01
 
 
+def test_frauds_that_all_have_one_score_are_calibrated() -> None:
+    logit = np.random.default_rng(0).normal(-3, 1, 1_000).astype(np.float32)
+    y = (np.arange(1_000) < 50).astype(np.int8)
+    logit[:50] = 2.5
+    slope, offset = calibrate.platt(logit, y)
+    assert calibrate.knots(logit, y) == (
+        (-10.0, -10 * slope + offset),
+        (10.0, 10 * slope + offset),
+    )
+
+
 def test_the_judging_block_ends_where_silence_is_no_verdict_yet() -> None:
     """A few events are said to be legitimate at once; the others only by silence after 14 days."""
     whole = made.dataset(12, 150)
