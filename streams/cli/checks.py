@@ -5,7 +5,6 @@ In: values of flags. Out: the same, checked. Does not know any verb.
 
 from __future__ import annotations
 
-import math
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,12 +15,14 @@ if TYPE_CHECKING:
     from model.data import Dataset
 
 KEY_BYTES = 32
+MAX_DAYS = 36_500
+"""A century: longer than any stream, and its milliseconds fit every column of times."""
 
 
 def days(value: float | None) -> float | None:
-    """A number of days, 0 or more."""
-    if value is not None and not (math.isfinite(value) and value >= 0):
-        raise typer.BadParameter("give a number of days, 0 or more")
+    """A number of days, 0 or more, that any calendar holds."""
+    if value is not None and not 0 <= value <= MAX_DAYS:
+        raise typer.BadParameter(f"give a number of days, 0 to {MAX_DAYS:,}")
     return value
 
 

@@ -134,6 +134,7 @@ def test_without_lightgbm_labels_teach_alone_and_it_is_said(
         ("evaluate", ("--test-days", "inf"), "give a number of days"),
         ("finetune", ("--judge-days", "nan"), "give a number of days"),
         ("finetune", ("--maturity-days", "-1"), "give a number of days"),
+        ("finetune", ("--maturity-days", "1e300"), "give a number of days, 0 to 36,500"),
         ("finetune", ("--key", "nowhere"), "no file of 32 bytes"),
         ("finetune", ("--key", __file__), "no file of 32 bytes"),
     ],
