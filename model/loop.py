@@ -135,7 +135,8 @@ Loss = Callable[[Transformer, Chunk, Rows], Tensor]
 Judge = Callable[[Transformer, int], float]
 Tell = Callable[[str], None]
 Watch = Callable[[int, dict[str, float]], None]
-"""Called after each step with its number and what is known: loss; at times judged and left_s."""
+"""Called after each step with its number and what is known: loss; at times judged and left_s. A run
+that its checkpoint holds to the end takes no step: it calls once, with the last and nothing known."""
 
 
 @dataclass
@@ -240,6 +241,8 @@ def train(
         progress = Progress(**held)
         for _ in range(progress.step):
             next(starts)
+        if progress.step == recipe.steps:
+            watch(progress.step, {})
     every = recipe.every or max(recipe.steps // 10, 1)
     model.event_dropout, model.feature_dropout = recipe.event_dropout, recipe.feature_dropout
     began, first, total = time.monotonic(), progress.step, 0.0

@@ -110,7 +110,7 @@ class Training:
         if "judged" in told:
             self._judged = {"judged": told["judged"]}
         if self._bar is not None:
-            known = {"loss": told["loss"], **self._judged}
+            known = {k: v for k, v in told.items() if k == "loss"} | self._judged
             shown = " ".join(f"{k} {v:.4f}" for k, v in known.items())
             self._bar.update(self._task, completed=at, told=shown)
         if self._writer is not None:

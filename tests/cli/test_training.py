@@ -4,16 +4,37 @@ from __future__ import annotations
 
 import io
 import re
+from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 
+from model import pretrain
+from model.loop import Recipe
+from model.transformer import Shape
 from streams.cli.training import Training
+from tests.model import streams_of_words as made
 
 
 def shown(text: str) -> list[str]:
     """Lines as they stand on the screen: what a carriage return and an erasure leave of them."""
     plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text)
     return [line.split("\r")[-1] for line in plain.split("\n")]
+
+
+def test_a_fit_that_its_checkpoint_holds_counts_on_the_bar(tmp_path: Path) -> None:
+    """Else the steps of the fits after it were counted from too early a place."""
+    whole = made.dataset(2, 20)
+    chosen, path = np.ones(len(whole), bool), tmp_path / "run.pt"
+    shape, recipe = Shape(event=16, knots=16), Recipe(steps=2, chunk=16, batch=2)
+    pretrain.pretrain(whole, chosen, shape, recipe, checkpoint=path)
+    out = io.StringIO()
+    training = Training(2, 1, "cpu", None)
+    training.draw(Console(file=out, force_terminal=True, width=100), 4)
+    pretrain.pretrain(whole, chosen, shape, recipe, checkpoint=path, watch=training.watch)
+    training.watch(1, {"loss": 0.5})
+    training.__exit__(RuntimeError)
+    assert "3/4" in shown(out.getvalue())[-2]
 
 
 def test_lines_stand_above_the_bar_and_the_last_judgement_stays() -> None:
