@@ -52,6 +52,12 @@ class OutputTaken(FraudstreamError):
     wrong_use = True
 
 
+class DeviceMissing(FraudstreamError):
+    """The user named a device that is not here, or none that there is."""
+
+    wrong_use = True
+
+
 class DatasetError(FraudstreamError):
     """A training set is damaged, foreign or too small for what was asked."""
 

@@ -12,10 +12,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from typing import Final
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from model.errors import DeviceMissing
+
+DEVICES: Final = ("auto", "cpu", "cuda")
 
 
 def count() -> int:
@@ -28,12 +33,26 @@ def number() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
+def device(wanted: str) -> str:
+    """cpu or cuda, as `wanted`: auto is a GPU where there is one.
+
+    Raises DeviceMissing on another word, and where cuda is wanted and there is no GPU: hours on the
+    CPU are no answer to that.
+    """
+    if wanted not in DEVICES:
+        raise DeviceMissing(f"no device {wanted}", remedy=f"give one of {', '.join(DEVICES)}")
+    cuda = wanted != "cpu" and torch.cuda.is_available()
+    if wanted == "cuda" and not cuda:
+        raise DeviceMissing("no CUDA device", remedy="give auto or cpu")
+    return "cuda" if cuda else "cpu"
+
+
 def join(wanted: str = "auto") -> str:
     """Meet the other processes where `torchrun` started this one. Returns the device to train on.
 
-    `wanted`: auto (a GPU where there is one), cpu, or cuda.
+    `wanted` as in `device`, with its errors.
     """
-    cuda = wanted != "cpu" and torch.cuda.is_available()
+    cuda = device(wanted) == "cuda"
     place = int(os.environ.get("LOCAL_RANK", "0"))
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if cuda else "gloo")

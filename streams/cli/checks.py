@@ -48,6 +48,15 @@ def page(out: Path | None) -> None:
         raise typer.BadParameter(f"{out} is no file in a folder that exists", param_hint="--out")
 
 
+def device(name: str) -> str:
+    """A device that training knows, and that is here."""
+    if name not in ("auto", "cpu"):  # torch takes seconds to import: only where it must be asked
+        from model import processes
+
+        processes.device(name)
+    return name
+
+
 def signing_key(path: Path | None) -> bytes | None:
     """An Ed25519 seed."""
     if path is None:

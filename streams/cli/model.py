@@ -46,7 +46,7 @@ Teacher = Annotated[
     ),
 ]
 Resume = Annotated[Path | None, typer.Option("--checkpoint", help="File to save to and resume.")]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.", callback=checks.device)]
 Board = Annotated[Path | None, typer.Option("--tensorboard", help="Folder of TensorBoard events.")]
 DAYS = 14.0
 """Newest days that test, and matured days that judge, unless the stream is short."""

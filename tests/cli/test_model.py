@@ -135,18 +135,27 @@ def test_without_lightgbm_labels_teach_alone_and_it_is_said(
         ("finetune", ("--judge-days", "nan"), "give a number of days"),
         ("finetune", ("--maturity-days", "-1"), "give a number of days"),
         ("finetune", ("--maturity-days", "1e300"), "give a number of days, 0 to 36,500"),
+        ("finetune", ("--device", "tpu"), "no device tpu. give one of auto, cpu, cuda"),
+        ("pretrain", ("--device", "cuda"), "no CUDA device. give auto or cpu"),
         ("finetune", ("--key", "nowhere"), "no file of 32 bytes"),
         ("finetune", ("--key", __file__), "no file of 32 bytes"),
     ],
 )
 def test_what_cannot_work_is_said_before_any_work(
-    verb: str, more: tuple[str, ...], said: str, tmp_path: Path
+    verb: str,
+    more: tuple[str, ...],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The training set is not even looked for."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     words = [verb, *(str(tmp_path / name) for name in ("one", "two"))]
     done = RUN.invoke(build(), [*words, *more])
-    assert done.exit_code == 2
-    assert said in " ".join(done.stderr.replace("│", " ").split())
+    wrong = done.exit_code == 2 or getattr(done.exception, "wrong_use", False)
+    assert wrong
+    told = done.stderr if done.exit_code == 2 else str(done.exception)
+    assert said in " ".join(told.replace("│", " ").split())
 
 
 def test_training_replaces_no_folder_of_something_else(
