@@ -1,4 +1,4 @@
-"""A run on disk: saved at its evaluations, and gone on with to the same bits.
+"""A run on disk: saved at its evaluations, and gone on with to the same bits (on a CPU).
 
 In: a model, its optimiser and averages, what the run is. Out: a file; or all of that out of one.
 Does not know what is trained, nor how.
@@ -112,9 +112,8 @@ def resume(
             )
         model.load_state_dict(saved["model"])
         optimiser.load_state_dict(saved["optimiser"])
-        random = saved["random"][processes.number()].cpu()
-    except (RuntimeError, KeyError, IndexError) as error:
+        processes.set_random_states(saved["random"])
+    except (RuntimeError, KeyError, IndexError, TypeError) as error:
         raise _unfit(path, error) from None
     average.values, average.count = saved["average"], saved["count"]
-    torch.set_rng_state(random)
     return dict(saved["progress"]), saved["best"]

@@ -11,7 +11,7 @@ writes.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import torch
@@ -96,11 +96,22 @@ def from_first(value: float, device: str) -> float:
     return float(held[0])
 
 
-def random_states() -> list[Tensor]:
-    """The state of torch's generator in each process, in order."""
-    own = torch.get_rng_state()
+def random_states() -> list[dict[str, Tensor]]:
+    """The states of torch's generators in each process, in order: of the CPU and, where one is in
+    use, of the GPU, which draws the dropout there."""
+    own = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        own["cuda"] = torch.cuda.get_rng_state()
     if count() == 1:
         return [own]
-    found: list[Tensor | None] = [None] * count()
+    found: list[dict[str, Tensor] | None] = [None] * count()
     dist.all_gather_object(found, own)
-    return [state for state in found if state is not None]
+    return [states for states in found if states is not None]
+
+
+def set_random_states(states: Sequence[Mapping[str, Tensor]]) -> None:
+    """This process goes on drawing where `random_states` found it."""
+    own = states[number()]
+    torch.set_rng_state(own["cpu"].cpu())
+    if "cuda" in own and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.set_rng_state(own["cuda"].cpu())

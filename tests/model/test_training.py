@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from model import calibrate, data, finetune, loop, metrics, pretrain, rows
+from model import calibrate, data, finetune, loop, metrics, pretrain, processes, rows
 from model.errors import DatasetError
 from model.loop import Recipe, Source
 from model.score import calibrate as to_probability
@@ -241,6 +241,20 @@ def test_a_broken_run_ends_as_an_unbroken_one(tmp_path: Path) -> None:
     assert seen == [3, 4, 5, 6]
     for a, b in zip(unbroken, again, strict=True):
         assert torch.equal(a, b)
+
+
+def test_a_broken_run_draws_on_where_the_gpu_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dropout on a GPU draws from the GPU's generator; here a made-up one stands for it."""
+    held = {"cuda": torch.tensor([1, 2, 3], dtype=torch.uint8)}
+    monkeypatch.setattr("torch.cuda.is_initialized", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_rng_state", lambda: held["cuda"].clone())
+    monkeypatch.setattr("torch.cuda.set_rng_state", lambda state: held.update(cuda=state))
+    saved = processes.random_states()
+    held["cuda"] += 1
+    expected = torch.rand(4)
+    processes.set_random_states(saved)
+    assert held["cuda"].tolist() == [1, 2, 3]
+    assert torch.equal(torch.rand(4), expected)
 
 
 def test_a_run_without_any_event_is_refused() -> None:
