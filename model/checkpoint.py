@@ -7,6 +7,7 @@ Does not know what is trained, nor how.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,14 +29,27 @@ WORDS = {
     "data": "another training set",
     "chosen": "other rows",
     "start": "other weights to begin with (base, preset or data)",
+    "lesson": "other labels or another teacher",
+    "judge": "another judging block",
 }
 """For parts of an identity that are digests."""
 
 
+def digest_of(*arrays: NDArray[Any]) -> str:
+    """Of all bytes of the arrays, as an identity keeps it."""
+    return checksum(np.array([checksum(array) for array in arrays]))[:16]
+
+
 def identity(
-    model: torch.nn.Module, source: Source, chosen: NDArray[np.bool_], recipe: Recipe
+    model: torch.nn.Module,
+    source: Source,
+    chosen: NDArray[np.bool_],
+    recipe: Recipe,
+    marks: Mapping[str, str],
 ) -> dict[str, Any]:
-    """What a run is, apart from its length: a checkpoint of another one is not gone on with."""
+    """What a run is, apart from its length: a checkpoint of another one is not gone on with.
+
+    `marks`: digests of what its loss and its judge hold."""
     start = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):
         start.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
@@ -43,6 +57,7 @@ def identity(
         "data": source.digest,
         "chosen": checksum(chosen)[:16],
         "start": start.hexdigest()[:16],
+        **marks,
         **asdict(recipe),
         "steps": 0,
     }
@@ -101,7 +116,8 @@ def resume(
     except Exception as error:  # what torch's reader raises depends on where a file is damaged
         raise _unfit(path, error) from None
     try:
-        other = {k: v for k, v in saved["run"].items() if run.get(k) != v}
+        held = dict.fromkeys(run) | saved["run"]
+        other = {k: v for k, v in held.items() if run.get(k) != v}
         if other:
             said = ", ".join(WORDS.get(k, f"{k} {v}") for k, v in other.items())
             raise DatasetError(f"checkpoint {path} is of a run with {said}", remedy=ANOTHER)

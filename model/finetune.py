@@ -12,7 +12,7 @@ the pipeline that wrote the features.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from torch.nn import functional
 
 from model import calibrate, metrics
 from model.bundle import GOLDEN, Bundle, weights_of
+from model.checkpoint import digest_of
 from model.data import DAY_MS, Dataset, gather, now
 from model.errors import DatasetError
 from model.fold import fold
@@ -154,8 +155,6 @@ class Fit:
     rows: NDArray[np.int64]
     logit: NDArray[np.float32]
     taught: bool = False
-    seconds: float = 0.0
-    measured: Mapping[str, float] = field(default_factory=dict)
 
 
 def start(
@@ -214,8 +213,14 @@ def fit(
     def judge(current: Transformer, _: int) -> float:
         return metrics.average_precision(y, logits_of(current, dataset, judge_rows).astype(float))
 
-    loss, rows = lesson_loss(learnt), learnt.chosen
-    progress = train(model, source, rows, loss, recipe, judge, tell, checkpoint, watch=watch)
+    marks = {
+        "lesson": digest_of(learnt.target, learnt.weight),
+        "judge": digest_of(judge_rows, y),
+    }
+    progress = train(
+        model, source, learnt.chosen, lesson_loss(learnt), recipe, judge, tell, checkpoint,
+        watch=watch, marks=marks,
+    )  # fmt: skip
     model = model.cpu()
     logit = logits_of(model, dataset, judge_rows)
     return Fit(model, progress, judge_rows, logit, lesson is not None)

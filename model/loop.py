@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -135,8 +136,9 @@ Loss = Callable[[Transformer, Chunk, Rows], Tensor]
 Judge = Callable[[Transformer, int], float]
 Tell = Callable[[str], None]
 Watch = Callable[[int, dict[str, float]], None]
-"""Called after each step with its number and what is known: loss; at times judged and left_s. A run
-that its checkpoint holds to the end takes no step: it calls once, with the last and nothing known."""
+"""Called after each step with its number and what is known: loss; at times judged and left_s.
+
+A run that its checkpoint holds to the end calls it once, with the last step and nothing known."""
 
 
 @dataclass
@@ -215,10 +217,12 @@ def train(
     checkpoint: Path | None = None,
     extra: torch.nn.Module | None = None,
     watch: Watch = lambda step, told: None,
+    marks: Mapping[str, str] = MappingProxyType({}),
 ) -> Progress:
     """Fit `model` in place; it ends with the best averaged weights by `judge`, else the last.
 
-    `extra` holds further parameters of the loss (heads), trained alongside. With `checkpoint` the
+    `extra` holds further parameters of the loss (heads), trained alongside; `marks` are digests of
+    what `loss` and `judge` hold. With `checkpoint` the
     run is saved at every evaluation and goes on from there when called again, to the same result
     as without the break. Raises DatasetError when nothing is chosen, and as `checkpoint.resume`.
     """
@@ -235,7 +239,7 @@ def train(
     rng = np.random.default_rng([recipe.seed, 0])
     torch.manual_seed(recipe.seed * 1_000_003 + processes.number())
     starts = _starts(chosen, recipe, rng)
-    run = {} if checkpoint is None else checkpoints.identity(whole, source, chosen, recipe)
+    run = {} if checkpoint is None else checkpoints.identity(whole, source, chosen, recipe, marks)
     if checkpoint is not None and checkpoint.exists():
         held, best = checkpoints.resume(checkpoint, whole, optimiser, average, run, recipe.steps)
         progress = Progress(**held)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from model import calibrate, data, finetune, loop, metrics, pretrain, processes, rows
+from model import calibrate, data, finetune, loop, metrics, pretrain, processes, rows, teacher
 from model.errors import DatasetError
 from model.loop import Recipe, Source
 from model.score import calibrate as to_probability
@@ -260,7 +261,7 @@ def test_a_broken_run_draws_on_where_the_gpu_stopped(monkeypatch: pytest.MonkeyP
 def test_a_run_without_any_event_is_refused() -> None:
     """No chunk can be cut: a search for one would go on for ever."""
     whole = made.dataset(2, 20)
-    with pytest.raises(DatasetError, match="none of the events is chosen.*--until"):
+    with pytest.raises(DatasetError, match=r"none of the events is chosen.*--until"):
         pretrain.pretrain(whole, np.zeros(len(whole), bool), SMALL, Recipe(steps=1))
 
 
@@ -298,6 +299,29 @@ def test_a_foreign_or_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:500])
     with pytest.raises(DatasetError, match="does not fit"):
         pretrain.pretrain(whole, chosen, SMALL, recipe, checkpoint=path)
+
+
+def test_a_checkpoint_of_other_labels_or_another_judge_is_refused(tmp_path: Path) -> None:
+    whole = made.dataset(12, 60)
+    chosen = finetune.Blocks(whole.account < 8, whole.account >= 8)
+    path, recipe = tmp_path / "run.pt", Recipe(steps=1, chunk=16, batch=4)
+    lesson = teacher.labels_only(whole.label, chosen.fit)
+    finetune.fit(whole, chosen, SMALL, recipe, checkpoint=path)
+    go_on = partial(finetune.fit, whole, shape=SMALL, recipe=recipe, checkpoint=path)
+    for other in (
+        replace(lesson, target=1 - lesson.target),
+        replace(lesson, weight=lesson.weight * (1 + whole.label)),
+    ):
+        with pytest.raises(DatasetError, match="of a run with other labels or another teacher"):
+            go_on(chosen=chosen, lesson=other)
+    with pytest.raises(DatasetError, match="of a run with another judging block"):
+        go_on(chosen=replace(chosen, judge=whole.account >= 9))
+    go_on(chosen=chosen)
+    saved = torch.load(path)
+    del saved["run"]["judge"]
+    torch.save(saved, path)
+    with pytest.raises(DatasetError, match="of a run with another judging block"):
+        go_on(chosen=chosen)
 
 
 def test_log_odds_that_lie_close_together_are_calibrated() -> None:
