@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from model import calibrate, metrics
+from model import calibrate, metrics, processes
 from model.bundle import GOLDEN, Bundle, weights_of
 from model.checkpoint import digest_of
 from model.data import DAY_MS, Dataset, gather, now
@@ -130,7 +130,8 @@ def lesson_loss(lesson: Lesson) -> Any:
     """Mean cross-entropy over the rows of a chunk that count, each by its share of the weight.
 
     Weights are relative to their mean over the whole lesson, so that a batch that happens to hold
-    many labelled rows takes a longer step, as it should.
+    many labelled rows takes a longer step, as it should. Of several processes each divides by their
+    mean number of such rows: gradients are averaged, so two processes step as one would.
     """
     chosen = lesson.chosen
     usual = float(lesson.weight[chosen].mean()) if chosen.any() else 1.0
@@ -141,7 +142,7 @@ def lesson_loss(lesson: Lesson) -> Any:
         y = torch.from_numpy(lesson.target[rows]).to(logit.device)
         w = torch.from_numpy(weight).to(logit.device)
         each = functional.binary_cross_entropy_with_logits(logit, y, reduction="none")
-        return (each * w).sum() / max(int((weight > 0).sum()), 1)
+        return (each * w).sum() / processes.share_of(int((weight > 0).sum()), logit.device)
 
     return loss
 

@@ -87,6 +87,16 @@ def average_gradients(parameters: Iterable[Tensor]) -> None:
         at += grad.numel()
 
 
+def share_of(found: int, device: torch.device) -> float:
+    """What each process divides its sum over `found` things by, so that the mean over processes is
+    the mean over all things: their number a process; of nothing at all, as if it were one."""
+    if count() == 1:
+        return float(max(found, 1))
+    held = torch.tensor(found, dtype=torch.int64, device=device)
+    dist.all_reduce(held)
+    return max(int(held), 1) / count()
+
+
 def from_first(value: float, device: str) -> float:
     """The first process's number, in all of them."""
     if count() == 1:
