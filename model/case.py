@@ -37,7 +37,7 @@ from model.score import Scorer
 from model.unlabelled import likely, read
 
 MAX_CASES: Final = 2_000
-"""Of each label, the newest cases that are searched for similar ones."""
+"""Of each label, the newest earlier cases that are searched for similar ones."""
 LOOKED_AT: Final = 5
 """Past events named, those with the most attention."""
 
@@ -75,12 +75,17 @@ def event_of(dataset: Dataset, row: int) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _cases(dataset: Dataset) -> NDArray[np.int64]:
-    """Rows with a verdict, the newest of each kind."""
-    label, parts = np.asarray(dataset.label), []
+def _cases(dataset: Dataset, row: int) -> NDArray[np.int64]:
+    """Rows with a verdict, of other accounts and before `row`: the newest of each kind.
+
+    What came after is left out first: in a large set the newest of all are later than most rows.
+    """
+    label, account, time = np.asarray(dataset.label), np.asarray(dataset.account), dataset.time
+    earlier = (time < time[row]) & (account != account[row])
+    parts = []
     for verdict in (0, 1):
-        rows = np.flatnonzero(label == verdict)
-        parts.append(rows[np.argsort(dataset.time[rows], kind="stable")][-MAX_CASES:])
+        rows = np.flatnonzero(earlier & (label == verdict))
+        parts.append(rows[np.argsort(time[rows], kind="stable")][-MAX_CASES:])
     return np.sort(np.concatenate(parts))
 
 
@@ -92,7 +97,7 @@ def explain_row(scorer: Scorer, dataset: Dataset, row: int) -> dict[str, Any]:
     """
     batch = gather(dataset, dataset.place(), np.array([row]))
     label = np.asarray(dataset.label)
-    near = similar(scorer.bundle.model(), dataset, row, _cases(dataset))
+    near = similar(scorer.bundle.model(), dataset, row, _cases(dataset, row))
     attention = scorer.attention(batch)[0][::-1][: min(int(batch.length[0]), HISTORY)]
     most = np.argsort(-attention, kind="stable")[:LOOKED_AT].tolist()
     found: dict[str, Any] = {
