@@ -7,6 +7,12 @@ Taking away is the definition of a faithful explanation (the deletion curve meas
 the kernel is fast enough to do it: some twenty scores an alert. A group's features become what is
 usual in legitimate payments; where the group also stands in the event's own fields, these become
 usual or "not given" too, or the model would read there what was taken away.
+
+Times are read there as hours and as distances. Without `clock` the whole account is moved, so that
+the payment falls on the usual hour and all distances stay; without `tempo` its past alone is moved,
+so that the last event lies the usual time before the payment and the distances among past events
+stay. Either way the hours of past events move along: hours and distances of one sequence cannot be
+changed apart.
 """
 
 from __future__ import annotations
@@ -22,6 +28,7 @@ from model.inputs import (
     DEVICE_MASK,
     MCC_MASK,
     PLACE_SHIFT,
+    TIME_BITS,
     TIME_SHIFT,
     ScoringBatch,
     stack,
@@ -36,6 +43,11 @@ if TYPE_CHECKING:
 
 HISTORY_GROUP: Final = "history"
 """The sequence of past events, apart from the windows over it."""
+HOUR_MS: Final = 3_600_000
+TIMED: Final = ("clock", "tempo")
+"""Groups that the times of events tell of."""
+TOLD: Final = ("amount", "hour", "weekday", "since_last_s")
+"""Features that the event's own words tell as well."""
 
 
 def groups_of(scorer: Scorer) -> tuple[str, ...]:
@@ -59,6 +71,34 @@ def _without_fields(group: str, current: NDArray[np.uint64], usual_amount: int) 
         current[:, 3] &= np.uint64((1 << PLACE_SHIFT) - 1)
 
 
+def _moved(words: NDArray[np.uint64], by_ms: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """Words of events with other times, within the bits that a time has."""
+    low = words & np.uint64((1 << TIME_SHIFT) - 1)
+    time = (words >> np.uint64(TIME_SHIFT)).astype(np.int64) + by_ms
+    time = np.clip(time, 0, (1 << TIME_BITS) - 1)
+    return np.asarray((time.astype(np.uint64) << np.uint64(TIME_SHIFT)) | low)
+
+
+def _at_usual_times(
+    group: str, usual: Mapping[str, float], batch: ScoringBatch
+) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    """Words 0 of the events and of their past, [n, 1] and [n, HISTORY], moved to usual times."""
+    current, history = batch.current[:, :1], batch.history[:, :, 0]
+    time = (current >> np.uint64(TIME_SHIFT)).astype(np.int64)
+    if group == "clock" and usual.get("hour", -1) >= 0:
+        here = time // HOUR_MS + 3 * 24  # the epoch was a Thursday; weeks begin on Monday
+        wanted, period = round(usual["hour"]), 24
+        if usual.get("weekday", -1) >= 0:
+            wanted, period = round(usual["weekday"]) * 24 + wanted, 7 * 24
+        by = (wanted - here) % period * HOUR_MS
+        return _moved(current, by), _moved(history, by)
+    if group == "tempo" and usual.get("since_last_s", -1) >= 0:
+        last = (history[:, -1:] >> np.uint64(TIME_SHIFT)).astype(np.int64)
+        by = time - round(usual["since_last_s"] * 1_000) - last
+        return current, _moved(history, by)
+    return current, history
+
+
 def without(scorer: Scorer, batch: ScoringBatch, group: str) -> ScoringBatch:
     """The rows with one group taken away."""
     if group == HISTORY_GROUP:
@@ -72,11 +112,13 @@ def without(scorer: Scorer, batch: ScoringBatch, group: str) -> ScoringBatch:
     chosen = np.array([name == group for name in bundle.groups])
     features = batch.features.copy()
     features[:, chosen] = bundle.usual[chosen]
-    current = batch.current.copy()
-    amount = bundle.names.index("amount") if "amount" in bundle.names else -1
-    usual_amount = int(max(bundle.usual[amount], 0)) if amount >= 0 else 0
-    _without_fields(group, current, usual_amount)
-    return ScoringBatch(current, batch.history, batch.length, features)
+    usual = {n: float(v) for n, v in zip(bundle.names, bundle.usual, strict=True) if n in TOLD}
+    current, history = batch.current.copy(), batch.history
+    _without_fields(group, current, int(max(usual.get("amount", 0), 0)))
+    if group in TIMED:
+        history = history.copy()
+        current[:, :1], history[:, :, 0] = _at_usual_times(group, usual, batch)
+    return ScoringBatch(current, history, batch.length, features)
 
 
 def contributions(scorer: Scorer, batch: ScoringBatch) -> list[dict[str, float]]:
