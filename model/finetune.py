@@ -38,6 +38,13 @@ from model.tokens import quantile_knots
 from model.transformer import Chunk, Shape, Transformer
 
 MIN_FRAUDS = 20
+REMEDY = {
+    "training": "judge by fewer days (--judge-days), or leave none for a test (--test-days 0, or a"
+    " later --cut); else the recording is too short",
+    "judging": "judge by more days (--judge-days), or leave none for a test (--test-days 0, or a"
+    " later --cut); else the recording is too short",
+}
+"""What a block with too few frauds needs; flags as the command line has them."""
 
 
 @dataclass(frozen=True)
@@ -100,9 +107,27 @@ def blocks(dataset: Dataset, plan: Plan) -> Blocks:
         if frauds < MIN_FRAUDS:
             raise DatasetError(
                 f"the {name} block has {frauds} known frauds, {MIN_FRAUDS} are needed",
-                remedy="take more days, or a later cut",
+                remedy=REMEDY[name],
             )
     return found
+
+
+def widened(dataset: Dataset, plan: Plan) -> Plan:
+    """A plan whose judging block goes back by whole days until it holds enough frauds.
+
+    Where the training block would then keep too few, the plan is left as it is.
+    """
+    fraud = dataset.known_at(plan.cut_ms) & (np.asarray(dataset.label) == 1)
+    time = np.sort(dataset.time[fraud])
+    time = time[(time >= plan.train_from) & (time < plan.judge_to)]
+    judged = int((time >= plan.judge_from).sum())
+    if judged >= MIN_FRAUDS or len(time) < 2 * MIN_FRAUDS:
+        return plan
+    back = plan.judge_from - int(time[-MIN_FRAUDS])
+    start = plan.judge_from - -(-back // DAY_MS) * DAY_MS
+    if int((time < start).sum()) < MIN_FRAUDS:
+        return plan
+    return replace(plan, train_to=start, judge_from=start)
 
 
 def logits_of(

@@ -17,10 +17,7 @@ if TYPE_CHECKING:
     from model.bundle import Bundle
     from model.data import Dataset
     from model.evaluate import Split
-    from model.finetune import Blocks, Plan
-    from model.teacher import Lesson
     from model.transformer import Shape
-    from streams.cli.training import Training
 
 Data = Annotated[Path, typer.Argument(help="Training set, as `fraudstream dataset` writes it.")]
 Out = Annotated[Path, typer.Argument(help="Folder of the bundle to write.")]
@@ -131,64 +128,6 @@ def pretrain(
     options.say({"model_id": made.model_id, "nats": dict(found.nats)}, made.model_id, as_json)
 
 
-def _fit_plan(
-    dataset: Dataset,
-    cut: int | None,
-    test_days: float | None,
-    judge_days: float | None,
-    maturity_days: float,
-) -> tuple[Dataset, Plan, Blocks]:
-    """The newest days are left for the test where the stream is long enough for that; returns the
-    labels as they stood at the moment of the fit."""
-    import numpy as np
-
-    from model import data
-    from model import finetune as tuning
-    from streams.errors import DatasetError
-    from streams.schema import DAY_MS
-
-    judge = min(DAYS, _short(dataset)) if judge_days is None else judge_days
-    test = min(DAYS, _short(dataset)) if test_days is None else test_days
-    wait = int(maturity_days * DAY_MS)
-
-    def at(moment: int) -> tuple[Dataset, Plan, Blocks]:
-        then = data.as_of(dataset, moment, wait)
-        plan = tuning.Plan.newest(then, moment, judge, wait)
-        return then, plan, tuning.blocks(then, plan)
-
-    if cut is None and test > 0:
-        moment = int(dataset.time.max()) - int(test * DAY_MS)
-        try:
-            return at(moment)
-        except DatasetError as error:
-            if test_days is not None:
-                raise
-            _say(f"no days are left for a test, all labels are used: {error}")
-    try:
-        return at(data.now(dataset) if cut is None else cut)
-    except DatasetError as error:
-        if cut is not None:
-            raise
-        _say(f"labels are taken as they will be, frauds not reported yet among them: {error}")
-    return at(int(np.asarray(dataset.label_time).max()) + 1)
-
-
-def _lesson(
-    dataset: Dataset, plan: Plan, chosen: Blocks, seed: int, training: Training
-) -> tuple[Lesson, int]:
-    """What trees teach, and on how many events without labels. Each process grows the same ones."""
-    from model import teacher
-
-    others = teacher.unlabelled(dataset, chosen.fit, chosen.judge, plan.cut_ms)
-    taught = int(others.sum())
-    training.say(
-        f"teacher: trees are grown on {int(chosen.fit.sum()):,} labelled events; they soften the"
-        f" labels, and tell what to answer on {taught:,} events without one"
-    )
-    mix, threads = teacher.MIX, training.threads
-    return teacher.lesson(dataset, chosen.fit, others, seed, threads, mix=mix), taught
-
-
 def finetune(
     data: Data,
     out: Out,
@@ -223,6 +162,7 @@ def finetune(
     from model import finetune as tuning
     from model.card import card
     from model.loop import Recipe
+    from streams.cli.fitting import fit_plan, lesson_of
     from streams.cli.training import Training
 
     bundles.check_name(name)
@@ -234,10 +174,13 @@ def finetune(
     dataset = checks.whole_data(data, maturity_days)
     recipe = Recipe(steps=steps, seed=seed)
     teach = checks.has_trees() if teacher is None else teacher
-    dataset, plan, chosen = _fit_plan(dataset, cut, test_days, judge_days, maturity_days)
+    usual = min(DAYS, _short(dataset))
+    dataset, plan, chosen = fit_plan(
+        dataset, cut, test_days, judge_days, maturity_days, usual
+    )
     with Training(steps, threads, device, tensorboard) as training:
         training.plan(dataset, base_id or preset, shape, recipe, seeds * (1 + teach))
-        lesson, events = _lesson(dataset, plan, chosen, seed, training) if teach else (None, 0)
+        lesson, events = lesson_of(dataset, plan, chosen, seed, training) if teach else (None, 0)
         best = tuning.seeds(
             dataset, chosen, shape, recipe, seeds, start, training.say, checkpoint,
             training.device, training.watch, lesson,

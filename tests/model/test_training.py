@@ -171,6 +171,25 @@ def test_too_few_frauds_are_refused() -> None:
         finetune.blocks(replace(whole, label=np.zeros(len(whole), np.int8)), plan)
 
 
+def test_few_frauds_widen_the_judging_block_by_days() -> None:
+    whole = made.dataset(12, 150)
+    first, end = int(whole.time.min()), int(whole.time.max()) + 1
+    last = end - made.DAY_MS // 2
+    plan = finetune.Plan(first, last, last, end, end + 10 * made.DAY_MS)
+    with pytest.raises(DatasetError, match=r"judging block has .*--judge-days.*--test-days 0"):
+        finetune.blocks(whole, plan)
+    wide = finetune.widened(whole, plan)
+    assert wide.train_to == wide.judge_from
+    assert (last - wide.judge_from) % made.DAY_MS == 0
+    label = whole.label[finetune.blocks(whole, wide).judge]
+    late = whole.time >= wide.judge_from + made.DAY_MS
+    assert (label == 1).sum() >= finetune.MIN_FRAUDS > (whole.label[late] == 1).sum()
+    assert finetune.widened(whole, wide) == wide
+    # Both blocks together hold too few: the plan stays, and its error says so.
+    few = replace(plan, train_from=wide.judge_from)
+    assert finetune.widened(whole, few) == few
+
+
 def test_pretraining_learns_and_hidden_fields_do_not_leak() -> None:
     whole = made.dataset(10, 100)
     recipe = Recipe(steps=30, chunk=32, batch=8, rate=1e-2)

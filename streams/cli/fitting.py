@@ -1,0 +1,87 @@
+"""What `finetune` fits on: the blocks of days, and what trees teach.
+
+In: flags and a training set. Out: a plan with its blocks; a lesson. Does not know how one fits.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from model.data import Dataset
+    from model.finetune import Blocks, Plan
+    from model.teacher import Lesson
+    from streams.cli.training import Training
+
+
+def fit_plan(
+    dataset: Dataset,
+    cut: int | None,
+    test_days: float | None,
+    judge_days: float | None,
+    maturity_days: float,
+    usual: float,
+) -> tuple[Dataset, Plan, Blocks]:
+    """The newest days are left for the test where the stream is long enough for that; returns the
+    labels as they stood at the moment of the fit, too.
+
+    `usual`: days of either where none are asked for; judging days then go back further where they
+    hold too few frauds.
+    """
+    import numpy as np
+
+    from model import data
+    from model import finetune as tuning
+    from streams.errors import DatasetError
+    from streams.schema import DAY_MS
+
+    judge = usual if judge_days is None else judge_days
+    test = usual if test_days is None else test_days
+    wait = int(maturity_days * DAY_MS)
+
+    def blocks_of(moment: int) -> tuple[Dataset, Plan, Blocks]:
+        then = data.as_of(dataset, moment, wait)
+        plan = asked = tuning.Plan.newest(then, moment, judge, wait)
+        if judge_days is None:
+            plan = tuning.widened(then, asked)
+        found = tuning.blocks(then, plan)
+        if plan != asked:
+            days = (plan.judge_to - plan.judge_from) / DAY_MS
+            typer.echo(
+                f"few frauds: the newest {days:.1f} matured days judge, not {judge:.1f}", err=True
+            )
+        return then, plan, found
+
+    if cut is None and test > 0:
+        moment = int(dataset.time.max()) - int(test * DAY_MS)
+        try:
+            return blocks_of(moment)
+        except DatasetError as error:
+            if test_days is not None:
+                raise
+            typer.echo(f"no days are left for a test, all labels are used: {error}", err=True)
+    try:
+        return blocks_of(data.now(dataset) if cut is None else cut)
+    except DatasetError as error:
+        if cut is not None:
+            raise
+        typer.echo(f"events count as legitimate before their labels are due: {error}", err=True)
+    return blocks_of(int(np.asarray(dataset.label_time).max()) + 1)
+
+
+def lesson_of(
+    dataset: Dataset, plan: Plan, chosen: Blocks, seed: int, training: Training
+) -> tuple[Lesson, int]:
+    """What trees teach, and on how many events without labels. Each process grows the same ones."""
+    from model import teacher
+
+    others = teacher.unlabelled(dataset, chosen.fit, chosen.judge, plan.cut_ms)
+    taught = int(others.sum())
+    training.say(
+        f"teacher: trees are grown on {int(chosen.fit.sum()):,} labelled events; they soften the"
+        f" labels, and tell what to answer on {taught:,} events without one"
+    )
+    mix, threads = teacher.MIX, training.threads
+    return teacher.lesson(dataset, chosen.fit, others, seed, threads, mix=mix), taught
