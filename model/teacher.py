@@ -108,7 +108,7 @@ def lesson(
     label = np.asarray(dataset.label)
     learnt = labels_only(label, rows)
     if mix > 0:
-        learnt = softened(dataset, rows, mix, seed, SOFT_FOLDS, SOFT_TREES)
+        learnt = softened(dataset, rows, mix, seed, SOFT_FOLDS, SOFT_TREES, threads=threads)
     target = learnt.target
     if others.any():
         x = np.asarray(dataset.features[rows])
@@ -130,6 +130,7 @@ def softened(
     days: int = 0,
     wide: bool = False,
     bags: int = 1,
+    threads: int = 1,
 ) -> Lesson:
     """Labels on `rows`, each moved by `mix` towards what trees expect that never saw it.
 
@@ -137,6 +138,7 @@ def softened(
     a day at one terminal share their features and their fate. Trees fitted on the others tell each
     fold's probability. Where labels are many but noisy this says how sure a row's label is, which
     the label does not. `wide`: they see the columns of `model/derived.py` too. `bags`: fits a fold.
+    `threads` change the time, not the bits.
     """
     x = (
         derived.columns(dataset, dataset.place(), np.flatnonzero(rows))
@@ -153,7 +155,7 @@ def softened(
     expected = np.empty(len(y))
     for fold in range(folds):
         rest = deal != fold
-        grown = _grown(x[rest], y[rest], seed, 1, bags, trees)
+        grown = _grown(x[rest], y[rest], seed, threads, bags, trees)
         expected[~rest] = _told(grown, x[~rest])
     target = np.zeros(len(dataset), np.float32)
     target[rows] = (1 - mix) * y + mix * expected

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from model import finetune, loop, metrics, teacher
+from model import baseline, finetune, loop, metrics, teacher
 from model.errors import DatasetError
 from model.loop import Recipe, Source
 from model.transformer import Chunk, Shape
@@ -64,6 +65,23 @@ def test_what_softens_a_label_never_saw_it() -> None:
     assert not before.target[~rows].any() and not before.weight[~rows].any()
     moved = before.target[rows] - 0.3 * whole.label[rows]
     assert metrics.roc_auc(whole.label[rows], moved.astype(float)) > 0.8
+
+
+def test_threads_grow_the_same_trees_and_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = made.dataset(12, 60)
+    rows = whole.account < 8
+    asked: list[int] = []
+    grow = baseline.lightgbm
+
+    def counted(*given: Any, threads: int, **other: Any) -> Any:
+        asked.append(threads)
+        return grow(*given, threads=threads, **{**other, "rounds": 20})
+
+    monkeypatch.setattr(baseline, "lightgbm", counted)
+    one, two = (teacher.lesson(whole, rows, ~rows, threads=n, mix=0.9) for n in (1, 2))
+    assert (one.target == two.target).all()
+    fits = teacher.SOFT_FOLDS + teacher.BAGS
+    assert asked == [1] * fits + [2] * fits
 
 
 class Fixed(torch.nn.Module):
