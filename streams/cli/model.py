@@ -175,9 +175,7 @@ def finetune(
     recipe = Recipe(steps=steps, seed=seed)
     teach = checks.has_trees() if teacher is None else teacher
     usual = min(DAYS, _short(dataset))
-    dataset, plan, chosen = fit_plan(
-        dataset, cut, test_days, judge_days, maturity_days, usual
-    )
+    dataset, plan, chosen = fit_plan(dataset, cut, test_days, judge_days, maturity_days, usual)
     with Training(steps, threads, device, tensorboard) as training:
         training.plan(dataset, base_id or preset, shape, recipe, seeds * (1 + teach))
         lesson, events = lesson_of(dataset, plan, chosen, seed, training) if teach else (None, 0)

@@ -14,7 +14,7 @@ def test_judging_days_that_nobody_asked_for_widen_where_frauds_are_few(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     whole = made.dataset(12, 150)
-    plan, chosen = fit_plan(whole, None, 0.0, None, 0.0, 0.5)
+    _, plan, chosen = fit_plan(whole, None, 0.0, None, 0.0, 0.5)
     assert plan.judge_to - plan.judge_from > made.DAY_MS
     assert (whole.label[chosen.judge] == 1).sum() >= MIN_FRAUDS
     assert "few frauds: the newest" in capsys.readouterr().err
