@@ -19,7 +19,6 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from typing import Final, cast
 
-from mode.threads import WorkerThread
 from prometheus_client import start_http_server
 
 from streams import alerts, assembly, topics
@@ -27,6 +26,7 @@ from streams.connect import check_kafka, check_redis, redis_client
 from streams.errors import ConfigError, FraudstreamError
 from streams.live.agents import Round, warm
 from streams.live.failpoint import Failpoint
+from streams.live.fetch import fetching
 from streams.live.intake import Intake
 from streams.live.microbatch import MicroBatchApp, RangeConsumer, make_app
 from streams.live.outbox import Outbox
@@ -49,7 +49,6 @@ from streams.store.redis import RedisStore
 
 STOP_TIMEOUT_S: Final = 4.0
 """For an orderly stop: the round going on, its acks, the last commit, goodbye to the group."""
-FETCH_STOP_S: Final = 1.0
 LAST_S: Final = 8.0
 """After this from the begin of the stop the process ends, whatever hangs."""
 REPORT_EVERY_S: Final = 1.0
@@ -278,7 +277,7 @@ def run(settings: Settings, ready: Callable[[], None] = lambda: None) -> int:
 
         reason = asyncio.run(serve(worker, ready, stopping))
         worker.thread.shutdown(wait=False, cancel_futures=True)
-        if worker.intake.in_thread or _fetching():
+        if worker.intake.in_thread or fetching():
             # Python would wait for the thread, which waits for a server that does not answer.
             _logger.critical("a step hangs; ending without it", exc_info=reason)
             logging.shutdown()
@@ -311,15 +310,6 @@ def _end(worker: Worker) -> None:
     _logger.critical("did not stop in %.0f s; ending", LAST_S)
     logging.shutdown()
     os._exit(0 if worker.app.crash_reason is None else 1)
-
-
-def _fetching() -> bool:
-    """Whether the thread that talks to the brokers still does, a moment after the stop."""
-    for thread in threading.enumerate():
-        if isinstance(thread, WorkerThread):
-            thread.join(FETCH_STOP_S)
-            return thread.is_alive()
-    return False
 
 
 def collect_seldom() -> None:

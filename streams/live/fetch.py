@@ -8,6 +8,7 @@ seeks: that is why a range's begin can be trusted.
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
@@ -17,6 +18,7 @@ from aiokafka.errors import ConsumerStoppedError
 from faust.transport.consumer import ensure_TP
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
+from mode.threads import WorkerThread
 
 from streams.errors import BrokerError
 from streams.live.chunks import Chunk, by_chunks, sliced, to_batch
@@ -25,6 +27,7 @@ from streams.live.ranges import Fetched, LogRange, Reach
 from streams.schema import MAX_UNPACKED_BYTES
 from streams.store.checks import REBUILD
 
+STOP_S: Final = 1.0
 DRAIN_BYTES: Final = MAX_UNPACKED_BYTES
 """What is unpacked at once, but for the batch that goes beyond it. The rest stays packed with
 aiokafka: a megabyte on the wire may be thousands of batches, each of which is within its limit."""
@@ -44,6 +47,15 @@ async def _drained(fetcher: Any, partitions: set[TP]) -> dict[Any, list[Chunk]]:
             found.setdefault(tp, []).extend(chunks)
             room -= sum(chunk.weight() for chunk in chunks)
     return found
+
+
+def fetching() -> bool:
+    """Whether a thread of this process still talks to the brokers, a moment after its stop."""
+    for thread in threading.enumerate():
+        if isinstance(thread, WorkerThread):
+            thread.join(STOP_S)
+            return thread.is_alive()
+    return False
 
 
 class FetchThread(driver.AIOKafkaConsumerThread):
