@@ -242,10 +242,12 @@ def _test_split(
     fit = judge = np.zeros(0, np.int64)
     if wait_days is not None:
         try:
-            wait = int(wait_days * DAY_MS)
-            judge_days = min(DAYS, _short(dataset))
-            one = tuning.Plan.newest(dataset, start, judge_days, wait)
-            chosen = tuning.blocks(dataset, tuning.Plan(**plan) if same and plan else one)
+            if same and plan:
+                one = tuning.Plan(**plan)
+            else:
+                wait, judge_days = int(wait_days * DAY_MS), min(DAYS, _short(dataset))
+                one = tuning.Plan.newest(dataset, start, judge_days, wait)
+            chosen = tuning.blocks(dataset, one)
             fit, judge = np.flatnonzero(chosen.fit), np.flatnonzero(chosen.judge)
         except DatasetError as error:
             _say(f"no comparison models: {error}")

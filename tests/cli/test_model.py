@@ -15,8 +15,10 @@ import torch
 from typer.testing import CliRunner
 
 from model import data
+from model.bundle import read
 from streams.assembly import bundle_path, scorer
-from streams.cli import build, main
+from streams.cli import build, checks, main
+from streams.cli.model import _test_split
 from streams.dev.simulate import Plan, simulate
 from streams.dev.training_set import build as build_set
 from streams.errors import BundleError, DatasetError, OutputTaken
@@ -229,6 +231,18 @@ def test_what_a_fit_began_with_counts_as_known(
         for bundle in (base, tmp_path / "f"):
             found = json.loads(verb("evaluate", bundle, made[0], "--no-compare", "--json"))
             assert found["known_to_the_fit"] is (known and (True if bundle == base else None))
+
+
+def test_the_bundles_own_plan_is_enough_to_compare_by(
+    made: tuple[Path, pa.Table], bundles: Path
+) -> None:
+    """Though nothing was known when the test begins, and a plan of that moment cannot be made."""
+    fitted, whole = read(bundles / "fraud"), checks.whole_data(made[0], 14)
+    split, seen = _test_split(fitted, whole, 0, None, 14)
+    assert seen
+    card = fitted.about["card"]
+    assert abs(len(split.fit) - card["fitted_on"]["events"]) < 0.1 * len(split.fit)
+    assert len(split.judge) > 0
 
 
 def test_a_pretrained_bundle_is_measured_without_labels(
