@@ -74,6 +74,20 @@ def has_trees() -> bool:
     return found
 
 
+def report_parts(compare: bool, plots: bool) -> None:
+    """What an evaluation takes from the extra `train`. Raises ConfigError where it is missing."""
+    from streams.errors import ConfigError
+
+    parts = {"lightgbm": compare, "sklearn": compare, "matplotlib": plots}
+    missing = [name for name, asked in parts.items() if asked and find_spec(name) is None]
+    if missing:
+        less = {"without --out" if name == "matplotlib" else "--no-compare" for name in missing}
+        raise ConfigError(
+            f"not installed: {', '.join(missing)}",
+            remedy=f"install the extra `train`, or evaluate {' '.join(sorted(less))}",
+        )
+
+
 def whole_data(folder: Path, maturity_days: float) -> Dataset:
     """A training set, every byte as it was written; events that nobody reported become legitimate
     after the days given."""

@@ -290,10 +290,12 @@ def evaluate(
 
     limits = checks.limits(ceiling)
     checks.page(out)
-    dataset = checks.whole_data(data, maturity_days)
     scorer = Scorer.load(bundle, threads=threads)
+    bare = scorer.bundle.only_pretrained
+    checks.report_parts(compare and not bare, out is not None and not bare)
+    dataset = checks.whole_data(data, maturity_days)
     require_features(scorer.bundle, dataset.names, dataset.feature_digest)
-    bare, wait_ms = scorer.bundle.only_pretrained, int(maturity_days * DAY_MS)
+    wait_ms = int(maturity_days * DAY_MS)
     wait = maturity_days if compare and not bare else None
     split, seen = _test_split(scorer.bundle, dataset, test_from, test_days, wait)
     if bare:

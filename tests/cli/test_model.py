@@ -233,6 +233,19 @@ def test_what_a_fit_began_with_counts_as_known(
             assert found["known_to_the_fit"] is (known and (True if bundle == base else None))
 
 
+def test_what_a_report_lacks_is_said_before_any_work(
+    bundles: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The training set is not even looked for. A pretrained bundle needs nothing."""
+    monkeypatch.setattr(checks, "find_spec", lambda name: None)
+    for name, said in (
+        ("fraud", "not installed: lightgbm"),
+        ("base", "no training set in nowhere"),
+    ):
+        done = RUN.invoke(build(), ["evaluate", str(bundles / name), "nowhere"])
+        assert said in str(done.exception)
+
+
 def test_the_bundles_own_plan_is_enough_to_compare_by(
     made: tuple[Path, pa.Table], bundles: Path
 ) -> None:
