@@ -141,14 +141,19 @@ def hit_at_k(chances: NDArray[np.float32], truth: NDArray[np.int64], k: int) -> 
 
 
 def own_frequencies(
-    truth: NDArray[np.int64], place: NDArray[np.int32], rows: Rows, classes: int
+    truth: NDArray[np.int64],
+    place: NDArray[np.int32],
+    time: NDArray[np.int64],
+    rows: Rows,
+    classes: int,
 ) -> NDArray[np.float32]:
     """The simple rival: how often the account's last 64 events had each class, then how often all.
 
-    `truth` and `place` are of the whole dataset. Classes the account never had follow by how common
-    they are among all events before the first of `rows`.
+    `truth`, `place` and `time` are of the whole dataset. Classes the account never had follow by
+    how common they are among all events before the first of `rows`.
     """
-    common = np.bincount(truth, minlength=classes) / max(len(truth), 1)
+    known = truth[time < time[rows].min()] if len(rows) else truth[:0]
+    common = np.bincount(known, minlength=classes) / max(len(known), 1)
     out = np.tile((common * 1e-3).astype(np.float32), (len(rows), 1))
     for i, row in enumerate(rows.tolist()):
         past = truth[row - min(int(place[row]), HISTORY) : row]
@@ -198,7 +203,7 @@ def propensities(dataset: Dataset, rows: Rows, reading: Reading) -> dict[str, di
     found = {}
     for name, chances in reading.chances.items():
         truth = answer_of(codes, name)
-        rival = own_frequencies(truth, place, rows, count_of(name))
+        rival = own_frequencies(truth, place, dataset.time, rows, count_of(name))
         ways = {"": mixed(chances, rival), "model alone ": chances, "own frequencies ": rival}
         found[name] = {
             f"{way}hit@{k}": hit_at_k(told, truth[rows], k)

@@ -128,10 +128,17 @@ def test_rows_come_back_in_the_order_asked_for(
 
 
 def test_own_frequencies_count_the_past_only() -> None:
+    """Of the account each event before, of all others what came before the first row asked for."""
     truth = np.array([1, 1, 2, 0, 0, 3])
     place = np.array([0, 1, 2, 0, 1, 2], np.int32)
-    found = unlabelled.own_frequencies(truth, place, np.array([2, 5]), 4)
-    assert found.round().tolist() == [[0, 2, 0, 0], [2, 0, 0, 0]]
+    time = np.array([1, 4, 5, 2, 3, 6])
+    rows = np.array([2, 5])  # at 5 and 6; before that 1, 0, 0 and 1 happened
+    found = unlabelled.own_frequencies(truth, place, time, rows, 4)
+    assert np.allclose(found, [[5e-4, 2 + 5e-4, 0, 0], [2 + 5e-4, 5e-4, 0, 0]], atol=1e-6)
+    later = np.array([1, 1, 3, 0, 0, 2])
+    assert (unlabelled.own_frequencies(later, place, time, rows, 4) == found).all()
+    first = unlabelled.own_frequencies(truth, place, time, np.array([0]), 4)
+    assert (first == 0).all()
 
 
 def test_a_bundle_without_heads_is_refused(bundle: Bundle, data: Dataset) -> None:
