@@ -42,14 +42,14 @@ class Rival(nn.Module):
         self.feature_dropout = 0.0
 
     def events(self, chunk: Chunk) -> Tensor:
-        """Embeddings [B, S, width] of context and targets; the targets' responses are hidden."""
+        """Embeddings [B, S, width] of context and targets, their responses included.
+
+        A target does not learn its own: `past` is read one event earlier.
+        """
         b, s, fields = chunk.context.shape
-        t = chunk.reach.shape[1]
         index = chunk.context + torch.tensor(tokens.OFFSETS, device=chunk.context.device)
         share = torch.ones(b * s, fields)
-        e = table_sum(self.table, index.view(b * s, fields), share).view(b, s, -1)
-        assert s > t
-        return e
+        return table_sum(self.table, index.view(b * s, fields), share).view(b, s, -1)
 
     def past(self, chunk: Chunk) -> Tensor:
         """[B, T, width]: what the history before each target says."""
