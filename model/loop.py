@@ -15,6 +15,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -132,6 +133,15 @@ class Recipe:
     """Steps between evaluations; 0 means a tenth of all."""
 
 
+def evaluations(recipe: Recipe) -> int:
+    """How often a run is judged: at each so many steps, and at the end."""
+    return -(-recipe.steps // _every(recipe))
+
+
+def _every(recipe: Recipe) -> int:
+    return recipe.every or max(recipe.steps // 10, 1)
+
+
 Loss = Callable[[Transformer, Chunk, Rows], Tensor]
 Judge = Callable[[Transformer, int], float]
 Tell = Callable[[str], None]
@@ -171,6 +181,11 @@ def groups_of(model: torch.nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
 
 def _starts(chosen: NDArray[np.bool_], recipe: Recipe, rng: np.random.Generator) -> Iterator[Rows]:
     """Batches of chunk starts, epoch after epoch, each with another cut."""
+    if not chosen.any():  # no epoch would ever fill a batch
+        raise DatasetError(
+            "none of the events is chosen to train on",
+            remedy="give a later moment (--until), or a training set that holds earlier events",
+        )
     held = np.zeros(0, np.int64)
     while True:
         while len(held) < recipe.batch:
@@ -222,38 +237,29 @@ def train(
     """Fit `model` in place; it ends with the best averaged weights by `judge`, else the last.
 
     `extra` holds further parameters of the loss (heads), trained alongside; `marks` are digests of
-    what `loss` and `judge` hold. With `checkpoint` the
-    run is saved at every evaluation and goes on from there when called again, to the same result
-    as without the break. Raises DatasetError when nothing is chosen, and as `checkpoint.resume`.
+    what `loss` and `judge` hold. With `checkpoint` the run is saved at every evaluation and goes on
+    from there when called again, to the same result as without the break. Raises DatasetError when
+    nothing is chosen, and as `checkpoint.resume`.
     """
-    if not chosen.any():
-        raise DatasetError(
-            "none of the events is chosen to train on",
-            remedy="give a later moment (--until), or a training set that holds earlier events",
-        )
     whole = torch.nn.ModuleList([model] if extra is None else [model, extra])
     optimiser = torch.optim.AdamW(groups_of(whole, recipe), betas=(0.9, 0.98))
     rates = [g["lr"] for g in optimiser.param_groups]
     average = Average(whole, recipe.average)
     progress, best = Progress(), {k: v.clone() for k, v in whole.state_dict().items()}
-    rng = np.random.default_rng([recipe.seed, 0])
     torch.manual_seed(recipe.seed * 1_000_003 + processes.number())
-    starts = _starts(chosen, recipe, rng)
+    starts = _starts(chosen, recipe, np.random.default_rng([recipe.seed, 0]))
     run = {} if checkpoint is None else checkpoints.identity(whole, source, chosen, recipe, marks)
     if checkpoint is not None and checkpoint.exists():
         held, best = checkpoints.resume(checkpoint, whole, optimiser, average, run, recipe.steps)
         progress = Progress(**held)
-        for _ in range(progress.step):
-            next(starts)
+        starts = islice(starts, progress.step, None)
         if progress.step == recipe.steps:
             watch(progress.step, {})
-    every = recipe.every or max(recipe.steps // 10, 1)
+    every = _every(recipe)
     model.event_dropout, model.feature_dropout = recipe.event_dropout, recipe.feature_dropout
     began, first, total = time.monotonic(), progress.step, 0.0
     while progress.step < recipe.steps:
-        scale = _pace(progress.step / recipe.steps, recipe.warmup)
-        for group, rate in zip(optimiser.param_groups, rates, strict=True):
-            group["lr"] = rate * scale
+        _set_rates(optimiser, rates, _pace(progress.step / recipe.steps, recipe.warmup))
         mine = next(starts)[processes.number() :: processes.count()]
         value = _step(model, whole, source.chunk(mine, recipe.chunk), loss, optimiser, recipe.clip)
         average.update(whole)
@@ -266,7 +272,7 @@ def train(
         mean, total = total / ((progress.step - 1) % every + 1), 0.0
         pace = (time.monotonic() - began) / (progress.step - first)
         left = pace * (recipe.steps - progress.step)
-        line = f"step {progress.step}/{recipe.steps} loss {mean:.5f} left {left:.0f} s"
+        line = f"step {progress.step}/{recipe.steps} loss {mean:.5f} left {left:.0f} s of this fit"
         if judge is not None:
             score = _judged(whole, average, lambda: judge(model, progress.step), source.device)
             told["judged"] = score
@@ -285,6 +291,11 @@ def train(
     whole.load_state_dict(best)
     whole.eval()
     return progress
+
+
+def _set_rates(optimiser: torch.optim.Optimizer, rates: list[float], share: float) -> None:
+    for group, rate in zip(optimiser.param_groups, rates, strict=True):
+        group["lr"] = rate * share
 
 
 def _finite(loss: float, step: int) -> float:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,6 +81,23 @@ def _told(grown: Any, x: Any) -> Any:
     """The probability that the mean of their log-odds says."""
     logit = np.mean([one.predict(x, raw_score=True) for one in grown], axis=0)
     return 1 / (1 + np.exp(-logit))
+
+
+class Work(NamedTuple):
+    """What trees have to do: rows given to fits, and rows times trees that grow or answer."""
+
+    given: int
+    grown: int
+    told: int
+
+
+def work(rows: int, others: int) -> Work:
+    """The work of a `lesson` on so many rows that softens their labels."""
+    soft, rounds = int(SOFT_TREES["rounds"]), int(TREES["rounds"]) * BAGS
+    rest = rows * (SOFT_FOLDS - 1)
+    if not others:
+        return Work(rest, rest * soft, rows * soft)
+    return Work(rest + rows * BAGS, rest * soft + rows * rounds, rows * soft + others * rounds)
 
 
 def lesson(

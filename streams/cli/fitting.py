@@ -10,8 +10,12 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from model.data import Dataset
     from model.finetune import Blocks, Plan
+    from model.forecast import Job
     from model.teacher import Lesson
     from streams.cli.training import Training
 
@@ -71,17 +75,38 @@ def fit_plan(
     return blocks_of(int(np.asarray(dataset.label_time).max()) + 1)
 
 
-def lesson_of(
-    dataset: Dataset, plan: Plan, chosen: Blocks, seed: int, training: Training
-) -> tuple[Lesson, int]:
-    """What trees teach, and on how many events without labels. Each process grows the same ones."""
+def others_of(dataset: Dataset, plan: Plan, chosen: Blocks) -> NDArray[np.bool_]:
+    """Events that trees answer, since nobody labelled them."""
     from model import teacher
 
-    others = teacher.unlabelled(dataset, chosen.fit, chosen.judge, plan.cut_ms)
-    taught = int(others.sum())
+    return teacher.unlabelled(dataset, chosen.fit, chosen.judge, plan.cut_ms)
+
+
+def job_of(chosen: Blocks, others: NDArray[np.bool_] | None, seeds: int, threads: int) -> Job:
+    """What the run is to do; `others` is None without a teacher."""
+    from model.forecast import Job
+
+    judged = int(chosen.judge.sum())
+    if others is None:
+        return Job(seeds, judged, threads=threads)
+    return Job(2 * seeds, judged, chosen.fit.nonzero()[0], int(others.sum()), threads)
+
+
+def lesson_of(
+    dataset: Dataset,
+    chosen: Blocks,
+    others: NDArray[np.bool_] | None,
+    seed: int,
+    training: Training,
+) -> Lesson | None:
+    """What trees teach; None without a teacher. Each process grows the same ones."""
+    from model import teacher
+
+    if others is None:
+        return None
     training.say(
         f"teacher: trees are grown on {int(chosen.fit.sum()):,} labelled events; they soften the"
-        f" labels, and tell what to answer on {taught:,} events without one"
+        f" labels, and tell what to answer on {int(others.sum()):,} events without one"
     )
     mix, threads = teacher.MIX, training.threads
-    return teacher.lesson(dataset, chosen.fit, others, seed, threads, mix=mix), taught
+    return teacher.lesson(dataset, chosen.fit, others, seed, threads, mix=mix)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from streams.cli import checks, models, options
+from streams.cli import checks, fitting, models, options
 from streams.cli.explain import explain
 
 if TYPE_CHECKING:
@@ -101,6 +101,7 @@ def pretrain(
     """
 
     from model import bundle as bundles
+    from model.forecast import Job
     from model.loop import Recipe
     from model.pretrain import pretrain as run
     from model.pretrained import to_bundle
@@ -116,7 +117,7 @@ def pretrain(
         until = int(dataset.time.max() - min(DAYS, _short(dataset)) * DAY_MS)
     chosen = dataset.time < until
     with Training(steps, threads, device, tensorboard) as training:
-        training.plan(dataset, preset, shape, recipe, 1)
+        training.plan(dataset, preset, shape, recipe, Job())
         found = run(
             dataset, chosen, shape, recipe, training.say, checkpoint, training.device,
             training.watch,
@@ -162,7 +163,6 @@ def finetune(
     from model import finetune as tuning
     from model.card import card
     from model.loop import Recipe
-    from streams.cli.fitting import fit_plan, lesson_of
     from streams.cli.training import Training
 
     bundles.check_name(name)
@@ -175,27 +175,28 @@ def finetune(
     recipe = Recipe(steps=steps, seed=seed)
     teach = checks.has_trees() if teacher is None else teacher
     usual = min(DAYS, _short(dataset))
-    dataset, plan, chosen = fit_plan(dataset, cut, test_days, judge_days, maturity_days, usual)
+    dataset, plan, chosen = fitting.fit_plan(
+        dataset, cut, test_days, judge_days, maturity_days, usual
+    )
     with Training(steps, threads, device, tensorboard) as training:
-        training.plan(dataset, base_id or preset, shape, recipe, seeds * (1 + teach))
-        lesson, events = lesson_of(dataset, plan, chosen, seed, training) if teach else (None, 0)
+        others = fitting.others_of(dataset, plan, chosen) if teach else None
+        job = fitting.job_of(chosen, others, seeds, threads)
+        training.plan(dataset, base_id or preset, shape, recipe, job)
+        lesson = fitting.lesson_of(dataset, chosen, others, seed, training)
         best = tuning.seeds(
             dataset, chosen, shape, recipe, seeds, start, training.say, checkpoint,
             training.device, training.watch, lesson,
         )[0]  # fmt: skip
-        taught = events if best.taught else None
+        taught = int(others.sum()) if best.taught and others is not None else None
         if teach:
             training.say(f"kept: {'taught by trees' if best.taught else 'labels alone'}")
         if not training.first:
             return
         about = {
-            "plan": vars(plan),
-            "learnt_until": max(plan.cut_ms, _learnt_until(start)),
-            "maturity_days": maturity_days,
-            "steps": steps,
-            "seed": seed,
+            "plan": vars(plan), "learnt_until": max(plan.cut_ms, _learnt_until(start)),
+            "maturity_days": maturity_days, "steps": steps, "seed": seed,
             "card": card(dataset, plan, chosen, base_id, taught),
-        }
+        }  # fmt: skip
         made = tuning.to_bundle(dataset, chosen, best, name, _groups(dataset), about)
         made = bundles.write(made, out, signer)
     judged = made.about["judged"]

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from model.data import Dataset
+    from model.forecast import Job
     from model.loop import Recipe
     from model.transformer import Shape
 
@@ -64,23 +65,24 @@ class Training:
         else:
             self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    def plan(self, dataset: Dataset, name: str, shape: Shape, recipe: Recipe, fits: int) -> None:
+    def plan(self, dataset: Dataset, name: str, shape: Shape, recipe: Recipe, job: Job) -> None:
         """Tell what will be done, what it takes and what serving will cost, before it starts."""
         from model import processes
         from model.forecast import forecast
 
-        told = forecast(dataset, shape, recipe, self.device)
+        told = forecast(dataset, shape, recipe, self.device, job)
         if not self.first:
             return
-        updates = recipe.steps * fits
+        updates = recipe.steps * job.fits
         self.say(
             f"plan: {name}, {told.parameters:,} parameters, on {processes.count()} x {self.device};"
             f" {len(dataset):,} events, {updates:,} updates of {recipe.batch * recipe.chunk:,}"
         )
         self.say(
-            f"plan: about {told.seconds * fits:,.0f} s and {told.training_mb:,} MB to train; to"
-            f" serve, {told.multiplications:,} multiplications a score, about"
-            f" {told.scores_per_s:,.0f} scores/s on one core"
+            f"plan: about {told.seconds:,.0f} s and {told.training_mb:,} MB to train (updates"
+            f" {told.updates_s:,.0f} s, judging {told.judging_s:,.0f} s, trees"
+            f" {told.trees_s:,.0f} s); to serve, {told.multiplications:,} multiplications a score,"
+            f" about {told.scores_per_s:,.0f} scores/s on one core"
         )
         if self._folder is not None:
             from torch.utils.tensorboard import SummaryWriter

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -77,6 +80,24 @@ def test_the_plan_is_told_first(made: tuple[Path, pa.Table], tmp_path: Path) -> 
     assert "MB to train" in lines[1]
     assert "scores/s" in lines[1]
     assert lines[2].startswith("step 1/1")
+
+
+def test_the_plan_tells_the_memory_that_a_run_takes(
+    made: tuple[Path, pa.Table], tmp_path: Path
+) -> None:
+    words = ["finetune", str(made[0]), str(tmp_path / "b"), "--steps", "1"]
+    command = [sys.executable, "-c", "from streams.cli import main; main()", *words]
+    with (tmp_path / "told").open("w") as told:
+        child = subprocess.Popen(command, stderr=told, stdout=subprocess.DEVNULL)
+        _, status, used = os.wait4(child.pid, 0)
+    child.returncode = os.waitstatus_to_exitcode(status)
+    said = (tmp_path / "told").read_text()
+    assert child.returncode == 0, said
+    found = re.search(r"and ([\d,]+) MB to train", said)
+    assert found is not None
+    unit = 1 if sys.platform == "darwin" else 1_024
+    real_mb = used.ru_maxrss * unit / 1e6
+    assert 0.85 * real_mb < int(found[1].replace(",", "")) < 1.5 * real_mb
 
 
 def test_the_same_seed_gives_the_same_bytes(

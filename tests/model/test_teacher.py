@@ -84,6 +84,30 @@ def test_threads_grow_the_same_trees_and_all_of_them(monkeypatch: pytest.MonkeyP
     assert asked == [1] * fits + [2] * fits
 
 
+@pytest.mark.parametrize("taught", [False, True])
+def test_the_work_that_a_plan_tells_is_done(taught: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = made.dataset(8, 60)
+    rows = whole.account < 4
+    others = ~rows & taught
+    done = np.zeros(3, int)
+
+    class Trees:
+        def __init__(self, rounds: int) -> None:
+            self.rounds = rounds
+
+        def predict(self, x: Any, raw_score: bool) -> Any:
+            done[2] += len(x) * self.rounds
+            return np.zeros(len(x))
+
+    def grow(x: Any, y: Any, rounds: int, **other: Any) -> Trees:
+        done[:2] += len(x), len(x) * rounds
+        return Trees(rounds)
+
+    monkeypatch.setattr(baseline, "lightgbm", grow)
+    teacher.lesson(whole, rows, others, mix=0.9)
+    assert tuple(done) == teacher.work(int(rows.sum()), int(others.sum()))
+
+
 class Fixed(torch.nn.Module):
     """A model that answers what it is told to."""
 

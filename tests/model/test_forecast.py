@@ -1,0 +1,65 @@
+"""What a plan tells of a run, held against what the run does. No test here looks at a clock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from model import finetune, forecast, loop
+from model.forecast import Job
+from model.loop import Recipe
+from model.transformer import Shape
+from tests.model import streams_of_words as made
+
+SMALL = Shape(event=16, knots=16)
+
+
+@pytest.mark.parametrize(("steps", "every"), [(7, 3), (6, 3), (4, 0), (12, 0)])
+def test_judging_is_counted_as_often_as_it_happens(
+    steps: int, every: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = made.dataset(12, 60)
+    chosen = finetune.Blocks(whole.account < 8, whole.account >= 8)
+    passes: list[int] = []
+    real = finetune.logits_of
+
+    def counted(model: Any, dataset: Any, rows: Any) -> Any:
+        passes.append(len(rows))
+        return real(model, dataset, rows)
+
+    monkeypatch.setattr(finetune, "logits_of", counted)
+    recipe = Recipe(steps=steps, every=every, chunk=8, batch=1)
+    finetune.fit(whole, chosen, SMALL, recipe)
+    assert passes == [int(chosen.judge.sum())] * (loop.evaluations(recipe) + 1)
+
+
+def test_every_part_of_a_run_is_in_its_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = made.dataset(12, 60)
+
+    def second(work: Callable[[], object]) -> float:
+        work()
+        return 1.0
+
+    monkeypatch.setattr(forecast, "_took", second)
+    monkeypatch.setattr(forecast, "_held_mb", lambda: 500)
+    recipe = Recipe(steps=10, chunk=8, batch=forecast.CHUNKS)
+    labelled = np.arange(len(whole))
+    bare = forecast.forecast(whole, SMALL, recipe)
+    assert (bare.updates_s, bare.judging_s, bare.trees_s) == (20.0, 0.0, 0.0)
+    told = forecast.forecast(whole, SMALL, recipe, job=Job(2, 100, labelled, 5))
+    assert told.updates_s == 2 * bare.updates_s
+    assert told.judging_s == 2 * (10 + 1)
+    assert told.seconds == told.updates_s + told.judging_s + told.trees_s
+    assert told.trees_s > 0
+    trees_mb = told.training_mb - bare.training_mb
+    assert trees_mb >= len(whole.names) * forecast.HISTOGRAM_BYTES // 1_000_000 > 0
+    assert bare.training_mb >= 500
+    large = replace(
+        whole, **{n: np.concatenate([getattr(whole, n)] * 200) for n in forecast.ARRAYS}
+    )
+    added = forecast.forecast(large, SMALL, recipe).training_mb - bare.training_mb
+    assert added >= len(large) * 20 // 1_000_000 > 0
