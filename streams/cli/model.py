@@ -99,7 +99,6 @@ def pretrain(
 
     Example: fraudstream pretrain data/ bundles/base --steps 1000
     """
-
     from model import bundle as bundles
     from model.forecast import Job
     from model.loop import Recipe
@@ -174,9 +173,8 @@ def finetune(
     dataset = checks.whole_data(data, maturity_days)
     recipe = Recipe(steps=steps, seed=seed)
     teach = checks.has_trees() if teacher is None else teacher
-    usual = min(DAYS, _short(dataset))
     dataset, plan, chosen = fitting.fit_plan(
-        dataset, cut, test_days, judge_days, maturity_days, usual
+        dataset, cut, test_days, judge_days, maturity_days, min(DAYS, _short(dataset))
     )
     with Training(steps, threads, device, tensorboard) as training:
         others = fitting.others_of(dataset, plan, chosen) if teach else None
@@ -199,6 +197,10 @@ def finetune(
         }  # fmt: skip
         made = tuning.to_bundle(dataset, chosen, best, name, _groups(dataset), about)
         made = bundles.write(made, out, signer)
+    _say_judged(made, as_json)
+
+
+def _say_judged(made: Bundle, as_json: bool) -> None:
     judged = made.about["judged"]
     text = f"{made.model_id}: AP {judged['ap']:.4f}, AUC {judged['auc']:.4f} when judged"
     options.say({"model_id": made.model_id, **judged}, text, as_json)

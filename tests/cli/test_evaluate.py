@@ -1,0 +1,141 @@
+"""What `evaluate` and `explain` say of a bundle, and what they refuse."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from model import data
+from model.bundle import read
+from streams.cli import build, checks
+from streams.cli.model import _test_split
+from tests.cli.running import RUN, verb
+
+
+def test_a_fit_that_may_have_known_the_test_days_is_said(
+    made: tuple[Path, pa.Table], bundles: Path, tmp_path: Path
+) -> None:
+    """The same stream a day later has another digest; whether it is the same cannot be told."""
+    whole = data.read(made[0])
+    label = np.array(whole.label)
+    label[np.flatnonzero(label == 1)[0]] = -1
+    data.write(replace(whole, label=label), tmp_path / "later")
+    command = ["evaluate", str(bundles / "fraud"), str(tmp_path / "later"), "--no-compare"]
+    done = RUN.invoke(build(), [*command, "--from", "0", "--json"], catch_exceptions=False)
+    assert json.loads(done.stdout)["known_to_the_fit"] is None
+    assert "warning: the fit knew of test days like these" in done.stderr
+    quiet = RUN.invoke(build(), [*command, "--json"], catch_exceptions=False)
+    found = json.loads(quiet.stdout)
+    assert found["known_to_the_fit"] is False
+    assert "warning" not in quiet.stderr
+    assert 0 < found["immature"] < found["models"]["this bundle"]["events"]
+    assert "younger than 14 days" in quiet.stderr
+    old = RUN.invoke(build(), [*command, "--json", "--maturity-days", "0"])
+    assert json.loads(old.stdout)["immature"] == 0
+
+
+def test_evaluation_leaves_the_days_that_the_fit_knew(
+    made: tuple[Path, pa.Table], bundles: Path, tmp_path: Path
+) -> None:
+    page = tmp_path / "page.html"
+    command = ("evaluate", bundles / "fraud", made[0], "--no-compare", "--out", page)
+    found = json.loads(verb(*command, "--ceiling", "ap=0.0001", "--json"))
+    about = json.loads((bundles / "fraud" / "manifest.json").read_text())["about"]
+    assert found["tested"]["from_ms"] >= about["plan"]["cut_ms"]
+    assert not found["known_to_the_fit"]
+    assert "ap" in found["ceiling"]["leak_suspected"]
+    assert page.read_text().startswith("<!doctype html>")
+    early = json.loads(verb(*command, "--from", "0", "--json"))
+    assert early["known_to_the_fit"]
+
+
+def test_what_a_fit_began_with_counts_as_known(
+    made: tuple[Path, pa.Table], bundles: Path, tmp_path: Path
+) -> None:
+    """A base that saw the test days hands them on, and one that did not does not."""
+    every = str(int(data.read(made[0]).time.max()) + 1)
+    verb("pretrain", made[0], tmp_path / "all", "--steps", "1", "--until", every)
+    for base, known in ((tmp_path / "all", True), (bundles / "base", False)):
+        verb("finetune", made[0], tmp_path / "f", "--steps", "1", "--no-teacher", "--base", base)
+        for bundle in (base, tmp_path / "f"):
+            found = json.loads(verb("evaluate", bundle, made[0], "--no-compare", "--json"))
+            assert found["known_to_the_fit"] is (known and (True if bundle == base else None))
+
+
+def test_what_a_report_lacks_is_said_before_any_work(
+    bundles: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The training set is not even looked for. A pretrained bundle needs nothing."""
+    monkeypatch.setattr(checks, "find_spec", lambda name: None)
+    for name, said in (
+        ("fraud", "not installed: lightgbm"),
+        ("base", "no training set in nowhere"),
+    ):
+        done = RUN.invoke(build(), ["evaluate", str(bundles / name), "nowhere"])
+        assert said in str(done.exception)
+
+
+def test_the_bundles_own_plan_is_enough_to_compare_by(
+    made: tuple[Path, pa.Table], bundles: Path
+) -> None:
+    """Though nothing was known when the test begins, and a plan of that moment cannot be made."""
+    fitted, whole = read(bundles / "fraud"), checks.whole_data(made[0], 14)
+    split, seen = _test_split(fitted, whole, 0, None, 14)
+    assert seen
+    card = fitted.about["card"]
+    assert abs(len(split.fit) - card["fitted_on"]["events"]) < 0.1 * len(split.fit)
+    assert len(split.judge) > 0
+
+
+def test_a_pretrained_bundle_is_measured_without_labels(
+    made: tuple[Path, pa.Table], bundles: Path
+) -> None:
+    found = json.loads(verb("evaluate", bundles / "base", made[0], "--json"))
+    assert {"anomaly score", "amount", "gap"} <= set(found["anomaly"])
+    assert set(found["propensity"]) == {"merchant group", "channel", "amount band"}
+
+
+def test_a_pretrained_bundle_needs_no_label_at_all(
+    made: tuple[Path, pa.Table], bundles: Path, tmp_path: Path
+) -> None:
+    whole = data.read(made[0])
+    none = np.full(len(whole), -1)
+    silent = replace(whole, label=none.astype(np.int8), label_time=none, truth=none.astype(np.int8))
+    data.write(silent, tmp_path / "silent")
+    page = tmp_path / "page.html"
+    told = verb("evaluate", bundles / "base", tmp_path / "silent", "--out", page)
+    assert "0 frauds" in told and "hit@3" in told and "nan" not in told
+    assert "average precision" not in page.read_text()
+    late = ["evaluate", str(bundles / "base"), str(made[0]), "--from", str(1 << 43)]
+    assert "no test events" in str(RUN.invoke(build(), late).exception)
+
+
+def test_an_explanation_names_events_cases_and_reasons(
+    made: tuple[Path, pa.Table], bundles: Path
+) -> None:
+    truth = made[1].to_pylist()
+    transaction = truth[len(truth) * 3 // 4]["transaction_id"]
+    words = ("explain", transaction, "--data", made[0], "--bundle", bundles / "fraud")
+    found = json.loads(verb(*words, "--json"))
+    assert found["transaction_id"] == transaction
+    assert found["reasons"]
+    assert len(found["similar"]) == 3
+    times = [case["event_time"] for case in found["similar"]]
+    assert max(times) < found["event"]["event_time"]
+    assert {case["label"] for case in found["similar"]} <= {0, 1}
+    backs = [one["back"] for one in found["looked_at"]]
+    assert sorted(set(backs)) == sorted(backs)
+    assert "XXX" not in verb(*words)
+    words = ("explain", transaction, "--data", made[0], "--bundle", bundles / "base")
+    anomalous = json.loads(verb(*words, "--json"))
+    # Its fraud head is untrained.
+    assert not {"score", "groups", "reasons"} & set(anomalous)
+    text = verb(*words)
+    assert "no score, pretrained@" in text and "because" not in text and "surprise" in text
+    assert set(anomalous["likely"]) == {"merchant group", "channel", "amount band"}
+    assert np.isfinite(list(anomalous["surprise"].values())).all()
