@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from streams.clients.deadletters import parse
 from streams.clients.files import batches, format_of, lines
 from streams.clients.ledger import DECISIONS, Ledger, digest
-from streams.clients.subscriber import Subscriber
+from streams.clients.subscriber import Subscriber, fixed
 from streams.errors import FormatError
 from streams.settings import Settings
 
@@ -259,6 +259,7 @@ def audit(
     `start` leaves out transactions appended before it (results have shorter retention than
     transactions). `told` hears how many messages each topic held. Raises BrokerError, FormatError.
     """
+    start = fixed(start)
     books = _open_books(settings, start, told)
     _enter_results(settings, books, start, told)
     fraud = fraud_on_topic(settings) if labels is None else fraud_in_file(labels)

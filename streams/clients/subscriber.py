@@ -18,7 +18,7 @@ import re
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -103,6 +103,17 @@ def start_time_ms(text: str, now_ms: int) -> int:
             remedy="Write earliest, latest, 30m, 2h, 7d, or 2025-01-31T12:00:00",
         ) from None
     return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1_000)
+
+
+def fixed(start: str) -> str:
+    """`start`, with a span ago as the moment that it means now: the same for all who read from it.
+
+    Raises ConfigError.
+    """
+    if start in ("earliest", "latest"):
+        return start
+    moment = max(0, start_time_ms(start, int(time.time() * 1_000)))
+    return datetime.fromtimestamp(moment / 1_000, UTC).isoformat()
 
 
 class Subscriber:

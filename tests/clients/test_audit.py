@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -252,3 +253,20 @@ def test_a_summary_of_books_that_do_not_balance() -> None:
     assert "  missing at partition/offset 0/100" in text
     assert "! no alert for a score to review or block: 1" in text
     assert text[-1] == "THE BOOKS DO NOT BALANCE."
+
+
+def test_a_span_ago_means_one_moment_for_all_topics(kafka: str, topic_prefix: str) -> None:
+    """Reading takes time: "3s" told to each topic anew would pass over the first results."""
+    place = settings(kafka, topic_prefix)
+    name = place.topic("transactions")
+    put(kafka, name, [transaction(0)], key=b"a1")
+    put(kafka, place.topic("scores"), [score(0, source=source(0) | {"topic": name})])
+    put(kafka, name, [transaction(1)], key=b"a1")
+    own = [(n, b"0" if n == "partition" else v) for n, v in headers("bad_json", 1, name)]
+    put(kafka, place.topic("transactions.dlq"), [b"broken"], headers=own)
+
+    def told(topic: str, count: int) -> None:
+        time.sleep(2)
+
+    found = audit(place, start="3s", told=told)
+    assert (found.published, found.headings["scored"], found.balanced) == (2, 1, True)
