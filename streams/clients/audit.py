@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from streams.clients.deadletters import parse
 from streams.clients.files import batches, format_of, lines
-from streams.clients.ledger import DECISIONS, Ledger, digest
+from streams.clients.ledger import DECISIONS, Ledger, content_of, digest
 from streams.clients.subscriber import Subscriber, fixed
 from streams.errors import FormatError
 from streams.settings import Settings
@@ -78,6 +78,11 @@ def _value(message: Message) -> bytes | None:
     return found.encode() if isinstance(found, str) else found
 
 
+def _key(message: Message) -> bytes | None:
+    found = message.key()
+    return found.encode() if isinstance(found, str) else found
+
+
 def _place(message: Message) -> tuple[int, int, int]:
     """Partition, offset, time of append."""
     partition, offset = message.partition(), message.offset()
@@ -96,10 +101,7 @@ def _open_books(
             partition, offset, time = _place(message)
             if partition not in books:
                 books[partition] = Ledger(partition, offset, reader.end(partition))
-            key = message.key()
-            books[partition].transaction(
-                offset, key.encode() if isinstance(key, str) else key, _value(message), time
-            )
+            books[partition].transaction(offset, _key(message), _value(message), time)
             count += 1
     told("transactions", count)
     return books
@@ -133,6 +135,32 @@ def _enter_results(
         found, partition, offset = letter.source
         if found == name and partition in books:
             books[partition].add_dead(offset, letter.reason)
+
+
+def _recognise_older(
+    settings: Settings, books: dict[int, Ledger], told: Callable[[str, int], None]
+) -> None:
+    """Look for the first copies of messages without a result before the books begin, as far back as
+    the topic reaches; only when there are such messages."""
+    wanted = {number: book.unexplained() for number, book in books.items()}
+    wanted = {number: some for number, some in wanted.items() if some and books[number].base}
+    if not wanted:
+        return
+    count, ends = 0, {number: books[number].base for number in wanted}
+    first = dict.fromkeys(wanted, 0)
+    with Subscriber(
+        "transactions", settings=settings, start=first, ends=ends, follow=False
+    ) as reader:
+        for message in reader.messages():
+            count += 1
+            number = _place(message)[0]
+            content = content_of(_key(message), _value(message))
+            if content in wanted[number] and _value(message) is not None:
+                books[number].older.add(content)
+                wanted[number].discard(content)
+                if not any(wanted.values()):
+                    break
+    told("transactions before them, for duplicates", count)
 
 
 def _latency(books: dict[int, Ledger]) -> dict[str, float] | None:
@@ -257,10 +285,13 @@ def audit(
     """Read the topics as they stand and balance them.
 
     `start` leaves out transactions appended before it (results have shorter retention than
-    transactions). `told` hears how many messages each topic held. Raises BrokerError, FormatError.
+    transactions); they are read only to recognise duplicates of them, where something is open.
+    `told` hears how many messages each topic held. Raises BrokerError, FormatError.
     """
     start = fixed(start)
     books = _open_books(settings, start, told)
     _enter_results(settings, books, start, told)
+    if start != "earliest":
+        _recognise_older(settings, books, told)
     fraud = fraud_on_topic(settings) if labels is None else fraud_in_file(labels)
     return balance(books, fraud)

@@ -3,7 +3,7 @@
 In: messages, one at a time. Out: arrays, one element an offset. Does not know Kafka's client, nor
 when the books balance (`audit.py`).
 
-A row costs 54 bytes whatever the message's size, so millions of messages fit.
+A row costs 55 bytes whatever the message's size, so millions of messages fit.
 """
 
 from __future__ import annotations
@@ -30,10 +30,16 @@ def digest(data: bytes | None) -> int:
     return xxhash.xxh3_64_intdigest(data or b"")
 
 
+def content_of(key: bytes | None, value: bytes | None) -> int:
+    """What makes a message the same one: its key and its bytes."""
+    return xxhash.xxh3_64_intdigest(value or b"", seed=digest(key))
+
+
 class Ledger:
     """Offsets base .. end-1 of one partition; rows are offset - base.
 
     present, null: was a message read there; had it no value (an erasure)
+    older:         digests of open messages that stand in the partition before the base, too
     content, time: digest of key and value; broker append time
     scored, dead:  what came out of it; decision, late, score, identity of the score
                    (dead: 0, REFUSED or ERASED)
@@ -58,6 +64,7 @@ class Ledger:
         self.score_time = np.zeros(n, np.int64)
         self.score_content = np.zeros(n, np.uint64)
         self.identity = np.zeros(n, np.uint64)
+        self.older: set[int] = set()
         self._alert_content: dict[int, int] = {}
         self.reasons: Counter[str] = Counter()
         self.repeats: Counter[str] = Counter()
@@ -75,7 +82,7 @@ class Ledger:
             return
         self.present[row] = True
         self.null[row] = value is None
-        self.content[row] = xxhash.xxh3_64_intdigest(value or b"", seed=digest(key))
+        self.content[row] = content_of(key, value)
         self.time[row] = time
 
     def add_score(self, record: dict[str, Any], value: bytes, time: int) -> None:
@@ -130,7 +137,14 @@ class Ledger:
         _, first = np.unique(self.content[rows], return_index=True)
         found[rows] = True
         found[rows[first]] = False
+        if self.older:
+            found |= np.isin(self.content, np.array(sorted(self.older), np.uint64))
         return found
+
+    def unexplained(self) -> set[int]:
+        """Digests of messages without a result, seen here for the first time."""
+        left = self.present & ~self.null & ~self.scored & (self.dead == 0) & ~self.duplicates()
+        return set(self.content[left].tolist())
 
     def close(self) -> dict[str, NDArray[np.bool_]]:
         """Every offset under one heading: scored, dead, duplicate, erasure, missing or waiting.

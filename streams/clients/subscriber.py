@@ -120,9 +120,11 @@ class Subscriber:
     """Iterates over the records of one topic. Close it, or use it as a context manager.
 
     start: "earliest", "latest", a span like "2h" (ago) or an ISO time. follow=False ends at what
-    the topic held when reading began. With a `group`, Kafka keeps the place: a record counts as
-    read when the next one is asked for, and the group's members share the partitions; `start` then
-    holds only for a group without a place, and only as earliest or latest.
+    the topic held when reading began. A start by offset (partition -> offset; where retention took
+    it, at what is left) reads these partitions alone, with `ends` up to them. With a `group`, Kafka
+    keeps the place: a record counts as read when the next one is asked for, and the group's members
+    share the partitions; `start` then holds only for a group without a place, and only as earliest
+    or latest.
     """
 
     def __init__(
@@ -131,12 +133,13 @@ class Subscriber:
         bootstrap: str | None = None,
         *,
         settings: Settings | None = None,
-        start: str = "latest",
+        start: str | Mapping[int, int] = "latest",
+        ends: Mapping[int, int] | None = None,
         follow: bool = True,
         group: str | None = None,
     ) -> None:
         self._settings = settings_for(bootstrap, settings)
-        if start not in ("earliest", "latest"):
+        if isinstance(start, str) and start not in ("earliest", "latest"):
             start_time_ms(start, 0)  # Wrong use is told before anybody waits for a broker.
         check_kafka(self._settings)
         self._name = topic
@@ -154,7 +157,7 @@ class Subscriber:
                 {
                     "group.id": group or f"fraudstream-reader-{uuid.uuid4().hex}",
                     # Retention may take what we were about to read: go on with what is left.
-                    "auto.offset.reset": start if group else "earliest",
+                    "auto.offset.reset": str(start) if group else "earliest",
                     "enable.auto.commit": group is not None,
                     "enable.auto.offset.store": False,
                     "enable.partition.eof": not follow,
@@ -170,8 +173,8 @@ class Subscriber:
             self._consumer.subscribe([self._topic])
         else:
             self._consumer.assign(places)
-        self._open = set(partitions)
-        self._ends: dict[int, int] = {}
+        self._open = set(partitions if isinstance(start, str) else start)
+        self._ends: dict[int, int] = dict(ends or {})
 
     def end(self, partition: int) -> int:
         """The end of a partition as it was when its first message came; NEVER when following.
@@ -214,7 +217,11 @@ class Subscriber:
             )
         return sorted(known.partitions)
 
-    def _places(self, partitions: list[int], start: str) -> list[TopicPartition]:
+    def _places(
+        self, partitions: list[int], start: str | Mapping[int, int]
+    ) -> list[TopicPartition]:
+        if not isinstance(start, str):
+            return [TopicPartition(self._topic, number, at) for number, at in start.items()]
         if start == "earliest":
             return [TopicPartition(self._topic, p, OFFSET_BEGINNING) for p in partitions]
         if start == "latest":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -270,3 +271,29 @@ def test_a_span_ago_means_one_moment_for_all_topics(kafka: str, topic_prefix: st
 
     found = audit(place, start="3s", told=told)
     assert (found.published, found.headings["scored"], found.balanced) == (2, 1, True)
+
+
+def test_a_duplicate_whose_first_copy_is_before_the_window(kafka: str, topic_prefix: str) -> None:
+    place = settings(kafka, topic_prefix)
+    name = place.topic("transactions")
+    put(kafka, name, [transaction(0), transaction(1)], key=b"a1")
+    put(kafka, name, [transaction(5)], key=b"a2", partition=1)
+    time.sleep(0.3)
+    between = datetime.now(UTC).isoformat()
+    time.sleep(0.1)
+    put(kafka, name, [transaction(0), transaction(2), transaction(1), transaction(0)], key=b"a1")
+    put(kafka, name, [transaction(0)], key=b"a2", partition=1)
+    put(kafka, place.topic("scores"), [score(2, source=source(3) | {"topic": name})])
+    heard: dict[str, int] = {}
+    found = audit(place, start=between, told=heard.__setitem__)
+    assert found.headings == {
+        "scored": 1, "dead": 0, "duplicate": 3, "erasure": 0, "missing": 0, "waiting": 1,
+    }, "the same bytes in another partition, or under another key, are none"  # fmt: skip
+    assert heard["transactions"] == 5
+    assert heard["transactions before them, for duplicates"] == 3
+    last = source(1) | {"topic": name, "partition": 1}
+    put(kafka, place.topic("scores"), [score(5, source=last)])
+    heard.clear()
+    found = audit(place, start=between, told=heard.__setitem__)
+    assert (found.balanced, found.headings["duplicate"]) == (True, 3)
+    assert audit(place, start="earliest").headings["missing"] == 3
