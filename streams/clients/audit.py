@@ -243,11 +243,13 @@ def balance(books: dict[int, Ledger], fraud: Fraud) -> Balance:
     books = books or {0: Ledger(0, 0, 0)}
     headings: Counter[str] = Counter()
     faults: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
     missing_at: list[tuple[int, int]] = []
     for book in books.values():
         closed = book.close()
         headings.update({name: int(closed[name].sum()) for name in HEADINGS})
         faults.update(book.contradictions())
+        reasons.update(book.reasons(closed["dead"]))
         missing_at += [
             (book.partition, book.base + row) for row in np.flatnonzero(closed["missing"]).tolist()
         ]
@@ -265,7 +267,7 @@ def balance(books: dict[int, Ledger], fraud: Fraud) -> Balance:
         alerts={
             name: int((alerted == code).sum()) for code, name in enumerate(DECISIONS) if code > 0
         },
-        dead_letters=dict(sum((b.reasons for b in books.values()), Counter())),
+        dead_letters=dict(reasons),
         repeats=dict(sum((b.repeats for b in books.values()), Counter())),
         faults=dict(faults),
         latency_ms=_latency(books),

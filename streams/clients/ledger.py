@@ -3,7 +3,7 @@
 In: messages, one at a time. Out: arrays, one element an offset. Does not know Kafka's client, nor
 when the books balance (`audit.py`).
 
-A row costs 55 bytes whatever the message's size, so millions of messages fit.
+A row costs 59 bytes whatever the message's size, so millions of messages fit.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Ledger:
     older:         digests of open messages that stand in the partition before the base, too
     content, time: digest of key and value; broker append time
     scored, dead:  what came out of it; decision, late, score, identity of the score
-                   (dead: 0, REFUSED or ERASED)
+                   (dead: 0, REFUSED or ERASED; reason: which of `names`, of a dead letter)
     alert:         decision of its alert, NOTHING without one
     repeats:       messages that came a second time, by topic
     faults:        what must not be, counted
@@ -57,6 +57,7 @@ class Ledger:
         self.time = np.zeros(n, np.int64)
         self.scored = np.zeros(n, np.bool_)
         self.dead = np.zeros(n, np.int8)
+        self.reason = np.zeros(n, np.int32)
         self.late = np.zeros(n, np.bool_)
         self.decision = np.full(n, NOTHING, np.int8)
         self.alert = np.full(n, NOTHING, np.int8)
@@ -66,7 +67,7 @@ class Ledger:
         self.identity = np.zeros(n, np.uint64)
         self.older: set[int] = set()
         self._alert_content: dict[int, int] = {}
-        self.reasons: Counter[str] = Counter()
+        self.names: dict[str, int] = {}
         self.repeats: Counter[str] = Counter()
         self.faults: Counter[str] = Counter()
 
@@ -123,7 +124,12 @@ class Ledger:
             self._again("transactions.dlq", True)
             return
         self.dead[row] = ERASED if reason == Reject.FORGOTTEN else REFUSED
-        self.reasons[reason] += 1
+        self.reason[row] = self.names.setdefault(reason, len(self.names))
+
+    def reasons(self, rows: NDArray[np.bool_]) -> Counter[str]:
+        """Why the messages of these rows, dead letters all, were refused."""
+        found = np.bincount(self.reason[rows], minlength=len(self.names)).tolist()
+        return Counter({name: n for name, n in zip(self.names, found, strict=True) if n})
 
     def _again(self, topic: str, same: bool) -> None:
         self.repeats[topic] += 1

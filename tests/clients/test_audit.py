@@ -147,7 +147,12 @@ def test_repeats_and_what_lies_outside() -> None:
 def test_an_erased_account_may_have_been_scored() -> None:
     books = good()
     books.ledger.add_dead(100, "forgotten")
-    assert books.close().balanced
+    books.ledger.add_dead(102, "forgotten")
+    found = books.close()
+    assert found.balanced
+    # What stands under "scored" is no dead letter of the sheet, and neither is its reason.
+    assert (found.headings["scored"], found.headings["dead"]) == (2, 2)
+    assert found.dead_letters == {"bad_json": 1, "forgotten": 1}
 
 
 def test_the_same_bytes_under_another_key_are_no_duplicate() -> None:
