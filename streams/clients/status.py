@@ -144,8 +144,17 @@ def _partition(
     )
 
 
-def _problems(found: list[PartitionStatus], logs: dict[int, _Log]) -> list[str]:
+def _problems(
+    found: list[PartitionStatus], logs: dict[int, _Log], made_for: int | None
+) -> list[str]:
+    """`made_for`: the partition count that the state was made for, None before any."""
     problems = []
+    if made_for is not None and made_for != len(logs):
+        problems.append(
+            f"the topic has {len(logs)} partitions, and the state was made for {made_for}: "
+            "accounts may be in other partitions now, and workers refuse to start; "
+            "run `fraudstream rebuild`"
+        )
     for each in found:
         log = logs[each.partition]
         if each.applied is None:
@@ -200,7 +209,7 @@ def status(settings: Settings) -> Status:
         redis_used_bytes=int(memory["used_memory"]),
         partitions=found,
         notes=_notes(found),
-        problems=_problems(found, logs),
+        problems=_problems(found, logs, now.partitions),
     )
 
 

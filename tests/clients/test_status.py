@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import redis
 from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewPartitions
 
 from streams.clients.publisher import Publisher
 from streams.clients.status import status, text
@@ -14,6 +17,7 @@ from streams.settings import Settings, load
 from streams.store import Commit, Identity
 from streams.store.redis import RedisStore
 from streams.topics import create
+from tests.clients.test_publisher import run
 
 
 @pytest.fixture
@@ -77,6 +81,28 @@ def test_a_state_beyond_the_log_is_named(settings: Settings, redis_url: str) -> 
     store = RedisStore(redis.Redis.from_url(redis_url))
     store.commit(store.acquire(0, Identity("topic", 2)), Commit(None, 50))
     assert any("fraudstream rebuild" in problem for problem in status(settings).problems)
+
+
+def test_a_raised_partition_count_is_a_problem(settings: Settings, redis_url: str) -> None:
+    create(settings)
+    RedisStore(redis.Redis.from_url(redis_url)).acquire(0, Identity("topic", 2))
+    assert status(settings).problems == []
+    topic = settings.topic("transactions")
+    admin = AdminClient(confluent_config(settings))
+    admin.create_partitions([NewPartitions(topic, 3)])[topic].result(30)
+    until = time.monotonic() + 30
+    while len(status(settings).partitions) < 3 and time.monotonic() < until:
+        time.sleep(0.1)
+    (problem,) = status(settings).problems
+    assert "has 3 partitions, and the state was made for 2" in problem
+    assert "fraudstream rebuild" in problem
+    flags = [
+        "--set", f"kafka.bootstrap={settings.kafka.bootstrap}",
+        "--set", f"kafka.topic_prefix={settings.kafka.topic_prefix}",
+        "--set", f"redis.url={redis_url}",
+    ]  # fmt: skip
+    code, out, _ = run("status", *flags)
+    assert (code, f"problem: {problem}" in out) == (1, True)
 
 
 def test_a_fresh_service_is_healthy_and_an_emptied_one_is_not(
