@@ -20,10 +20,12 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from streams import alerts, topics
 from streams.connect import check_kafka, check_redis, confluent_config, redis_client
 from streams.errors import BrokerError, ConfigError
+from streams.privacy import has_pan
 from streams.schema import MAX_ID_LENGTH
 from streams.settings import Settings
 from streams.store import generations, keys, scripts
 from streams.store.redis import RedisStore
+from streams.validate import CHECKS
 
 DELIVERY_S: Final = 30.0
 
@@ -42,18 +44,12 @@ class Erased:
 
 
 def forget(settings: Settings, account: str) -> list[Erased]:
-    """Erase the account in every partition that knows it. Raises BrokerError, StoreError.
+    """Erase the account in every partition that knows it. Raises BrokerError, StoreError; before
+    anything is sent ConfigError, for an id that no account can have.
 
     May be repeated; a repetition erases what came in between as well.
     """
-    if not 1 <= len(account) <= MAX_ID_LENGTH:
-        raise ConfigError(f"an account id has 1 to {MAX_ID_LENGTH} characters")
-    try:
-        account.encode()
-    except UnicodeEncodeError:
-        raise ConfigError(
-            "the account id is not UTF-8, so no account has it", remedy="Write it in UTF-8"
-        ) from None
+    _check_id(account)
     check_kafka(settings)
     _, count = topics.describe(settings, "transactions")
     client = redis_client(settings)
@@ -71,6 +67,21 @@ def forget(settings: Settings, account: str) -> list[Erased]:
     finally:
         client.close()
     return [Erased(number, offset, number in holders) for number, offset in places]
+
+
+def _check_id(account: str) -> None:
+    """Workers refuse a tombstone whose key breaks the schema: it would erase nothing, and a card
+    number would stay in the log as its key. The id is not repeated. Raises ConfigError."""
+    fault = CHECKS["account_id"](account)
+    if fault is not None:
+        told = f"an account id has 1 to {MAX_ID_LENGTH} characters, no control characters"
+        raise ConfigError(f"{told}; this one: {fault[1]}")
+    if has_pan(account):
+        raise ConfigError(
+            "this is no account id: it holds digits that pass the check of a card number",
+            remedy="Such messages are refused, so there is nothing of it to erase; give the id that"
+            " the transactions name",
+        )
 
 
 def _holders(client: redis.Redis, namespace: str, account: str, partitions: int) -> list[int]:

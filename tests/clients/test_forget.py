@@ -185,10 +185,23 @@ def test_an_id_no_account_can_have(settings: Settings, account: str) -> None:
         forget(settings, account)
 
 
-def test_an_id_that_is_no_text(settings: Settings) -> None:
-    """As the shell hands over a byte that is not UTF-8."""
-    with pytest.raises(ConfigError, match="not UTF-8"):
-        forget(settings, "acct-\udcff")
+@pytest.mark.parametrize(
+    ("account", "said"),
+    [
+        ("4111111111111111", "card number"),
+        ("x-4111 1111 1111 1111", "card number"),
+        ("a\nb", "control"),
+        ("a\u202eb", "control"),
+        ("\udcff", "control"),
+    ],
+)
+def test_an_id_that_the_service_refuses_is_refused_before_anything_is_sent(
+    account: str, said: str
+) -> None:
+    nowhere = load(flags=["kafka.bootstrap=127.0.0.1:1"])
+    with pytest.raises(ConfigError, match=said) as failure:
+        forget(nowhere, account)
+    assert account not in f"{failure.value}"
 
 
 def test_a_topic_that_is_not_there(kafka: str, redis_url: str) -> None:
