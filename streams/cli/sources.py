@@ -23,7 +23,7 @@ def simulate(
         list[str] | None, typer.Option(help="Only this fraud; may be repeated. Default: all.")
     ] = None,
     fraud_rate: Annotated[float, typer.Option(help="Share of frauds.")] = 0.006,
-    start: Annotated[str, typer.Option(help="First day, UTC.")] = "2025-01-01",
+    start: Annotated[str, typer.Option(help="First day or moment, UTC.")] = "2025-01-01",
     label_delay: Annotated[float, typer.Option(help="Median delay of labels, days.")] = 2.0,
     unreported: Annotated[float, typer.Option(help="Share of frauds nobody reports.")] = 0.05,
     late: Annotated[float, typer.Option(help="Share that arrives late.")] = 0.0,
@@ -49,7 +49,8 @@ def simulate(
     from streams.errors import ConfigError
 
     try:
-        first = datetime.fromisoformat(start).replace(tzinfo=UTC)
+        first = datetime.fromisoformat(start)
+        first = first if first.tzinfo else first.replace(tzinfo=UTC)
     except ValueError:
         raise ConfigError(f"no date {start!r}", remedy="Write --start 2025-01-01") from None
     plan = Plan(

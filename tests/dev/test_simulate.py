@@ -15,14 +15,16 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 from sklearn.model_selection import cross_val_predict
+from typer.testing import CliRunner
 
+from streams.cli import build
 from streams.clients.encode import messages
 from streams.clients.writer import write_table
 from streams.dev.simulate import Plan, simulate
 from streams.dev.simulate.frauds import SCENARIOS
 from streams.dev.simulate.tables import numbered
 from streams.errors import ConfigError
-from streams.schema import DAY_MS
+from streams.schema import DAY_MS, MAX_EVENT_TIME_MS, MIN_EVENT_TIME_MS
 
 MINUTE_MS = 60_000
 WINDOWS_MS = (MINUTE_MS, 5 * MINUTE_MS, 60 * MINUTE_MS, DAY_MS, 7 * DAY_MS, 30 * DAY_MS)
@@ -137,11 +139,30 @@ def test_arrivals_late_twice_and_broken() -> None:
         {"scenarios": ("none",)},
         {"fraud_rate": 0.5},
         {"events": 1_000, "fraud_rate": 0.2, "scenarios": ("order",)},
+        {"start_ms": MIN_EVENT_TIME_MS - 1},
+        {"start_ms": MAX_EVENT_TIME_MS - 3 * DAY_MS, "days": 4},
     ],
 )
 def test_a_plan_that_cannot_be(wrong: dict[str, object]) -> None:
     with pytest.raises(ConfigError):
         simulate(Plan(**{"accounts": 50, **wrong}))  # type: ignore[arg-type]
+
+
+def test_a_start_is_a_moment_in_the_years_that_the_service_takes(tmp_path: Path) -> None:
+    def made(start: str) -> tuple[int, bytes]:
+        path = tmp_path / "s.jsonl"
+        path.unlink(missing_ok=True)
+        arguments = [str(path), "--events", "300", "--accounts", "20", "--days", "3"]
+        done = CliRunner().invoke(build(), ["simulate", *arguments, "--start", start])
+        wrong = isinstance(done.exception, ConfigError)
+        return 2 if wrong else done.exit_code, path.read_bytes() if path.exists() else b""
+
+    for wrong in ("1960-01-01", "1999-12-31", "2099-12-30", "2150-01-01", "0001-01-01"):
+        assert made(wrong) == (2, b""), wrong
+    assert made("2099-12-29")[0] == 0
+    utc = made("2024-12-31T19:00:00")
+    assert utc[0] == 0
+    assert made("2025-01-01T00:00:00+05:00") == utc
 
 
 def test_numbered_strings() -> None:

@@ -19,6 +19,7 @@ from streams.dev.simulate.habits import ordinary
 from streams.dev.simulate.order import order_only, outside
 from streams.dev.simulate.world import World, build
 from streams.errors import ConfigError
+from streams.schema import DAY_MS, MAX_EVENT_TIME_MS, MIN_EVENT_TIME_MS
 
 START_MS = 1_735_689_600_000
 """2025-01-01T00:00:00Z: fixed, so that a seed means the same stream at any time."""
@@ -66,6 +67,12 @@ class Plan:
         for name, value, low, high in limits:
             if not low <= value <= high:
                 raise ConfigError(f"{name} is {value}", remedy=f"give {low} to {high}")
+        end_ms = self.start_ms + self.days * DAY_MS
+        if self.start_ms < MIN_EVENT_TIME_MS or end_ms > MAX_EVENT_TIME_MS:
+            raise ConfigError(
+                "the stream is not within the years 2000 to 2099, and the service would refuse it",
+                remedy="give another --start, or fewer --days",
+            )
         for name in self.scenarios:
             if name not in SCENARIOS:
                 raise ConfigError(
