@@ -259,6 +259,11 @@ def read(folder: Path, *, check: bool = False) -> Dataset:
     """
     try:
         manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
+        if manifest["format"] == "fraudstream-recording":
+            raise DatasetError(
+                f"{folder} is a recording, not a training set",
+                remedy=f"make one of it with `fraudstream dataset {folder} data/`",
+            )
         if manifest["format"] != FORMAT:
             raise DatasetError(f"{folder} has format {manifest['format']}, not {FORMAT}")
         arrays = {

@@ -37,6 +37,11 @@ def test_files_round_trip_and_damage_is_found(tmp_path: Path) -> None:
         data.read(tmp_path / "d", check=True)
     with pytest.raises(DatasetError, match="no training set"):
         data.read(tmp_path / "nothing")
+    (tmp_path / "rec").mkdir()
+    (tmp_path / "rec" / data.MANIFEST).write_text('{"format": "fraudstream-recording"}')
+    with pytest.raises(DatasetError, match="is a recording, not a training set") as failure:
+        data.read(tmp_path / "rec")
+    assert "fraudstream dataset" in (failure.value.remedy or "")
 
 
 def test_build_sorts_by_account_and_time_with_ties_in_arrival_order() -> None:
