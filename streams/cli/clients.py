@@ -64,6 +64,8 @@ def publish(
     from streams.clients.publisher import Publisher
     from streams.errors import FormatError
 
+    if topic not in (None, "transactions", "labels"):
+        raise typer.BadParameter("transactions or labels", param_hint="--topic")
     source = None if file == "-" else Path(file)
     pace = Pace(rate, speed or 0.0)
     found = chunks(source, form)

@@ -151,7 +151,7 @@ def record(
 def replay(
     recording: Recorded,
     speed: Annotated[str, typer.Option(help="1x, 60x or max; with --to-topic.")] = "max",
-    to_topic: Annotated[str | None, typer.Option(help="Publish there instead.")] = None,
+    to_topic: Annotated[str | None, typer.Option(help="To this topic; it must exist.")] = None,
     labels: Labels = None,
     out: Out = None,
     snapshot: Snapshot = None,
@@ -175,6 +175,7 @@ def replay(
     if factor and to_topic is None:
         raise typer.BadParameter("a pace needs --to-topic", param_hint="--speed")
     if to_topic is not None:
+        _own_topic(settings, to_topic)
         from streams.connect import check_kafka, confluent_config
         from streams.offline.resend import resend
 
@@ -191,6 +192,18 @@ def replay(
         summary = run(job, jobs=_jobs(jobs, job), engine=_engine(engine), progress=shown)
     outcomes = ", ".join(f"{count:,} {name}" for name, count in summary["outcomes"].items())
     options.say(summary, f"{outcomes}; digest {summary['digest']}; results in {target}", as_json)
+
+
+def _own_topic(settings: Settings, topic: str) -> None:
+    """Transactions among what the service says, or among labels and rules, break their readers."""
+    from streams.schema import TOPICS
+
+    held = [settings.topic(spec.name) for spec in TOPICS if spec.name != "transactions"]
+    if topic in held:
+        raise typer.BadParameter(
+            f"{topic} is the service's own and holds no transactions; name another topic",
+            param_hint="--to-topic",
+        )
 
 
 def _factor(speed: str) -> float:

@@ -34,13 +34,17 @@ def place(kafka: str, topic_prefix: str) -> Settings:
     return settings(kafka, topic_prefix)
 
 
-def narrow_topic(place: Settings) -> str:
-    """A topic whose broker refuses what the client thinks is not too large."""
+def narrow_topic(place: Settings) -> Settings:
+    """With a topic of transactions whose broker refuses what the client thinks is not too large."""
+    prefix = f"{place.kafka.topic_prefix}narrow-"
+    place = place.model_copy(
+        update={"kafka": place.kafka.model_copy(update={"topic_prefix": prefix})}
+    )
     client = AdminClient({"bootstrap.servers": place.kafka.bootstrap})
-    new = NewTopic(place.topic("narrow"), 1, 1, config={"max.message.bytes": "1000"})
+    new = NewTopic(place.topic("transactions"), 1, 1, config={"max.message.bytes": "1000"})
     for future in client.create_topics([new], operation_timeout=10).values():
         future.result()
-    return "narrow"
+    return place
 
 
 def run(*arguments: str, stdin: bytes | None = None) -> tuple[int, str, str]:
@@ -156,11 +160,11 @@ def test_an_empty_cell_of_account_id_is_published_without_a_key(
 
 
 def test_what_the_broker_refuses_is_counted_and_told(place: Settings, tmp_path: Path) -> None:
-    name = narrow_topic(place)
+    place = narrow_topic(place)
     path = tmp_path / "s.jsonl"
     rows = [transaction(n) | {"ext": {"note": NOISE * (n == 1)}} for n in range(3)]
     path.write_bytes(orjson.dumps(rows[1]))
-    code, out, err = run("publish", str(path), "--topic", name, "--json", *flags(place))
+    code, out, err = run("publish", str(path), "--json", *flags(place))
     told = orjson.loads(out)
     assert code == 1
     assert (told["sent"], told["delivered"], told["failed"]) == (1, 0, 1)
@@ -168,11 +172,11 @@ def test_what_the_broker_refuses_is_counted_and_told(place: Settings, tmp_path: 
     assert "too large" in err
     publisher = Publisher(settings=place)
     for row in rows:
-        publisher.send(row, topic=name)
+        publisher.send(row)
         publisher.flush()  # or the three are one batch, which is refused whole
     with pytest.raises(BrokerError, match="1 of 3 messages were not delivered"):
         publisher.close()
-    found = everything(place.kafka.bootstrap, place.topic(name), 1)
+    found = everything(place.kafka.bootstrap, place.topic("transactions"), 1)
     assert [orjson.loads(m.value() or b"")["transaction_id"] for m in found] == ["t0", "t2"]
 
 
@@ -287,6 +291,10 @@ def test_limit_and_count(place: Settings, tmp_path: Path) -> None:
 
 def test_wrong_use(place: Settings, tmp_path: Path) -> None:
     assert run("publish", "x.csv", "--speed", "fast", *flags(place))[0] == 2
+    (tmp_path / "one.jsonl").write_bytes(orjson.dumps(transaction(1)))
+    for topic in ("scores", "rules", "transactions.dlq", "mine"):
+        code, _, err = run("publish", str(tmp_path / "one.jsonl"), "--topic", topic, *flags(place))
+        assert (code, "transactions or labels" in err) == (2, True)
     for error, arguments in (
         (ConfigError, ["publish", str(tmp_path / "no.csv")]),
         (ConfigError, ["publish", "-", "--rate", "1", "--speed", "2x"]),
