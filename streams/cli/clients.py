@@ -226,15 +226,18 @@ def dlq_republish(
     everything: Annotated[bool, typer.Option("--all", help="Whatever the reason.")] = False,
     start: Start = "earliest",
     dry_run: Annotated[bool, typer.Option(help="Only count.")] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="Also what was sent before; --from narrows it.")
+    ] = False,
     config: options.Config = None,
     sets: options.Set = None,
     as_json: options.Json = False,
 ) -> None:
     """Send dead letters to the service again, with their original bytes and key.
 
-    Do so when the cause is gone; a message that is still bad becomes a dead letter again. Blanked
-    ones (a card number, an erased account) cannot be sent, and those of an account that was erased
-    since are not.
+    Do so when the cause is gone; a message that is still bad becomes a dead letter again. Each is
+    sent once, however often this is run, unless --again says otherwise. Blanked ones (a card
+    number, an erased account) cannot be sent, and those of an account erased since are not.
 
     Example: fraudstream dlq republish --reason quarantined
     """
@@ -243,14 +246,17 @@ def dlq_republish(
     if everything == bool(reason):
         raise typer.BadParameter("give --reason or --all")
     found = options.settings(config, sets)
-    letters = deadletters.read(found, start, _reasons(reason))
-    done = deadletters.republish(found, letters, dry_run=dry_run)
+    done = deadletters.republish(found, start, _reasons(reason), dry_run=dry_run, again=again)
     first = "sendable" if dry_run else "sent"
     result = {first: done.sent, "blanked": done.blanked, "erased": done.erased}
+    if done.before:
+        result["sent_before"] = done.before
     if as_json:
         options.print_json(result)
     else:
         typer.echo(", ".join(f"{name} {n:,}" for name, n in result.items()))
+    if done.before:
+        typer.echo(f"{done.before:,} already sent before; --again sends them again", err=True)
 
 
 def audit(

@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 import pytest
 import redis
+from pydantic import SecretStr
 from rich.console import Console
 
 from streams import Subscriber
@@ -217,6 +218,69 @@ def test_dead_letters_are_listed_and_sent_again(place: Settings, redis_url: str)
     assert {message.partition() for message in found.values()} == {1}
     assert found[raw].headers() == [("republished_from", f"{source}/1/5".encode())]
     assert len(list(deadletters.read(place, "earliest", ["bad_json"]))) == 1
+
+
+def test_an_original_is_sent_once(place: Settings, redis_url: str) -> None:
+    """A letter that is still bad comes back as another letter, and none of them goes out again."""
+    send = ["dlq", "republish", "--all", "--json", *flags(place)]
+    send += ["--set", f"redis.url={redis_url}"]
+    kafka, source = place.kafka.bootstrap, place.topic("transactions")
+    dead = place.topic("transactions.dlq")
+    bad, good = (orjson.dumps(transaction(n, "a")) for n in (1, 2))
+    put(kafka, source, [bad, good], partition=1, key=b"a")
+    put(kafka, dead, [bad], headers=headers("bad_currency", 0, source), key=b"a")
+    put(kafka, dead, [good], headers=headers("quarantined", 1, source), key=b"a")
+    # Another message that claims to be the second one is not taken for it.
+    claims = [("republished_from", f"{source}/1/1".encode())]
+    put(kafka, source, [b"{}"], partition=1, key=b"a", headers=[*claims])
+    assert orjson.loads(run(*send)[1]) == {"sent": 2, "blanked": 0, "erased": 0}
+    found = [message for message in everything(kafka, source) if message.value() == bad]
+    assert [message.headers() for message in found] == [
+        None, [("republished_from", f"{source}/1/0".encode())],
+    ]  # fmt: skip
+    back = [*(found[1].headers() or []), *headers("bad_currency", found[1].offset() or 0, source)]
+    put(kafka, dead, [bad], headers=back, key=b"a")
+    for _ in range(3):
+        code, out, err = run(*send)
+        told = {"sent": 0, "blanked": 0, "erased": 0, "sent_before": 2}
+        assert (code, orjson.loads(out)) == (0, told)
+        assert "2 already sent before" in err
+    assert len(everything(kafka, source)) == 5
+    assert orjson.loads(run(*send, "--again", "--dry-run")[1])["sendable"] == 2
+    # On purpose: once, and again under the first place, not that of the letter that came back.
+    code, out, _ = run(*send, "--again", "--reason", "bad_currency")
+    assert code == 2
+    send.remove("--all")
+    assert orjson.loads(run(*send, "--again", "--reason", "bad_currency")[1])["sent"] == 1
+    last = everything(kafka, source)[-1]
+    assert (last.partition(), last.headers()) == (1, found[1].headers())
+    assert orjson.loads(run(*send, "--reason", "bad_currency")[1])["sent_before"] == 1
+
+
+def test_what_an_older_version_sent_again_names_the_letter_before(
+    place: Settings, redis_url: str
+) -> None:
+    kafka, source = place.kafka.bootstrap, place.topic("transactions")
+    dead = place.topic("transactions.dlq")
+    raw = orjson.dumps(transaction(1, "a"))
+    put(kafka, source, [raw], partition=1, key=b"a")
+    put(kafka, dead, [raw], headers=headers("bad_currency", 0, source), key=b"a")
+    for offset in (1, 2):
+        link = [("republished_from", f"{source}/1/{offset - 1}".encode())]
+        put(kafka, source, [raw], partition=1, key=b"a", headers=[*link])
+        put(kafka, dead, [raw], headers=[*link, *headers("bad_currency", offset, source)], key=b"a")
+    found = deadletters.republish(with_redis(place, redis_url), "earliest", [])
+    assert (found.sent, found.before) == (0, 1)
+    found = deadletters.republish(with_redis(place, redis_url), "earliest", [], again=True)
+    assert found.sent == 1
+    last = everything(kafka, source)[-1].headers()
+    assert last == [("republished_from", f"{source}/1/0".encode())]
+
+
+def with_redis(place: Settings, url: str) -> Settings:
+    return place.model_copy(
+        update={"redis": place.redis.model_copy(update={"url": SecretStr(url)})}
+    )
 
 
 def test_an_erased_account_does_not_come_back_by_its_dead_letters(
