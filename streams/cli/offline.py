@@ -129,6 +129,8 @@ def record(
     with Shown() as shown, interrupted() as stop:
         recorder = Recorder(confluent_config(settings), request, recording)
         manifest = recorder.run(progress=shown, stop=stop)
+    if recorder.left_out:
+        typer.echo(recorder.left_out, err=True)
     if scores:
         client = redis_client(settings)
         try:

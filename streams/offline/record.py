@@ -94,6 +94,8 @@ class Recorder:
         self._request = request
         self._recording = recording
         self._admin = AdminClient(config)
+        self.left_out: str | None = None
+        """Why nothing was added to a whole recording, and what to do about it."""
         self._consumer = Consumer(
             config
             | {
@@ -141,6 +143,8 @@ class Recorder:
             if self._request.follow:
                 manifest.end, manifest.complete = {}, False
             elif manifest.end:
+                if manifest.complete:
+                    self.left_out = self._left_out(manifest)
                 return manifest
         else:
             manifest = Manifest(origin=self._topic_ids() | self._asked())
@@ -164,6 +168,20 @@ class Recorder:
         """Where to stop. What was said of the last transactions was said after them: all of it."""
         said = name in SAID
         return self._offset(actual, partition, None if said else self._request.to_ms, high)
+
+    def _left_out(self, manifest: Manifest) -> str:
+        """What came after a whole recording: its end was fixed when it was begun."""
+        newer = 0
+        for name, actual in self._request.topics.items():
+            for partition in self._partitions(actual):
+                place = TopicPartition(actual, partition)
+                low, high = self._consumer.get_watermark_offsets(place, timeout=30)
+                newer += high - max(low, manifest.end.get(f"{name}:{partition}", 0))
+        end = "its --to" if "to" in manifest.origin else "the moment when it was begun"
+        told = f"{self._recording.path} is complete up to {end}; {newer:,} newer messages"
+        if not newer:
+            return f"{told}: nothing was added"
+        return f"{told} are not in it: record to another directory, or add them with --follow"
 
     def _asked(self) -> dict[str, str]:
         """The range that was asked for, as the manifest remembers it."""

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from streams.cli import build
 from streams.errors import BrokerError, RecordingError
 from streams.offline.record import Recorder, Request
 from streams.offline.recording import HOME, Manifest, Recording
@@ -81,6 +83,17 @@ def test_again_on_a_whole_recording_adds_nothing(
     kafka_log.publish(kafka, names["transactions"], 0, 5_000, 20)
     again = run(kafka, names, tmp_path / "r")
     assert again == first, "the end was fixed when the recording was begun"
+    prefix = names["transactions"].removesuffix("transactions")
+    flags = ["--set", f"kafka.bootstrap={kafka}", "--set", f"kafka.topic_prefix={prefix}"]
+    done = CliRunner().invoke(build(), ["record", str(tmp_path / "r"), *flags])
+    assert done.exit_code == 0, done.output
+    assert "is complete up to the moment when it was begun; 20 newer messages" in done.stderr
+    assert "another directory, or add them with --follow" in done.stderr
+    new = CliRunner().invoke(build(), ["record", str(tmp_path / "new"), *flags])
+    assert "complete up to" not in new.stderr
+    run(kafka, names, tmp_path / "r", follow=True, stop=lambda: True)
+    assert run(kafka, names, tmp_path / "r").complete
+    check(kafka, names, tmp_path / "r")
 
 
 def test_from_and_to_are_append_times(kafka: str, names: dict[str, str], tmp_path: Path) -> None:
