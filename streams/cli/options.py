@@ -24,6 +24,8 @@ Set = Annotated[
     typer.Option("--set", metavar="SECTION.NAME=VALUE", help="One setting; may be repeated."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Machine output on stdout.")]
+TIME_DIGITS = 18
+"""Of milliseconds; the broker takes no more than 64 bits."""
 
 
 def settings(config: Path | None, sets: list[str] | None) -> Settings:
@@ -57,3 +59,20 @@ def say(document: object, text: str, as_json: bool) -> None:
         typer.echo(orjson.dumps(document, option=flags).decode())
     else:
         typer.echo(text)
+
+
+def time_ms(text: str | None) -> int | None:
+    """ISO date or time (UTC unless it says so), or ms, to ms."""
+    from datetime import UTC, datetime
+
+    if text is None:
+        return None
+    if text.isascii() and text.isdigit() and len(text) <= TIME_DIGITS:
+        return int(text)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(f"no time {text!r}; write 2025-01-31T12:00") from None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return int(moment.timestamp() * 1_000)
