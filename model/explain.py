@@ -4,7 +4,7 @@ In: a scorer and the rows of alerts. Out: log-odds added by each group, and the 
 past events. Does not know reason codes or words: `streams/reasons.py` turns groups into sentences.
 
 Taking away is the definition of a faithful explanation (the deletion curve measures just this), and
-the kernel is fast enough to do it: some twenty scores an alert. A group's features become what is
+the kernel is fast enough to do it: 17 scores an alert. A group's features become what is
 usual in legitimate payments; where the group also stands in the event's own fields, these become
 usual or "not given" too, or the model would read there what was taken away.
 

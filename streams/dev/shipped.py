@@ -45,7 +45,7 @@ PLANS: Final = (
 )
 UNSEEN: Final = Plan(events=120_000, accounts=4_000, days=60, seed=104)
 """A whole stream with other accounts and merchants, for the report only."""
-RECIPE: Final = Recipe(steps=480, chunk=64, batch=64, rate=3e-3, seed=1, every=60)
+RECIPE: Final = Recipe(steps=1_500, chunk=64, batch=64, rate=3e-3, decay=0.3, seed=1, every=60)
 MAX_BYTES: Final = 5_000_000
 THREADS: Final = 2
 Rows = np.ndarray[Any, Any]
