@@ -11,6 +11,7 @@ from __future__ import annotations
 import ssl
 import time
 from collections.abc import Iterable, Mapping
+from operator import methodcaller
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from confluent_kafka import KafkaError, Message
 
 CHECK_TIMEOUT_S = 5.0
+_HEADERS = methodcaller("headers")
 LOCAL_REMEDY = "Is it running? `fraudstream services up` starts one on this machine"
 
 
@@ -181,10 +183,15 @@ def _said(error: Exception) -> str:
 
 
 def headers_of(message: Message) -> Headers:
-    """The headers as they came; none where a name is no UTF-8 (`live/loose.py` does the same)."""
+    """The headers as they came; none where a name is no UTF-8 (`live/loose.py` does the same).
+
+    For such a name confluent-kafka 2.x returns something and leaves the error set. Only a call
+    that C makes looks for that; Python's own, once specialised, goes on, and the error hits
+    whatever C function is called next.
+    """
     try:
-        pairs: Any = message.headers()
-    except (UnicodeDecodeError, SystemError):  # the second wraps the first, in C
+        pairs: Any = _HEADERS(message)
+    except (UnicodeDecodeError, SystemError):
         return ()
     return pairs or ()
 
