@@ -80,9 +80,7 @@ def bad_lines(
                 if not worker.alive:
                     worker = run.start(*flags)
                 # A worker that waits for Kafka's answer asks Redis nothing for as long.
-                run.until(
-                    lambda: to_redis.faults > harmed[0] and to_kafka.faults > harmed[1]  # noqa: B023
-                )
+                run.until(lambda at=harmed: to_redis.faults > at[0] and to_kafka.faults > at[1])
                 for line in (to_redis, to_kafka):
                     line.behave()
                 if not worker.alive:
