@@ -182,6 +182,11 @@ def _said(error: Exception) -> str:
     return str(inner.str()) if hasattr(inner, "str") else str(inner)
 
 
+def content_bytes(content: str | bytes | None) -> bytes | None:
+    """A key or a value as bytes; confluent-kafka's types allow a text."""
+    return content.encode() if isinstance(content, str) else content
+
+
 def headers_of(message: Message) -> Headers:
     """The headers as they came; none where a name is no UTF-8 (`live/loose.py` does the same).
 

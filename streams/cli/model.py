@@ -69,11 +69,11 @@ def _shape(preset: str) -> Shape:
     return PRESETS[preset]
 
 
-def _short(dataset: Dataset) -> float:
-    """A fifth of the stream's days."""
+def _usual_days(dataset: Dataset) -> float:
+    """DAYS, or a fifth of a shorter stream's days."""
     from streams.schema import DAY_MS
 
-    return float((int(dataset.time.max()) - int(dataset.time.min())) / DAY_MS / 5)
+    return min(DAYS, float((int(dataset.time.max()) - int(dataset.time.min())) / DAY_MS / 5))
 
 
 def pretrain(
@@ -113,7 +113,7 @@ def pretrain(
     dataset = checks.whole_data(data, 0)
     recipe = Recipe(steps=steps, seed=seed)
     if until is None:
-        until = int(dataset.time.max() - min(DAYS, _short(dataset)) * DAY_MS)
+        until = int(dataset.time.max() - _usual_days(dataset) * DAY_MS)
     chosen = dataset.time < until
     with Training(steps, threads, device, tensorboard) as training:
         training.plan(dataset, preset, shape, recipe, Job())
@@ -174,7 +174,7 @@ def finetune(
     recipe = Recipe(steps=steps, seed=seed)
     teach = checks.has_trees() if teacher is None else teacher
     dataset, plan, chosen = fitting.fit_plan(
-        dataset, cut, test_days, judge_days, maturity_days, min(DAYS, _short(dataset))
+        dataset, cut, test_days, judge_days, maturity_days, _usual_days(dataset)
     )
     with Training(steps, threads, device, tensorboard) as training:
         others = fitting.others_of(dataset, plan, chosen) if teach else None
@@ -234,7 +234,7 @@ def _test_split(
     time, plan = dataset.time, bundle.about.get("plan") or {}
     newest = int(time.max())
     if start is None:
-        start = newest - int((min(DAYS, _short(dataset)) if days is None else days) * DAY_MS)
+        start = newest - int((_usual_days(dataset) if days is None else days) * DAY_MS)
     same = bundle.about.get("data_digest") == dataset.digest
     own = int(plan.get("cut_ms", _learnt_until(bundle)))
     bare, answer = bundle.only_pretrained, dataset.answer()
@@ -248,7 +248,7 @@ def _test_split(
             if same and plan:
                 one = tuning.Plan(**plan)
             else:
-                wait, judge_days = int(wait_days * DAY_MS), min(DAYS, _short(dataset))
+                wait, judge_days = int(wait_days * DAY_MS), _usual_days(dataset)
                 one = tuning.Plan.newest(dataset, start, judge_days, wait)
             chosen = tuning.blocks(dataset, one)
             fit, judge = np.flatnonzero(chosen.fit), np.flatnonzero(chosen.judge)

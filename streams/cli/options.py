@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from streams.settings import LogSettings, Settings
 
 Config = Annotated[
@@ -63,16 +65,19 @@ def say(document: object, text: str, as_json: bool) -> None:
 
 def time_ms(text: str | None) -> int | None:
     """ISO date or time (UTC unless it says so), or ms, to ms."""
-    from datetime import UTC, datetime
-
     if text is None:
         return None
     if text.isascii() and text.isdigit() and len(text) <= TIME_DIGITS:
         return int(text)
     try:
-        moment = datetime.fromisoformat(text)
+        return int(moment(text).timestamp() * 1_000)
     except ValueError:
         raise typer.BadParameter(f"no time {text!r}; write 2025-01-31T12:00") from None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return int(moment.timestamp() * 1_000)
+
+
+def moment(text: str) -> datetime:
+    """An ISO date or time, UTC unless it says so. Raises ValueError."""
+    from datetime import UTC, datetime
+
+    found = datetime.fromisoformat(text)
+    return found if found.tzinfo else found.replace(tzinfo=UTC)

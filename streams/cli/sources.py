@@ -40,8 +40,6 @@ def simulate(
 
     Example: fraudstream simulate stream.parquet --events 100000 --seed 7
     """
-    from datetime import UTC, datetime
-
     from streams.clients.writer import write_table
     from streams.dev.simulate import Plan
     from streams.dev.simulate import simulate as make
@@ -49,8 +47,7 @@ def simulate(
     from streams.errors import ConfigError
 
     try:
-        first = datetime.fromisoformat(start)
-        first = first if first.tzinfo else first.replace(tzinfo=UTC)
+        first = options.moment(start)
     except ValueError:
         raise ConfigError(f"no date {start!r}", remedy="Write --start 2025-01-01") from None
     plan = Plan(

@@ -26,6 +26,7 @@ from streams.clients.deadletters import parse
 from streams.clients.files import batches, format_of, lines
 from streams.clients.ledger import DECISIONS, Ledger, content_of, digest
 from streams.clients.subscriber import Subscriber, fixed
+from streams.connect import content_bytes
 from streams.errors import FormatError
 from streams.settings import Settings
 
@@ -73,16 +74,6 @@ def _sweep(
     told(topic, count)
 
 
-def _value(message: Message) -> bytes | None:
-    found = message.value()
-    return found.encode() if isinstance(found, str) else found
-
-
-def _key(message: Message) -> bytes | None:
-    found = message.key()
-    return found.encode() if isinstance(found, str) else found
-
-
 def _place(message: Message) -> tuple[int, int, int]:
     """Partition, offset, time of append."""
     partition, offset = message.partition(), message.offset()
@@ -101,7 +92,9 @@ def _open_books(
             partition, offset, time = _place(message)
             if partition not in books:
                 books[partition] = Ledger(partition, offset, reader.end(partition))
-            books[partition].transaction(offset, _key(message), _value(message), time)
+            books[partition].transaction(
+                offset, content_bytes(message.key()), content_bytes(message.value()), time
+            )
             count += 1
     told("transactions", count)
     return books
@@ -114,7 +107,7 @@ def _enter_results(
     name = settings.topic("transactions")
     for topic in ("scores", "alerts"):
         for message in _sweep(settings, topic, start, told):
-            value = _value(message)
+            value = content_bytes(message.value())
             if value is None:
                 continue
             try:
@@ -154,8 +147,8 @@ def _recognise_older(
         for message in reader.messages():
             count += 1
             number = _place(message)[0]
-            content = content_of(_key(message), _value(message))
-            if content in wanted[number] and _value(message) is not None:
+            content = content_of(content_bytes(message.key()), content_bytes(message.value()))
+            if content in wanted[number] and content_bytes(message.value()) is not None:
                 books[number].older.add(content)
                 wanted[number].discard(content)
                 if not any(wanted.values()):

@@ -24,7 +24,7 @@ from confluent_kafka import Message
 from streams.clients.ledger import content_of
 from streams.clients.publisher import Publisher
 from streams.clients.subscriber import Once, Subscriber, fixed
-from streams.connect import check_redis, headers_of, redis_client
+from streams.connect import check_redis, content_bytes, headers_of, redis_client
 from streams.privacy import account_digest
 from streams.schema import BLANKED, MAX_EVENT_TIME_MS, Reject
 from streams.settings import Settings
@@ -76,8 +76,9 @@ class DeadLetter:
         }
 
 
-def _bytes(found: str | bytes | None) -> bytes | None:
-    return found.encode() if isinstance(found, str) else found
+def _said(message: Message) -> dict[str, bytes]:
+    """Headers by name; of one name the last counts."""
+    return {name: content or b"" for name, content in headers_of(message)}
 
 
 def _number(said: Mapping[str, bytes], name: str, absent: int, digits: int = 18) -> int:
@@ -106,7 +107,7 @@ def _earlier(said: Mapping[str, bytes], place: Place) -> Place | None:
 
 def parse(message: Message) -> DeadLetter:
     """A Kafka message of the dead letter topic."""
-    found = {name: content or b"" for name, content in headers_of(message)}
+    found = _said(message)
 
     def text(name: str) -> str:
         return found.get(name, b"").decode("utf-8", "replace")
@@ -119,8 +120,8 @@ def parse(message: Message) -> DeadLetter:
         written_ms=message.timestamp()[1],
         earlier=_earlier(found, origin(found)),
         time_ms=min(_number(found, "time", 0), MAX_EVENT_TIME_MS),
-        key=_bytes(message.key()),
-        value=_bytes(message.value()) or None,
+        key=content_bytes(message.key()),
+        value=content_bytes(message.value()) or None,
     )
 
 
@@ -156,12 +157,8 @@ class Sent:
     before: int = 0
 
 
-def _copy(first: Place, letter: DeadLetter) -> int:
+def _copy(first: Place, key: bytes | None, value: bytes | None) -> int:
     """An original: its first place and its content."""
-    return _digest(first, letter.key, letter.value)
-
-
-def _digest(first: Place, key: bytes | None, value: bytes | None) -> int:
     return xxhash.xxh3_64_intdigest(repr(first).encode(), content_of(key, value))
 
 
@@ -197,12 +194,13 @@ def _sent_before(settings: Settings, letters: Iterable[DeadLetter]) -> _Known:
     with Subscriber("transactions", settings=settings, start=start, follow=False) as reader:
         reader.fix_ends()
         for message in reader.messages():
-            said = {name: content or b"" for name, content in headers_of(message)}
+            said = _said(message)
             place = (home, int(message.partition() or 0), int(message.offset() or 0))
             earlier = _earlier(said, place)
             if earlier is not None:
                 first = known.steps[place] = known.steps.get(earlier, earlier)
-                known.copies.add(_digest(first, _bytes(message.key()), _bytes(message.value())))
+                key, value = content_bytes(message.key()), content_bytes(message.value())
+                known.copies.add(_copy(first, key, value))
     return known
 
 
@@ -234,7 +232,7 @@ def republish(
         with Publisher(settings=settings) as out:
             for letter in read(settings, start, wanted):
                 first = known.first(letter)
-                copy = _copy(first, letter)
+                copy = _copy(first, letter.key, letter.value)
                 if letter.blanked:
                     found.blanked += 1
                 elif not once.first(b"%d" % copy):

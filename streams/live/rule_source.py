@@ -15,7 +15,7 @@ from typing import Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from streams.connect import confluent_config, passes
+from streams.connect import confluent_config, content_bytes, passes
 from streams.errors import BrokerError, ConfigError
 from streams.rulebook import RuleBook
 from streams.rules import RuleSet
@@ -131,7 +131,7 @@ class RuleSource:
         self, book: RuleBook, key: bytes | str | None, value: bytes | str | None
     ) -> RuleBook:
         try:
-            return book.with_message(_raw(key), _raw(value))
+            return book.with_message(content_bytes(key), content_bytes(value))
         except ConfigError as error:
             _logger.warning("a message of %s is left out: %s", self._topic, error)
             return book
@@ -143,7 +143,3 @@ class RuleSource:
             except KafkaException as error:
                 _logger.warning("cannot read the rules: %s; trying again", error)
                 self._stopping.wait(PAUSE_S)
-
-
-def _raw(content: bytes | str | None) -> bytes | None:
-    return content.encode() if isinstance(content, str) else content

@@ -22,7 +22,7 @@ from streams.offline.recording import Manifest, Recording
 
 BATCH = 2_048
 FLUSH_S = 120.0
-MAX_MESSAGE_BYTES = 1_000_000_000
+SENDABLE_BYTES = 1_000_000_000
 """The most that the client takes as a limit: what is too large for the topic, its broker says."""
 _Row = tuple[int, int, int, bytes | None, bytes | None, list[tuple[str, bytes | None]]]
 """(append time, partition, offset, key, value, headers)."""
@@ -98,7 +98,7 @@ def resend(
             "compression.type": "lz4",
             # The Java clients' choice: all publishers agree on an account's partition.
             "partitioner": "murmur2_random",
-            "message.max.bytes": MAX_MESSAGE_BYTES,
+            "message.max.bytes": SENDABLE_BYTES,
         }
     )
     try:

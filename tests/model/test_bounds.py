@@ -13,23 +13,10 @@ import pytest
 from safetensors.numpy import load, save
 
 from model import bundle as bundles
-from model.data import Dataset
 from model.errors import BundleError
 from model.inputs import HISTORY
-from tests.model import streams_of_words as made
 
 Arrays = dict[str, Any]
-
-
-@pytest.fixture(scope="module")
-def data() -> Dataset:
-    return made.dataset(accounts=4)
-
-
-@pytest.fixture
-def folder(data: Dataset, tmp_path: Path) -> Path:
-    bundles.write(made.bundle(data), tmp_path / "b")
-    return tmp_path / "b"
 
 
 def forge(folder: Path, change: Callable[[Arrays], Any], **told: Any) -> None:

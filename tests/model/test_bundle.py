@@ -23,17 +23,6 @@ from model.stub import StubScorer
 from tests.model import streams_of_words as made
 
 
-@pytest.fixture(scope="module")
-def data() -> Dataset:
-    return made.dataset(accounts=4)
-
-
-@pytest.fixture
-def folder(data: Dataset, tmp_path: Path) -> Path:
-    bundles.write(made.bundle(data), tmp_path / "b")
-    return tmp_path / "b"
-
-
 def test_round_trip_and_scores(data: Dataset, folder: Path) -> None:
     scorer = Scorer.load(folder)
     batch = gather(data, data.place(), np.arange(300))

@@ -102,7 +102,7 @@ def test_what_only_the_broker_may_refuse(
         resend(config, made.path, narrow, 0.0)
     assert (told.value.topic, told.value.partition, told.value.offset) == (narrow, 0, 1)
     assert told.value.remedy is not None and "may be on the topic already" in told.value.remedy
-    monkeypatch.setattr("streams.offline.resend.MAX_MESSAGE_BYTES", 1_000)
+    monkeypatch.setattr("streams.offline.resend.SENDABLE_BYTES", 1_000)
     with pytest.raises(BrokerError, match=r"not delivered.* too large") as told:
         resend(config, made.path, narrow, 0.0)
     assert (told.value.topic, told.value.partition, told.value.offset) == (narrow, 0, 1)

@@ -1,0 +1,22 @@
+"""A small training set and a bundle of it; a module with another `data` has its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from model import bundle as bundles
+from model.data import Dataset
+from tests.model import streams_of_words as made
+
+
+@pytest.fixture(scope="module")
+def data() -> Dataset:
+    return made.dataset(accounts=4)
+
+
+@pytest.fixture
+def folder(data: Dataset, tmp_path: Path) -> Path:
+    bundles.write(made.bundle(data), tmp_path / "b")
+    return tmp_path / "b"
