@@ -7,9 +7,10 @@ partitions, away from their state.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 from streams.connect import check_kafka, confluent_config
 from streams.errors import BrokerError
@@ -21,7 +22,14 @@ if TYPE_CHECKING:
 
 Outcome = Literal["created", "exists", "changed"]
 
-TIMEOUT_S: Final = 30.0
+Answer = TypeVar("Answer")
+
+PATIENCE_S: Final = 60.0
+"""How long a broker that answers nothing is asked again, by a new client each time."""
+REQUEST_TIMEOUT_S: Final = 15.0
+OPERATION_TIMEOUT_S: Final = 10.0
+"""How long the broker itself may wait for a topic to be made."""
+PAUSE_S: Final = 0.2
 MAX_DEAD_LETTER_BYTES: Final = 2 * 1_048_588
 """A dead letter holds the original bytes and headers: its limit is above that of its source."""
 
@@ -52,11 +60,17 @@ def create(settings: Settings, partitions: int | None = None) -> dict[str, Outco
     Raises BrokerError when the broker refuses, or when `partitions` is given and a topic that
     exists has another count.
     """
-    from confluent_kafka.admin import AdminClient
-
     check_kafka(settings)
-    client = AdminClient(confluent_config(settings))
-    existing = client.list_topics(timeout=TIMEOUT_S).topics
+    outcome: dict[str, Outcome] = {}
+    _ask(settings, "make", lambda client: _make_all(client, settings, partitions, outcome))
+    return {name: outcome[name] for name in (settings.topic(spec.name) for spec in TOPICS)}
+
+
+def _make_all(
+    client: AdminClient, settings: Settings, partitions: int | None, outcome: dict[str, Outcome]
+) -> None:
+    """What `create` does; `outcome` keeps what earlier attempts had done. Raises KafkaException."""
+    existing = client.list_topics(timeout=REQUEST_TIMEOUT_S).topics
     wanted = partitions or settings.topics.partitions
     new, old = [], []
     for spec in TOPICS:
@@ -65,6 +79,7 @@ def create(settings: Settings, partitions: int | None = None) -> dict[str, Outco
             new.append(spec)
             continue
         old.append(spec)
+        outcome.setdefault(name, "exists")
         have = len(existing[name].partitions)
         if partitions is not None and have != partitions_of(spec, partitions):
             raise BrokerError(
@@ -73,17 +88,17 @@ def create(settings: Settings, partitions: int | None = None) -> dict[str, Outco
                 remedy="Leave --partitions away, or make a new set with another topic_prefix: "
                 "in place, accounts would move away from their state",
             )
-    outcome: dict[str, Outcome] = dict.fromkeys((settings.topic(s.name) for s in TOPICS), "exists")
-    for name in _create(client, settings, new, wanted):
-        outcome[name] = "created"
-    for name in _bring_in_line(client, settings, old):
-        outcome[name] = "changed"
-    return outcome
+    _create(client, settings, new, wanted, outcome)
+    _bring_in_line(client, settings, old, outcome)
 
 
 def _create(
-    client: AdminClient, settings: Settings, specs: Iterable[TopicSpec], partitions: int
-) -> list[str]:
+    client: AdminClient,
+    settings: Settings,
+    specs: Iterable[TopicSpec],
+    partitions: int,
+    outcome: dict[str, Outcome],
+) -> None:
     """Make the topics that are missing; another command may have been faster."""
     from confluent_kafka import KafkaError, KafkaException
     from confluent_kafka.admin import NewTopic
@@ -99,20 +114,62 @@ def _create(
         for spec in specs
     ]
     if not wanted:
-        return []
-    made: dict[str, Future[None]] = client.create_topics(wanted, operation_timeout=TIMEOUT_S)
-    names = []
+        return
+    made: dict[str, Future[None]] = client.create_topics(
+        wanted, operation_timeout=OPERATION_TIMEOUT_S, request_timeout=REQUEST_TIMEOUT_S
+    )
     for name, future in made.items():
         try:
             future.result()
         except KafkaException as error:
-            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+            code = error.args[0].code()
+            if code == KafkaError.TOPIC_ALREADY_EXISTS:
+                outcome.setdefault(name, "exists")
+            elif _worth_asking_again(code):
+                raise
+            else:
                 raise BrokerError(
                     f"cannot make the topic: {error.args[0].str()}", topic=name
                 ) from None
         else:
-            names.append(name)
-    return names
+            outcome[name] = "created"
+
+
+def _ask(settings: Settings, verb: str, question: Callable[[AdminClient], Answer]) -> Answer:
+    """The answer to `question`, asked again by a new client while it gets none.
+
+    A broker that was just started, or that its controller took for dead during a pause, names
+    for a moment neither itself nor a controller. librdkafka's client then drops the only broker
+    it knew, and waits for one in vain until its time is over; a new client finds it at once.
+
+    Raises BrokerError.
+    """
+    from confluent_kafka import KafkaException
+    from confluent_kafka.admin import AdminClient
+
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return question(AdminClient(confluent_config(settings)))
+        except KafkaException as error:
+            fault = error.args[0]
+            if not _worth_asking_again(fault.code()) or time.monotonic() > deadline:
+                raise BrokerError(f"cannot {verb} topics: {fault.str()}") from None
+        time.sleep(PAUSE_S)
+
+
+def _worth_asking_again(code: int) -> bool:
+    """Whether an error means that nobody answered, and not that the broker said no."""
+    from confluent_kafka import KafkaError
+
+    return code in {
+        KafkaError._TIMED_OUT,
+        KafkaError._PARTIAL,
+        KafkaError._TRANSPORT,
+        KafkaError._ALL_BROKERS_DOWN,
+        KafkaError.REQUEST_TIMED_OUT,
+        KafkaError.NOT_CONTROLLER,
+    }
 
 
 def describe(settings: Settings, name: str) -> tuple[str, int]:
@@ -120,49 +177,54 @@ def describe(settings: Settings, name: str) -> tuple[str, int]:
 
     Raises BrokerError.
     """
-    from confluent_kafka import KafkaException, TopicCollection
-    from confluent_kafka.admin import AdminClient
+    return _ask(settings, "describe", lambda client: _describe(client, settings.topic(name)))
 
-    full = settings.topic(name)
-    client = AdminClient(confluent_config(settings))
+
+def _describe(client: AdminClient, topic: str) -> tuple[str, int]:
+    """What `describe` does. Raises KafkaException when nobody answers."""
+    from confluent_kafka import KafkaException, TopicCollection
+
+    asked = client.describe_topics(TopicCollection([topic]), request_timeout=REQUEST_TIMEOUT_S)
     try:
-        asked = client.describe_topics(TopicCollection([full]), request_timeout=TIMEOUT_S)
-        found = asked[full].result()
+        found = asked[topic].result()
     except KafkaException as error:
+        if _worth_asking_again(error.args[0].code()):
+            raise
         raise BrokerError(
             f"cannot describe the topic: {error.args[0].str()}",
-            topic=full,
+            topic=topic,
             remedy="`fraudstream topics create` makes the topics",
         ) from None
     return str(found.topic_id), len(found.partitions)
 
 
 def _bring_in_line(
-    client: AdminClient, settings: Settings, specs: Iterable[TopicSpec]
-) -> list[str]:
-    """Set what differs from the schema on topics that exist."""
-    from confluent_kafka import KafkaException
+    client: AdminClient,
+    settings: Settings,
+    specs: Iterable[TopicSpec],
+    outcome: dict[str, Outcome],
+) -> None:
+    """Set what differs from the schema on topics that exist. Raises KafkaException."""
     from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource
 
     wanted = {
         settings.topic(spec.name): config_of(spec, settings.topics.replication) for spec in specs
     }
     if not wanted:
-        return []
+        return
     asked = [ConfigResource(ConfigResource.Type.TOPIC, name) for name in wanted]
-    changed: list[str] = []
-    try:
-        for resource, future in client.describe_configs(asked).items():
-            have: dict[str, Any] = future.result(timeout=TIMEOUT_S)
-            for name, value in wanted[resource.name].items():
-                if name not in have or have[name].value != value:
-                    resource.add_incremental_config(
-                        ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
-                    )
-            if resource.incremental_configs:
-                for done in client.incremental_alter_configs([resource]).values():
-                    done.result(timeout=TIMEOUT_S)
-                changed.append(resource.name)
-    except KafkaException as error:
-        raise BrokerError(f"cannot set topic settings: {error.args[0].str()}") from None
-    return changed
+    described = client.describe_configs(asked, request_timeout=REQUEST_TIMEOUT_S)
+    for resource, future in described.items():
+        have: dict[str, Any] = future.result()
+        for name, value in wanted[resource.name].items():
+            if name not in have or have[name].value != value:
+                resource.add_incremental_config(
+                    ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
+                )
+        if resource.incremental_configs:
+            altered = client.incremental_alter_configs(
+                [resource], request_timeout=REQUEST_TIMEOUT_S
+            )
+            for done in altered.values():
+                done.result()
+            outcome[resource.name] = "changed"

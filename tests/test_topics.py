@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future
+from typing import Any
+
 import pytest
-from confluent_kafka import Producer
-from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
+from confluent_kafka import KafkaError, KafkaException, Producer, TopicCollection
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewTopic,
+)
 
 from streams import topics
 from streams.errors import BrokerError
@@ -41,6 +50,60 @@ def test_creates_what_the_schema_says_once(settings: Settings, admin: AdminClien
         assert config["message.timestamp.type"] == "LogAppendTime"
     assert set(topics.create(settings, 3).values()) == {"exists"}
     assert set(topics.create(settings).values()) == {"exists"}
+
+
+@pytest.fixture
+def stuck(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first client that is asked for something a controller does gets no answer, ever.
+
+    So does librdkafka's after metadata without brokers: a broker that comes out of a pause tells
+    them for some milliseconds, once in 30 times, which is too seldom for a test.
+    """
+    victims: list[AdminClient] = []
+    really = {name: getattr(AdminClient, name) for name in ("create_topics", "describe_topics")}
+
+    def answered(verb: str, client: AdminClient, asked: Any, names: list[str], how: Any) -> Any:
+        if not victims:
+            victims.append(client)
+        if victims[0] is not client:
+            return really[verb](client, asked, **how)
+        unanswered: Future[None] = Future()
+        unanswered.set_exception(KafkaException(KafkaError(KafkaError._TIMED_OUT)))
+        return dict.fromkeys(names, unanswered)
+
+    def create_topics(client: AdminClient, asked: list[NewTopic], **how: Any) -> Any:
+        return answered("create_topics", client, asked, [each.topic for each in asked], how)
+
+    def describe_topics(client: AdminClient, asked: TopicCollection, **how: Any) -> Any:
+        return answered("describe_topics", client, asked, asked.topic_names, how)
+
+    monkeypatch.setattr(AdminClient, "create_topics", create_topics)
+    monkeypatch.setattr(AdminClient, "describe_topics", describe_topics)
+
+
+@pytest.mark.usefixtures("stuck")
+def test_a_client_that_finds_no_controller_is_replaced(
+    settings: Settings, admin: AdminClient
+) -> None:
+    assert set(topics.create(settings, 2).values()) == {"created"}
+    assert {settings.topic(spec.name) for spec in TOPICS} <= set(admin.list_topics().topics)
+
+
+def test_a_topic_is_described_by_the_next_client(
+    settings: Settings, request: pytest.FixtureRequest
+) -> None:
+    topics.create(settings, 2)
+    request.getfixturevalue("stuck")
+    assert topics.describe(settings, "transactions")[1] == 2
+
+
+@pytest.mark.usefixtures("stuck")
+def test_a_broker_without_a_controller_is_told_in_the_end(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(topics, "PATIENCE_S", 0.0)
+    with pytest.raises(BrokerError, match=r"cannot make topics: .*[Tt]imed out"):
+        topics.create(settings, 2)
 
 
 def test_brings_changed_settings_back(settings: Settings, admin: AdminClient) -> None:
