@@ -105,8 +105,3 @@ def apply(logit: NDArray[np.float32], line: Knots) -> NDArray[np.float64]:
 def threshold_for_budget(p: NDArray[np.float64], share: float) -> float:
     """The threshold above which `share` of events lie."""
     return float(np.quantile(p, 1 - share))
-
-
-def threshold_for_cost(false_alarm: float, missed: float) -> float:
-    """The probability above which an alert is cheaper than silence."""
-    return false_alarm / (false_alarm + missed)

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model import baseline, metrics
+from model.costs import Costs
 from model.data import DAY_MS, Dataset, gather
 from model.inputs import AMOUNT_SHIFT, CHANNEL_MASK, CHANNEL_SHIFT, CHANNELS
 from model.score import Scorer
@@ -251,6 +252,7 @@ def report(
     budget: float = BUDGET,
     maturity_ms: int = MATURITY_MS,
     tell: Tell = lambda _: None,
+    costs: Costs | None = None,
 ) -> dict[str, Any]:
     """Everything about a bundle on these test rows; `tell` hears of each stage as it begins."""
     tell(f"scoring {len(split.test):,} events")
@@ -267,6 +269,7 @@ def report(
         dataset, split, scores, compare=compare, threads=threads, maturity_ms=maturity_ms, tell=tell
     )
     moment = dataset.time[split.test]
+    cuts = dict(scorer.bundle.thresholds) | ({} if costs is None else costs.thresholds())
     card = scorer.bundle.about.get("card")
     found: dict[str, Any] = {
         "model_id": scorer.model_id,
@@ -277,9 +280,11 @@ def report(
         "models": measured,
         "segments": segments(dataset, split.test, scores, budget),
         "weeks": weeks,
-        "thresholds": at_thresholds(scorer, y, scores, moment),
+        "thresholds": at_thresholds(cuts, y, scores, moment),
         "reliability": metrics.reliability(y, scores).tolist(),
     }
+    if costs is not None:
+        found["costs"] = costs.told(y, scores)
     if compare:
         tell("checks: the best single feature, trees on shuffled labels, paired bootstrap")
         found |= _checks(dataset, split, y)
@@ -302,15 +307,15 @@ def immature(dataset: Dataset, rows: NDArray[np.int64], wait_ms: int) -> int:
 
 
 def at_thresholds(
-    scorer: Scorer, y: NDArray[Any], scores: Scores, moment: NDArray[np.int64]
+    cuts: Mapping[str, float], y: NDArray[Any], scores: Scores, moment: NDArray[np.int64]
 ) -> dict[str, dict[str, float]]:
-    """What the bundle's own thresholds, set on the judging block, do on the test rows.
+    """What thresholds that were set before the test do on the test rows.
 
     Alerts a day are told of the time from the first event to the last; NaN where that is none.
     """
     days = float(moment.max() - moment.min()) / DAY_MS if len(moment) else 0.0
     found = {}
-    for name, threshold in scorer.bundle.thresholds.items():
+    for name, threshold in cuts.items():
         alert = scores >= threshold
         found[name] = {
             "threshold": float(threshold),
@@ -376,5 +381,12 @@ def to_text(found: Mapping[str, Any]) -> str:
         lines.append(
             f"{' and '.join(ahead)} {verb} ahead: fit with more labelled frauds or more --steps"
             f"{teach}"
+        )
+    if "costs" in found:
+        spent, cuts = found["costs"]["per_thousand"], found["costs"]["thresholds"]
+        lines.append(
+            f"a thousand events cost {spent['these thresholds']:.2f} when reviewed from"
+            f" {cuts['cost_review']:.3f} and blocked from {cuts['cost_block']:.3f};"
+            f" {spent['no decisions']:.2f} without decisions"
         )
     return "\n".join(lines)

@@ -25,6 +25,7 @@ from torch.nn import functional
 from model import calibrate, metrics, processes
 from model.bundle import GOLDEN, Bundle, weights_of
 from model.checkpoint import digest_of
+from model.costs import Costs
 from model.data import DAY_MS, Dataset, gather, now
 from model.errors import DatasetError
 from model.fold import fold
@@ -276,8 +277,12 @@ def to_bundle(
     name: str,
     groups: Sequence[str],
     about: Mapping[str, Any],
+    costs: Costs | None = None,
 ) -> Bundle:
-    """Calibrate on the judging block and pack everything that serving needs."""
+    """Calibrate on the judging block and pack everything that serving needs.
+
+    With `costs` the bundle has their thresholds, too, and what they cost on the judging block.
+    """
     y = np.asarray(dataset.label)[found.rows]
     line = calibrate.knots(found.logit, y)
     p = to_probability(found.logit, line)
@@ -305,11 +310,13 @@ def to_bundle(
             "budget_0.2%": calibrate.threshold_for_budget(p, 0.002),
             "budget_0.5%": calibrate.threshold_for_budget(p, 0.005),
             "budget_1%": calibrate.threshold_for_budget(p, 0.01),
+            **({} if costs is None else costs.thresholds()),
         },
         about={
             "data_digest": dataset.digest,
             "risk": dataset.about.get("risk"),
             "judged": metrics.summary(y, p, account, day, amount),
+            **({} if costs is None else {"costs": costs.told(y, p)}),
             **about,
         },
     )

@@ -226,6 +226,7 @@ def to_html(found: Mapping[str, Any]) -> str:
         + table("Models", _turned(found["models"]), "All on the same test events.")
         + _checks(found)
         + table("The bundle's thresholds", found["thresholds"], "Set before the test, kept here.")
+        + _costs(found)
         + table(
             "Segments",
             found["segments"],
@@ -235,6 +236,16 @@ def to_html(found: Mapping[str, Any]) -> str:
         + table("Weeks", weeks, "The bundle as it is, and trees fitted on what was known by then.")
     )
     return whole(found["model_id"], lines, body)
+
+
+def _costs(found: Mapping[str, Any]) -> str:
+    """What the decisions cost, where a cost matrix is given."""
+    if "costs" not in found:
+        return ""
+    told = found["costs"]
+    matrix = ", ".join(f"{name} {value:g}" for name, value in told["matrix"].items())
+    rows = {name: {"cost": value} for name, value in told["per_thousand"].items()}
+    return table("Cost of a thousand events", rows, f"Cost matrix: {matrix}.")
 
 
 def unlabelled_html(found: Mapping[str, Any]) -> str:

@@ -5,6 +5,8 @@ In: values of flags. Out: the same, checked. Does not know any verb.
 
 from __future__ import annotations
 
+import math
+from dataclasses import fields
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +14,7 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:
+    from model.costs import Costs
     from model.data import Dataset
 
 KEY_BYTES = 32
@@ -30,16 +33,38 @@ def limits(ceiling: list[str] | None) -> dict[str, float]:
     """`name=value` each, of what an evaluation measures and more is better of."""
     from model.metrics import GAINS
 
-    try:
-        found = {name: float(value) for name, value in (one.split("=") for one in ceiling or ())}
-    except ValueError:
-        raise typer.BadParameter("write ap=0.785", param_hint="--ceiling") from None
+    found = _named(ceiling, "--ceiling", "ap=0.785")
     if odd := sorted(set(found) - set(GAINS)):
         raise typer.BadParameter(
             f"nothing measures {', '.join(odd)}; there are {', '.join(GAINS)}",
             param_hint="--ceiling",
         )
     return found
+
+
+def costs(told: list[str] | None) -> Costs | None:
+    """`name=value` each, of the entries of a cost matrix: all of them, or none."""
+    from model.costs import Costs
+
+    found = _named(told, "--cost", "missed=120")
+    if not found:
+        return None
+    wanted = [one.name for one in fields(Costs)]
+    if sorted(found) != sorted(wanted) or not all(0 < value < math.inf for value in found.values()):
+        raise typer.BadParameter(
+            f"give {', '.join(wanted)}, each once and above 0: --cost review=4 --cost block=25"
+            " --cost missed=120",
+            param_hint="--cost",
+        )
+    return Costs(**found)
+
+
+def _named(told: list[str] | None, flag: str, example: str) -> dict[str, float]:
+    """Numbers by name, of a flag that is repeated."""
+    try:
+        return {name: float(value) for name, value in (one.split("=") for one in told or ())}
+    except ValueError:
+        raise typer.BadParameter(f"write {example}", param_hint=flag) from None
 
 
 def page(out: Path | None) -> None:

@@ -42,6 +42,13 @@ Teacher = Annotated[
         " Default: where LightGBM is installed."
     ),
 ]
+Cost = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Cost matrix for thresholds: review=4 (an alert), block=25 (an honest payment blocked)"
+        " and missed=120 (a fraud that passes); repeat the flag."
+    ),
+]
 Resume = Annotated[Path | None, typer.Option("--checkpoint", help="File to save to and resume.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.", callback=checks.device)]
 Board = Annotated[Path | None, typer.Option("--tensorboard", help="Folder of TensorBoard events.")]
@@ -147,6 +154,7 @@ def finetune(
     seed: Seed = 0,
     seeds: Annotated[int, typer.Option(min=1, max=32, help="Fits; the best one is kept.")] = 1,
     teacher: Teacher = None,
+    cost: Cost = None,
     checkpoint: Resume = None,
     tensorboard: Board = None,
     device: Device = "auto",
@@ -166,10 +174,9 @@ def finetune(
 
     bundles.check_name(name)
     start = None if base is None else bundles.read(base)
-    base_id = None if start is None else start.model_id
-    shape = _shape(preset) if start is None else start.shape
+    shape, base_id = (_shape(preset), None) if start is None else (start.shape, start.model_id)
     bundles.check_place(out)
-    signer = checks.signing_key(key)
+    signer, costs = checks.signing_key(key), checks.costs(cost)
     dataset = checks.whole_data(data, maturity_days)
     recipe = Recipe(steps=steps, seed=seed)
     teach = checks.has_trees() if teacher is None else teacher
@@ -195,7 +202,7 @@ def finetune(
             "maturity_days": maturity_days, "steps": steps, "seed": seed,
             "card": card(dataset, plan, chosen, base_id, taught),
         }  # fmt: skip
-        made = tuning.to_bundle(dataset, chosen, best, name, _groups(dataset), about)
+        made = tuning.to_bundle(dataset, chosen, best, name, _groups(dataset), about, costs)
         made = bundles.write(made, out, signer)
     _say_judged(made, as_json)
 
@@ -275,6 +282,7 @@ def evaluate(
     ceiling: Annotated[
         list[str] | None, typer.Option(help="What can be known at all, as ap=0.785; repeatable.")
     ] = None,
+    cost: Cost = None,
     threads: Threads = 1,
     as_json: options.Json = False,
 ) -> None:
@@ -288,10 +296,11 @@ def evaluate(
     from model import evaluate as evaluation
     from model import page, unlabelled
     from model.bundle import require_features
+    from model.costs import told_in
     from model.score import Scorer
     from streams.schema import DAY_MS
 
-    limits = checks.limits(ceiling)
+    limits, costs = checks.limits(ceiling), checks.costs(cost)
     checks.page(out)
     scorer = Scorer.load(bundle, threads=threads)
     bare = scorer.bundle.only_pretrained
@@ -309,6 +318,7 @@ def evaluate(
         found = evaluation.report(
             scorer, dataset, split, ceiling=limits, compare=compare, threads=threads,
             budget=budget, maturity_ms=wait_ms, tell=_say,
+            costs=costs or told_in(scorer.bundle.about),
         )  # fmt: skip
         text, to_html = evaluation.to_text(found), page.to_html
     found["known_to_the_fit"] = seen
@@ -317,15 +327,18 @@ def evaluate(
         _say(f"warning: the fit knew of {which}, the figures flatter the bundle")
     found["immature"] = evaluation.immature(dataset, split.test, wait_ms)
     if found["immature"]:
-        _say(
-            f"note: {found['immature']:,} of {len(split.test):,} test events have no label and are"
-            f" younger than {maturity_days:g} days: they count as legitimate, though some may yet"
-            " be reported"
-        )
+        _say_immature(found["immature"], len(split.test), maturity_days)
     if out is not None:
         out.write_text(to_html(found), "utf-8")
         _say(f"wrote {out}")
     options.say({k: v for k, v in found.items() if k != "curves"}, text, as_json)
+
+
+def _say_immature(immature: int, tested: int, maturity_days: float) -> None:
+    _say(
+        f"note: {immature:,} of {tested:,} test events have no label and are younger than"
+        f" {maturity_days:g} days: they count as legitimate, though some may yet be reported"
+    )
 
 
 def register(app: typer.Typer) -> None:

@@ -143,7 +143,7 @@ def models_promote(
         decide = settings.decide
         typer.echo(
             f"they review from decide.review={decide.review:g} and block from decide.block="
-            f"{decide.block:g}; what the bundle's alert budgets ask for: {cuts}",
+            f"{decide.block:g}; what the bundle's budgets and costs ask for: {cuts}",
             err=True,
         )
     _name(promoted, as_json)

@@ -54,6 +54,27 @@ def test_evaluation_leaves_the_days_that_the_fit_knew(
     assert early["known_to_the_fit"]
 
 
+def test_a_cost_matrix_sets_thresholds_and_is_held_against_the_test_days(
+    made: tuple[Path, pa.Table], tmp_path: Path
+) -> None:
+    """That of the fit, until another is given."""
+    matrix = ("--cost", "review=1", "--cost", "block=10", "--cost", "missed=50")
+    verb("finetune", made[0], tmp_path / "f", "--steps", "2", "--no-teacher", *matrix)
+    manifest = json.loads((tmp_path / "f" / "manifest.json").read_text())
+    assert manifest["thresholds"]["cost_review"] == pytest.approx(1 / 50)
+    assert manifest["thresholds"]["cost_block"] == pytest.approx(1 - 1 / 10)
+    page = tmp_path / "page.html"
+    command = ("evaluate", tmp_path / "f", made[0], "--no-compare", "--json", "--out", page)
+    found = json.loads(verb(*command))
+    assert found["costs"]["matrix"] == {"review": 1, "block": 10, "missed": 50}
+    ours = found["models"]["this bundle"]
+    silent = 1_000 * 50 * ours["frauds"] / ours["events"]
+    assert found["costs"]["per_thousand"]["no decisions"] == pytest.approx(silent)
+    assert "review 1, block 10, missed 50" in page.read_text()
+    other = json.loads(verb(*command, "--cost", "review=2", *matrix[2:]))
+    assert other["thresholds"]["cost_review"]["threshold"] == pytest.approx(2 / 50)
+
+
 def test_what_a_fit_began_with_counts_as_known(
     made: tuple[Path, pa.Table], bundles: Path, tmp_path: Path
 ) -> None:

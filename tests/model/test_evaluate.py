@@ -141,13 +141,14 @@ def test_a_segment_without_fraud_keeps_its_false_positives(data: Dataset) -> Non
     assert np.isnan([one["ap"], one["auc"], one["recall_budget"]]).all()
 
 
-def test_alerts_a_day_are_told_of_the_time_that_passed(scorer: Scorer) -> None:
+def test_alerts_a_day_are_told_of_the_time_that_passed() -> None:
     """Not of the dates it touches: 0.4 days over midnight are no two days."""
     moment = made.START_MS + np.linspace(-0.2, 0.2, 5) * made.DAY_MS
     scores = np.array([0.95, 0.1, 0.92, 0.3, 0.99])
-    told = evaluate.at_thresholds(scorer, scores > 0.9, scores, moment.astype(np.int64))
+    cuts = {"budget_1%": 0.9}
+    told = evaluate.at_thresholds(cuts, scores > 0.9, scores, moment.astype(np.int64))
     assert told["budget_1%"]["alerts_a_day"] == pytest.approx(3 / 0.4)
-    one = evaluate.at_thresholds(scorer, scores[:1] > 0.9, scores[:1], np.array([made.START_MS]))
+    one = evaluate.at_thresholds(cuts, scores[:1] > 0.9, scores[:1], np.array([made.START_MS]))
     assert np.isnan(one["budget_1%"]["alerts_a_day"])
 
 

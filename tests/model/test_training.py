@@ -238,7 +238,6 @@ def test_calibration_rises_and_fits() -> None:
     p = to_probability(logit, line)
     assert np.abs(p - truth).mean() < 0.003
     assert (np.diff(p[np.argsort(logit, kind="stable")]) >= 0).all()
-    assert calibrate.threshold_for_cost(1.0, 9.0) == pytest.approx(0.1)
 
 
 def test_a_broken_run_ends_as_an_unbroken_one(tmp_path: Path) -> None:
