@@ -64,7 +64,8 @@ class ScoringBatch:
     current:  uint64 [n, 4], the event being scored; its auth_response bits are zero, because the
               response is not known when the score is wanted
     history:  uint64 [n, HISTORY, 4], past events of the account, oldest first, right-aligned:
-              row HISTORY-1 is the most recent; unused rows on the left are zero
+              row HISTORY-1 is the most recent; unused rows on the left are zero. For a scorer that
+              does not look at it [n, 0, 4]
     length:   int32 [n], used rows of history, 0..HISTORY
     features: float32 [n, F], window and risk features in the order of the feature list; NaN never
               occurs, "unknown" is -1
@@ -78,7 +79,8 @@ class ScoringBatch:
     def __post_init__(self) -> None:
         n = len(self.current)
         assert self.current.shape == (n, EVENT_WORDS) and self.current.dtype == np.uint64
-        assert self.history.shape == (n, HISTORY, EVENT_WORDS) and self.history.dtype == np.uint64
+        assert self.history.shape in ((n, HISTORY, EVENT_WORDS), (n, 0, EVENT_WORDS))
+        assert self.history.dtype == np.uint64
         assert self.length.shape == (n,) and self.length.dtype == np.int32
         assert self.features.ndim == 2 and len(self.features) == n
         assert self.features.dtype == np.float32
