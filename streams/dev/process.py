@@ -84,7 +84,11 @@ def alive(child: Child) -> bool:
     ours = _OURS.get(child.pid)
     if ours is not None and ours.poll() is not None:
         del _OURS[child.pid]
-    return identity(child.pid) == child.identity
+    found = identity(child.pid)
+    if found is None and child.pid in _OURS:
+        # It ended after the poll: nobody may ever ask again, so it is reaped here.
+        _OURS.pop(child.pid).wait()
+    return found == child.identity
 
 
 def _die_with_parent() -> Callable[[], None] | None:

@@ -132,6 +132,24 @@ def test_signals_of_the_terminal_do_not_reach_it(tmp_path: Path) -> None:
     process.stop(child, 1)
 
 
+def test_one_that_ends_between_two_looks_is_reaped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it stays a zombie, and Python complains of it when it ends itself."""
+    child = process.start(["sleep", "60"], tmp_path / "log")
+    ours = process._OURS[child.pid]
+
+    def poll() -> None:
+        os.kill(child.pid, signal.SIGKILL)
+        while process.identity(child.pid) is not None:
+            time.sleep(0.01)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ours, "poll", poll)
+        assert not process.alive(child)
+    assert ours.returncode == -signal.SIGKILL and child.pid not in process._OURS
+
+
 def test_what_cannot_be_noted_does_not_go_on_running(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
