@@ -166,12 +166,19 @@ class Reader:
 
 
 @contextlib.asynccontextmanager
-async def reading(settings: Settings, shelf: Shelf | None = None) -> AsyncIterator[Reader]:
-    """A started app over the transactions topic, with its partitions assigned."""
+async def reading(
+    settings: Settings, shelf: Shelf | None = None, *, shut: bool = False
+) -> AsyncIterator[Reader]:
+    """A started app over the transactions topic, with its partitions assigned.
+
+    `shut`: its agent takes nothing until the gate is opened.
+    """
     shelf = shelf or Shelf()
     app = make_app(settings, shelf)
     app.loop = asyncio.get_running_loop()
     reader = Reader(app, shelf)
+    if shut:
+        reader.gate.clear()
     topic = app.topic(
         settings.topic("transactions"),
         value_type=bytes,
