@@ -29,7 +29,7 @@ from streams.risk_feed import RiskFeed
 from streams.risk_pace import Pace
 from streams.schema import DAY_MS
 from streams.settings import Settings
-from tests.live.reading import settings_for
+from tests.live.reading import PATIENCE_S, settings_for
 from tests.live.risk_world import (
     DAYS,
     DELAY,
@@ -80,15 +80,32 @@ def building(settings: Settings, store: RiskStore) -> Iterator[None]:
         yield
     finally:
         stop.set()
-        thread.join(20)
+        thread.join(PATIENCE_S)
         assert not thread.is_alive()
 
 
-def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
-    deadline = time.monotonic() + seconds
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.02)
+
+
+class Naps(threading.Event):
+    """A clock, and waits on it that take no time: it goes on by as much, and `meanwhile` runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+        self.meanwhile: Callable[[], object] = lambda: None
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.now += timeout or 0.0
+        self.meanwhile()
+        return self.is_set()
 
 
 def front_is(store: RiskStore, day: int) -> Callable[[], bool]:
@@ -204,12 +221,12 @@ def test_a_killed_leader_is_followed_by_another(settings: Settings, store: RiskS
     cut = len(messages) // 2
     send(settings, messages[:cut])
     with RiskProcess(settings) as one, RiskProcess(settings):
-        until(lambda: (store.state().front or 0) > FIRST + 10, 60)
+        until(lambda: (store.state().front or 0) > FIRST + 10)
         # Whichever leads: the standby goes on, or the one started again.
         assert one.pid is not None
         os.kill(one.pid, signal.SIGKILL)
         send(settings, messages[cut:])
-        until(front_is(store, FIRST + DAYS - 1), 60)
+        until(front_is(store, FIRST + DAYS - 1))
     check_all(store, expected(messages))
     assert not multiprocessing.active_children()
 
@@ -219,7 +236,7 @@ def test_a_worker_sees_what_a_replay_sees(settings: Settings, store: RiskStore, 
     settings, pace = paced(settings, hours), Pace(DELAY, hours)
     messages = world()
     send(settings, messages)
-    source = RiskSource(store, check_topics(settings), pace, wait_s=30)
+    source = RiskSource(store, check_topics(settings), pace, wait_s=120)
     wanted = expected(messages, hours)
     with building(settings, store):
         # The builder is only starting: the first look waits for it.
@@ -244,45 +261,47 @@ def test_waiting_ends(
         until(front_is(store, FIRST + 7))
     later = [m for m in world(days=9) if m[0] == "transactions" and _day(m) == FIRST + 8]
     ahead = list(batches(later))
-    monkeypatch.setattr("streams.live.risk_source.NOBODY_S", 0.4)
-    monkeypatch.setattr("streams.live.risk_lock.RENEW_EVERY_S", 0.1)
+    naps = Naps()
+    monkeypatch.setattr("streams.live.risk_source.time", naps)
+    monkeypatch.setattr("streams.live.risk_lock.RENEW_EVERY_S", 0.01)
+
+    def looking(wait_s: float) -> RiskSource:
+        made = RiskSource(store, about, Pace(DELAY), wait_s)
+        made._stopping = naps
+        return made
 
     def took(source: RiskSource, columns: list[Columns]) -> tuple[float, int]:
-        began = time.monotonic()
+        began = naps.now
         view, stale = source.view(columns)
         _, versions = view.lookup(columns[0])
         newest = store.named()[FIRST + 7]
         assert not stale or set(versions) == {newest}
-        return time.monotonic() - began, stale
+        return naps.now - began, stale
 
     # Nobody builds: a short wait, once, then the newest there is; then no wait at all.
-    source = RiskSource(store, about, Pace(DELAY), wait_s=20)
+    source = looking(20)
     waited, stale = took(source, ahead)
-    assert 0.4 <= waited < 5 and stale == sum(map(len, ahead)) > 0
+    assert 10 <= waited < 10.1 and stale == sum(map(len, ahead)) > 0
     waited, stale = took(source, ahead)
-    assert waited < 0.3 and stale
+    assert waited == 0 and stale
     # Somebody holds the lock but does not get on: the whole wait.
     token = store.take()
     assert token is not None
-    slow = RiskSource(store, about, Pace(DELAY), wait_s=1.0)
-    waited, stale = took(slow, ahead)
-    assert 1.0 <= waited < 6 and stale
+    waited, stale = took(looking(1), ahead)
+    assert 1 <= waited < 1.1 and stale
     # Somebody builds and gets on: longer, but not for ever.
-    monkeypatch.setattr("streams.live.risk_source.LONGEST_WAITS", 4)
-    patient = RiskSource(store, about, Pace(DELAY), wait_s=0.5)
     with Leadership(store, token) as lead:
-        beats = threading.Thread(target=lambda: [_beat(lead) for _ in range(60)], daemon=True)
-        beats.start()
-        waited, stale = took(patient, ahead)
-        beats.join()
-    assert 2.0 <= waited < 6 and stale
+        naps.meanwhile = lambda: _beat(store, lead)
+        waited, stale = took(looking(0.5), ahead)
+    assert 5 <= waited < 5.1 and stale
     # A worker that is to stop does not wait.
-    stopping = RiskSource(store, about, Pace(DELAY), wait_s=20)
+    stopping = looking(20)
     other = store.take()
     assert other is not None
-    threading.Timer(0.3, stopping.stop).start()
+    naps.meanwhile = stopping.stop
     waited, stale = took(stopping, ahead)
-    assert waited < 5 and stale
+    assert waited < 0.1 and stale
+    naps.clear()
     store.release(other)
     # When the day comes at last, it is used.
     send(settings, later)
@@ -293,9 +312,11 @@ def test_waiting_ends(
     assert took(source, every)[1] == 0
 
 
-def _beat(lead: Leadership) -> None:
-    time.sleep(0.05)
+def _beat(store: RiskStore, lead: Leadership) -> None:
+    """The builder gets on by a step, and the lock's thread has told it."""
+    before = store.state().sign
     lead.beat()
+    until(lambda: store.state().sign != before)
 
 
 def test_snapshots_of_other_topics_are_not_used(settings: Settings, store: RiskStore) -> None:
@@ -319,18 +340,22 @@ def test_the_lock_is_kept_while_the_builder_gets_on(
     store: RiskStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("streams.live.risk_lock.RENEW_EVERY_S", 0.05)
-    monkeypatch.setattr("streams.live.risk_store.LOCK_MS", 1_000)
+    monkeypatch.setattr("streams.live.risk_store.LOCK_MS", 3_000)
+    clock = Naps()
+    monkeypatch.setattr("streams.live.risk_lock.time", clock)
     token = store.take()
     assert token is not None
-    with Leadership(store, token, stalled_s=2.5) as lead:
-        # One step takes longer than the lock lives: it is kept.
-        for _ in range(2):
-            time.sleep(1.5)
+    with Leadership(store, token, stalled_s=60) as lead:
+        # One step takes longer than the lock lives, and the next one is slow: it is kept.
+        for seconds in (3.2, 0.5):
+            clock.now += 50
+            time.sleep(seconds)
             lead.beat()
         assert store.take() is None
         # One that never ends: it is not.
-        until(lambda: store.take() is not None, 10)
-        until(lambda: not _holds(lead), 10)
+        clock.now += 61
+        until(lambda: store.take() is not None)
+        until(lambda: not _holds(lead))
     # What somebody else has is not given back.
     assert store.alive()
 
