@@ -148,6 +148,7 @@ class Run:
 
     def lag(self) -> int:
         """Offsets that the store has not applied."""
+        self.watch.look()
         applied = self.watch.offsets()
         log = ends(self.settings, "transactions")
         return sum(end - applied.get(partition, 0) for partition, end in log.items())

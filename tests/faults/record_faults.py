@@ -113,6 +113,7 @@ def met_by_a_worker(place: Place, seed: int) -> int:
         refused = run.start()
         if refused.ended() != 1 or "fraudstream rebuild" not in refused.said():
             raise run.failure(["a damaged record was not refused", refused.said()])
+        run.watch.look()
         if "damaged" not in refused.said() or run.watch.offsets()[0] != before_it[0]:
             raise run.failure(["the partition went on over a damaged record", refused.said()])
         run.put_right(run.rebuild)

@@ -191,8 +191,10 @@ def full(place: Place, seed: int, times: int) -> int:
             until_moving(run)
             client.config_set("maxmemory", "1mb")
             run.until(lambda: worker.said().count(WAITS) >= number)  # noqa: B023
+            run.watch.look()
             stood = run.watch.offsets()
             time.sleep(1)
+            run.watch.look()
             if run.watch.offsets() != stood or not worker.alive:
                 raise run.failure(["a full Redis took a commit, or the worker ended"])
             client.config_set("maxmemory", "0")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import suppress
 from typing import Any
 
 import redis
@@ -17,6 +18,8 @@ from redis.retry import Retry
 from streams.store import keys
 
 LOOK_EVERY_S = 0.01
+PATIENCE_S = 60.0
+AWAY = (redis.exceptions.RedisError, OSError)
 
 
 class Watch:
@@ -41,14 +44,26 @@ class Watch:
 
     def _run(self) -> None:
         while not self._done.wait(LOOK_EVERY_S):
+            with suppress(*AWAY):
+                self._look()
+
+    def look(self) -> None:
+        """Look now: what happened before this call is seen when it returns."""
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
             try:
-                with self._lock:
-                    pipe = self._client.pipeline(transaction=False)
-                    for name in self._names:
-                        pipe.hmget(name, ["offset", "token"])
-                    self._note(pipe.execute(raise_on_error=False))
-            except (redis.exceptions.RedisError, OSError):
-                continue
+                return self._look()
+            except AWAY:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(LOOK_EVERY_S)
+
+    def _look(self) -> None:
+        with self._lock:
+            pipe = self._client.pipeline(transaction=False)
+            for name in self._names:
+                pipe.hmget(name, ["offset", "token"])
+            self._note(pipe.execute(raise_on_error=False))
 
     def _note(self, found: list[Any]) -> None:
         now = time.monotonic()
