@@ -76,7 +76,7 @@ def test_a_dead_letter_may_be_larger_than_a_message(settings: Settings) -> None:
 
 
 def test_a_missing_topic_is_an_error_with_a_remedy(kafka: str) -> None:
-    flags = [f"kafka.bootstrap={kafka}", "kafka.topic_prefix=absent-", "worker.retry_s=5"]
+    flags = [f"kafka.bootstrap={kafka}", "kafka.topic_prefix=absent-", "worker.retry_s=60"]
     outbox = Outbox(load(flags=flags), render)
     with pytest.raises(BrokerError, match="topics create"):
         outbox.deliver([b"scores:1"])
@@ -84,7 +84,7 @@ def test_a_missing_topic_is_an_error_with_a_remedy(kafka: str) -> None:
 
 
 def test_after_a_failure_it_sends_again(kafka: str, topic_prefix: str) -> None:
-    flags = [f"kafka.bootstrap={kafka}", f"kafka.topic_prefix={topic_prefix}", "worker.retry_s=20"]
+    flags = [f"kafka.bootstrap={kafka}", f"kafka.topic_prefix={topic_prefix}", "worker.retry_s=60"]
     outbox = Outbox(load(flags=flags), render)
     with pytest.raises(BrokerError, match="topics create"):
         outbox.deliver([b"scores:1"])
@@ -103,7 +103,7 @@ def test_a_broker_that_is_away_is_an_error_in_time() -> None:
         while not (outbox.waiting or delivering.done()):
             time.sleep(0.001)
         assert not delivering.done(), "it waits, and the watchdog can see that it does"
-        with pytest.raises(BrokerError):
+        with pytest.raises(BrokerError, match="in 1 s"):
             delivering.result()
-    assert time.monotonic() - began < 5 and not outbox.waiting
+    assert time.monotonic() - began < 30 and not outbox.waiting
     outbox.close()

@@ -47,7 +47,7 @@ def test_a_lost_store_is_given_up_in_time() -> None:
     began = time.monotonic()
     with pytest.raises(StoreLost):
         patience(store.commit, 1, name="x")
-    assert 0.2 <= time.monotonic() - began < 2
+    assert 0.2 <= time.monotonic() - began < 60, "a hundred failures would take three minutes"
     assert len(store.calls) > 1
 
 
@@ -70,7 +70,9 @@ def test_stopping_ends_a_wait_and_says_so() -> None:
     seen: list[bool] = []
 
     def stop() -> None:
-        time.sleep(0.2)
+        deadline = time.monotonic() + 60
+        while not patience.waiting and time.monotonic() < deadline:
+            time.sleep(0.01)
         seen.append(patience.waiting)
         patience.stop()
 
