@@ -245,36 +245,49 @@ def test_a_broker_that_is_gone_after_the_first_look(
 
 
 class Times(Publisher):
-    """Notes when each message was sent."""
+    """Notes when each message was sent, by a clock that only its waits move on."""
 
     def __init__(self, place: Settings) -> None:
         super().__init__(settings=place)
+        self.now = 0.0
         self.moments: list[float] = []
 
+    def monotonic(self) -> float:
+        return self.now
+
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+        super().wait(0)
+
     def send_encoded(self, full_topic: str, keys, values) -> None:  # type: ignore[no-untyped-def]
-        self.moments += [time.monotonic()] * len(keys)
+        self.moments += [self.now] * len(keys)
         super().send_encoded(full_topic, keys, values)
 
 
-def paced(place: Settings, tmp_path: Path, times: list[int], pace: Pace) -> list[float]:
-    path = tmp_path / "p.jsonl"
+def written(path: Path, times: list[int]) -> Path:
     rows = [transaction(0) | {"event_time": moment} for moment in times]
     path.write_bytes(b"\n".join(map(orjson.dumps, rows)))
-    with Times(place) as publisher:
-        publish(publisher, chunks(path, None), pace)
-    assert len(publisher.moments) == len(times)
-    return [moment - publisher.moments[0] for moment in publisher.moments]
+    return path
 
 
-def test_pace(place: Settings, tmp_path: Path) -> None:
-    steady = paced(place, tmp_path, [0] * 100, Pace(rate=200))
-    assert 0.45 < steady[-1] < 10
+def test_pace(place: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def paced(times: list[int], pace: Pace) -> list[float]:
+        path = written(tmp_path / "p.jsonl", times)
+        with Times(place) as publisher, monkeypatch.context() as patched:
+            patched.setattr("streams.clients.publish.time", publisher)
+            publish(publisher, chunks(path, None), pace)
+        assert len(publisher.moments) == len(times)
+        return publisher.moments
+
+    steady = paced([0] * 100, Pace(rate=200))
+    assert steady == pytest.approx([n / 200 for n in range(100)])
     # The third comes late: event time does not go back, and neither does the pace.
-    own = paced(
-        place, tmp_path, [1_735_689_600_000 + ms for ms in (0, 1_000, 500, 60_000)], Pace(speed=100)
-    )
-    assert own[1] == pytest.approx(own[2], abs=0.3)
-    assert 0.5 < own[3] < 10
+    own = paced([1_735_689_600_000 + ms for ms in (0, 1_000, 500, 60_000)], Pace(speed=100))
+    assert own == pytest.approx([0, 0.01, 0.01, 0.6])
+    began = time.monotonic()
+    with Publisher(settings=place) as publisher:
+        publish(publisher, chunks(written(tmp_path / "p.jsonl", [0] * 100), None), Pace(rate=200))
+    assert time.monotonic() - began > 0.45, "these waits are real"
     for wrong in ({"rate": 1.0, "speed": 1.0}, {"rate": -1.0}):
         with pytest.raises(ConfigError):
             Pace(**wrong)
