@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -28,9 +29,17 @@ from tests.faults.proxy import Proxy
 TOPIC = Identity("topic-a", 6)
 
 
-def connect(port: int, timeout_s: float = 5.0, **extra: str) -> redis.Redis:
+def connect(port: int, timeout_s: float = 60.0, **extra: str) -> redis.Redis:
     """A client that repeats nothing, like the worker's."""
     return redis.Redis(port=port, socket_timeout=timeout_s, retry=Retry(NoBackoff(), 0), **extra)
+
+
+def opened(client: redis.Redis) -> None:
+    """The client has a connection: the next thing that it sends is its request."""
+    while True:
+        with suppress(redis.exceptions.TimeoutError):
+            client.ping()
+            return
 
 
 def whole(name: str, record: bytes) -> Writes:
@@ -119,32 +128,37 @@ def test_a_lost_answer_to_steps_of_several_partitions(proxy: Proxy) -> None:
 
 def test_a_commit_that_arrives_after_its_own_repetition(proxy: Proxy) -> None:
     """The first sending hangs in the network, the second is done; then the first arrives."""
-    store = RedisStore(connect(proxy.port, timeout_s=0.2))
+    line = connect(proxy.port, timeout_s=0.2)
+    store, hasty = RedisStore(connect(proxy.port)), RedisStore(line)
     claim = store.acquire(0, TOPIC)
     store.commit(claim, Commit(None, 1, whole("a", b"0")))
     step = Commit(1, 2, piece("a", 0, b"1"))
+    opened(line)
     proxy.hold_requests()
     with pytest.raises(StoreLost):
-        store.commit(claim, step)
+        hasty.commit(claim, step)
     store.commit(claim, step)
     assert b"again" in proxy.release()[0]
     store.commit(claim, Commit(2, 3, piece("a", 0, b"2")))
 
+    opened(line)
     proxy.hold_requests()
     with pytest.raises(StoreLost):
-        store.commit(claim, Commit(3, 4, piece("a", 0, b"3")))
+        hasty.commit(claim, Commit(3, 4, piece("a", 0, b"3")))
     store.commit(claim, Commit(3, 4, piece("a", 0, b"3")))
     store.commit(claim, Commit(4, 5, piece("a", 0, b"4")))
     assert b"OFFSET" in proxy.release()[0]
 
+    opened(line)
     proxy.hold_requests()
     with pytest.raises(StoreLost):
-        store.commit(claim, Commit(5, 6, piece("a", 0, b"5")))
+        hasty.commit(claim, Commit(5, 6, piece("a", 0, b"5")))
     later = RedisStore(connect(proxy.port)).acquire(0, TOPIC)
     assert later.offset == 5
     assert b"FENCED" in proxy.release()[0]
     assert store.load(later, ["a"], 5) == [b"4"]
     store.close()
+    hasty.close()
 
 
 @pytest.mark.parametrize("seed", range(3))
