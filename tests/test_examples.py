@@ -29,7 +29,7 @@ def test_publisher(kafka: str, topic_prefix: str) -> None:
     settings(kafka, topic_prefix)
     done = subprocess.run(
         [sys.executable, EXAMPLES / "publisher.py", kafka],
-        env=environment(topic_prefix), capture_output=True, text=True, timeout=60, check=False,
+        env=environment(topic_prefix), capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout, done.stderr) == (0, "3 payments published\n", "")
     found = everything(kafka, f"{topic_prefix}transactions")

@@ -27,7 +27,7 @@ def fraudstream(place: Path, *arguments: str) -> subprocess.CompletedProcess[str
         env=environment | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
 
@@ -56,13 +56,13 @@ def test_a_start_that_is_stopped_leaves_nothing_behind(place: Path) -> None:
         cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
     )  # fmt: skip
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     # Redis is there, and Kafka on its way: both must go.
     while not (place / ".fraudstream" / "kafka" / "kafka.out").exists():
         assert time.monotonic() < deadline and child.poll() is None
         time.sleep(0.02)
     child.terminate()
-    out, err = child.communicate(timeout=60)
+    out, err = child.communicate(timeout=180)
     assert (child.returncode, out, b"Traceback" in err) == (130, b"", False), err
     assert said(fraudstream(place, "services", "status", "--json"))["redis"] is None
     assert not [each for each in command_lines() if str(place).encode() in each]

@@ -60,7 +60,7 @@ def put(
     for value in values:
         data = orjson.dumps(value) if isinstance(value, dict) else value
         producer.produce(topic, data, key, partition=partition, headers=headers)
-    assert producer.flush(30) == 0
+    assert producer.flush(120) == 0
 
 
 def everything(bootstrap: str, topic: str, partitions: int = 2) -> list[Message]:
@@ -69,7 +69,7 @@ def everything(bootstrap: str, topic: str, partitions: int = 2) -> list[Message]
     found: list[Message] = []
     for number in range(partitions):
         place = TopicPartition(topic, number, 0)
-        _, end = consumer.get_watermark_offsets(place, timeout=10)
+        _, end = consumer.get_watermark_offsets(place, timeout=120)
         consumer.assign([place])
         got = 0
         while got < end:

@@ -82,13 +82,13 @@ def test_a_running_worker_lets_the_account_go_and_begins_anew(
     with team(settings, redis_url, tmp_path) as workers:
         worker = workers.start().ready()
         publish(settings, payments(ACCOUNT, 0, 20) + payments("acct-1", 20, 20))
-        worker.until(lambda: scored(settings) == 40, 60)
+        worker.until(lambda: scored(settings) == 40)
         [erased] = forget(settings, ACCOUNT)
         assert (erased.partition, erased.had_state) == (HOME, True)
-        worker.until(lambda: _applied(client, HOME) > erased.offset, 60)
+        worker.until(lambda: _applied(client, HOME) > erased.offset)
         assert client.get(name) is None
         publish(settings, payments(ACCOUNT, 40, 3))
-        worker.until(lambda: scored(settings) >= 43, 60)
+        worker.until(lambda: scored(settings) >= 43)
         assert worker.stop()[0] == 0, worker.said()
     record = client.get(name)
     assert record is not None and len(record) == 64 + 3 * 32, "three events, not twenty-three"
@@ -113,7 +113,7 @@ def test_a_worker_that_comes_later_withholds_what_was_erased(
     publish(settings, payments(ACCOUNT, 10, 2))
     with team(settings, redis_url, tmp_path) as workers:
         worker = workers.start().ready()
-        worker.until(lambda: scored(settings) == 7, 60)
+        worker.until(lambda: scored(settings) == 7)
         time.sleep(0.2)
         assert worker.stop()[0] == 0, worker.said()
     dead = contents(settings, "transactions.dlq")

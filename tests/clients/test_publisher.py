@@ -42,7 +42,7 @@ def narrow_topic(place: Settings) -> Settings:
     )
     client = AdminClient({"bootstrap.servers": place.kafka.bootstrap})
     new = NewTopic(place.topic("transactions"), 1, 1, config={"max.message.bytes": "1000"})
-    for future in client.create_topics([new], operation_timeout=10).values():
+    for future in client.create_topics([new], operation_timeout=60).values():
         future.result()
     return place
 
@@ -334,7 +334,7 @@ def test_a_stopped_publisher_says_what_it_sent(
         assert next(reader.messages()).offset() == 0
     child.send_signal(sent_signal)
     # The pipe stays open: `communicate` would close it and so end the program by itself.
-    assert child.wait(60) == 0
+    assert child.wait(180) == 0
     assert child.stdout is not None and child.stderr is not None
     told = orjson.loads(child.stdout.read())
     assert b"stopped; sending what is queued" in child.stderr.read()

@@ -89,8 +89,8 @@ def test_a_raised_partition_count_is_a_problem(settings: Settings, redis_url: st
     assert status(settings).problems == []
     topic = settings.topic("transactions")
     admin = AdminClient(confluent_config(settings))
-    admin.create_partitions([NewPartitions(topic, 3)])[topic].result(30)
-    until = time.monotonic() + 30
+    admin.create_partitions([NewPartitions(topic, 3)])[topic].result(120)
+    until = time.monotonic() + 120
     while len(status(settings).partitions) < 3 and time.monotonic() < until:
         time.sleep(0.1)
     (problem,) = status(settings).problems

@@ -18,7 +18,7 @@ from streams.errors import ServiceError
 
 def test_started_found_again_and_stopped(tmp_path: Path) -> None:
     child = process.start(
-        [sys.executable, "-c", "print('hello'); import time; time.sleep(60)"],
+        [sys.executable, "-c", "print('hello'); import time; time.sleep(600)"],
         tmp_path / "log",
         environment={"PYTHONUNBUFFERED": "1"},
     )
@@ -27,7 +27,7 @@ def test_started_found_again_and_stopped(tmp_path: Path) -> None:
     assert record is not None
     assert record["port"] == 7
     assert process.child_of(record) == child
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 120
     while "hello" not in process.tail(tmp_path / "log"):
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -37,7 +37,7 @@ def test_started_found_again_and_stopped(tmp_path: Path) -> None:
 
 
 def test_what_ignores_sigterm_is_killed(tmp_path: Path) -> None:
-    code = "import signal, time; signal.signal(15, signal.SIG_IGN); print('on'); time.sleep(60)"
+    code = "import signal, time; signal.signal(15, signal.SIG_IGN); print('on'); time.sleep(600)"
     child = process.start([sys.executable, "-u", "-c", code], tmp_path / "log")
     while "on" not in process.tail(tmp_path / "log"):
         time.sleep(0.02)
@@ -47,7 +47,7 @@ def test_what_ignores_sigterm_is_killed(tmp_path: Path) -> None:
 
 def test_a_pid_that_somebody_else_has_now(tmp_path: Path) -> None:
     """A stale record never points at a stranger, and stopping it leaves the stranger alone."""
-    with subprocess.Popen(["sleep", "60"]) as stranger:
+    with subprocess.Popen(["sleep", "600"]) as stranger:
         stale = process.Child(stranger.pid, "another boot:1")
         process.remember(stale, tmp_path, {})
         assert process.child_of(process.recall(tmp_path) or {}) is None
@@ -66,8 +66,8 @@ def test_a_child_may_die_with_its_parent(tmp_path: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path; from streams.dev import process;"
         f"log = Path({str(tmp_path / 'log')!r});"
-        "c = process.start(['sleep', '60'], log, die_with_parent=True);"
-        "print(c.pid, c.identity, flush=True); time.sleep(60)"
+        "c = process.start(['sleep', '600'], log, die_with_parent=True);"
+        "print(c.pid, c.identity, flush=True); time.sleep(600)"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     with parent:
@@ -76,7 +76,7 @@ def test_a_child_may_die_with_its_parent(tmp_path: Path) -> None:
         child = process.Child(int(pid), identity)
         assert process.alive(child)
         parent.kill()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 120
     while process.alive(child):
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -126,7 +126,7 @@ def test_the_tail_shows_the_cause_and_not_the_stack(tmp_path: Path) -> None:
 
 
 def test_signals_of_the_terminal_do_not_reach_it(tmp_path: Path) -> None:
-    child = process.start(["sleep", "60"], tmp_path / "log")
+    child = process.start(["sleep", "600"], tmp_path / "log")
     assert os.getsid(child.pid) == child.pid
     os.kill(child.pid, signal.SIGKILL)
     process.stop(child, 1)
@@ -136,7 +136,7 @@ def test_one_that_ends_between_two_looks_is_reaped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else it stays a zombie, and Python complains of it when it ends itself."""
-    child = process.start(["sleep", "60"], tmp_path / "log")
+    child = process.start(["sleep", "600"], tmp_path / "log")
     ours = process._OURS[child.pid]
 
     def poll() -> None:
@@ -162,6 +162,6 @@ def test_what_cannot_be_noted_does_not_go_on_running(
 
     monkeypatch.setattr(process, "stop", watched)
     with pytest.raises(ServiceError, match="writing"):
-        process.serve(["sleep", "60"], tmp_path / "log", tmp_path / "nowhere", {"port": 7})
+        process.serve(["sleep", "600"], tmp_path / "log", tmp_path / "nowhere", {"port": 7})
     (child,) = stopped
     assert not process.alive(child)

@@ -86,7 +86,7 @@ def test_down_waits_until_all_is_gone_and_keeps_the_logs(place: Path) -> None:
 
 
 def test_a_stale_record_is_passed_over_and_its_pid_left_alone(place: Path) -> None:
-    with subprocess.Popen(["sleep", "60"]) as stranger:
+    with subprocess.Popen(["sleep", "600"]) as stranger:
         for name in ("redis", "embedded", "kafka"):
             (place / name).mkdir(parents=True)
             process.remember(process.Child(stranger.pid, "earlier"), place / name, {"port": 1})
@@ -159,7 +159,7 @@ def test_two_at_once_start_one(place: Path) -> None:
         )
         for _ in range(2)
     ]
-    said = [one.communicate(timeout=60)[0] for one in running]
+    said = [one.communicate(timeout=300)[0] for one in running]
     assert json.loads(said[0]) == json.loads(said[1])
 
 

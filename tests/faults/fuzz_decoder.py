@@ -144,7 +144,7 @@ def fuzz(seconds: float, seed: int, out: Path) -> tuple[str, int]:
         [sys.executable, "-m", "tests.faults.fuzz_decoder", *given],
         capture_output=True,
         text=True,
-        timeout=60 + 3 * seconds,
+        timeout=300 + 3 * seconds,
     )
     said = child.stdout + child.stderr
     if child.returncode:

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from tests.forks import FORKS
 
-START_S = 90.0
+START_S = 180.0
 MEBIBYTE = 1 << 20
 _PR_SET_PDEATHSIG = 1
 

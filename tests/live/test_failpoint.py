@@ -33,7 +33,7 @@ def run(text: str | None) -> subprocess.Popen[str]:
 )
 def test_the_process_ends_at_the_nth_passage(text: str | None, rounds: int, code: int) -> None:
     process = run(text)
-    out, _ = process.communicate(timeout=30)
+    out, _ = process.communicate(timeout=180)
     assert (out.count("round"), process.returncode) == (rounds, code)
 
 
@@ -48,7 +48,7 @@ def test_the_process_freezes_and_goes_on_when_thawed() -> None:
         _, status = os.waitpid(process.pid, os.WUNTRACED)
         assert os.WIFSTOPPED(status)
         process.send_signal(signal.SIGCONT)
-        out, _ = process.communicate(timeout=30)
+        out, _ = process.communicate(timeout=180)
         assert out.count("round") == 2 and process.returncode == 0
     finally:
         process.kill()

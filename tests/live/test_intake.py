@@ -146,7 +146,7 @@ class Case:
         await self.intake.placed({TP0: 0, TP1: 0}, 1)
         for event in (*events, None):
             self.stream.queue.put_nowait(event)
-        await asyncio.wait_for(self.intake.work(self.stream), 10)
+        await asyncio.wait_for(self.intake.work(self.stream), 120)
 
     def metric(self, name: str) -> float:
         return self.metrics.registry.get_sample_value(f"fraudstream_{name}") or 0.0

@@ -43,11 +43,11 @@ def send(settings: Settings, *messages: tuple[bytes, bytes | None]) -> None:
         producer.produce(
             settings.topic("rules"), value, key, on_delivery=lambda e, _: e and faults.append(e)
         )
-    assert producer.flush(30) == 0 and not faults
+    assert producer.flush(120) == 0 and not faults
 
 
 def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)

@@ -16,7 +16,7 @@ Row = tuple[int, int, bytes | None, bytes | None, list[tuple[str, bytes | None]]
 """(offset, time, key, value, headers)."""
 Log = dict[int, list[Row]]
 BEGIN_MS = 1_700_000_000_000
-PATIENCE_S = 30.0
+PATIENCE_S = 120.0
 
 
 def make_topics(bootstrap: str, partitions: Mapping[str, int], **config: str) -> None:

@@ -184,13 +184,13 @@ def test_follow_goes_on_until_it_is_interrupted(
                 if line.startswith(f"{wanted:,},"):
                     break
             child.send_signal(signal.SIGINT)
-            assert child.wait(120) == 0
+            assert child.wait(180) == 0
         check(kafka, names, out)
     assert not Recording(str(out)).manifest().complete, "more may come"
 
 
 def _until(done: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 180
     while not done():
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -233,7 +233,7 @@ def test_a_full_disk_leaves_a_recording_that_resumes(
     out = tmp_path / "r"
     child = FORKS.Process(target=_record_with_little_room, args=(kafka, names, out, limit))
     child.start()
-    child.join(60)
+    child.join(180)
     assert child.exitcode == FULL_DISK
     assert run(kafka, names, out).complete
     check(kafka, names, out)

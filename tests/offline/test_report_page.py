@@ -56,7 +56,7 @@ def browser(tmp_path: Path, *words: str) -> str:
     assert program is not None, "install the Debian package chromium"
     profile = f"--user-data-dir={tmp_path / 'profile'}"
     done = subprocess.run(
-        [program, *FLAGS, profile, *words], capture_output=True, text=True, check=True, timeout=120
+        [program, *FLAGS, profile, *words], capture_output=True, text=True, check=True, timeout=300
     )
     return done.stdout
 

@@ -91,7 +91,7 @@ def test_what_only_the_broker_may_refuse(
     producer = Producer({"bootstrap.servers": kafka, "message.max.bytes": 2_000_000})
     for value in (b"small", large, b"small, too"):
         producer.produce(source, value, b"a")
-    assert producer.flush(30) == 0
+    assert producer.flush(120) == 0
     made = Recording(str(tmp_path / "r"))
     Recorder({"bootstrap.servers": kafka}, Request({"transactions": source}), made).run()
     config = {"bootstrap.servers": kafka}
