@@ -21,7 +21,8 @@ from tests.live.workers import check_scores, names_scored, payments, scored, tea
 def test_two_workers_share_the_work_and_leave_in_order(
     kafka: str, redis_url: str, topic_prefix: str, tmp_path: Path
 ) -> None:
-    settings = settings_for(kafka, topic_prefix, partitions=4)
+    # Nobody dies here: no session may end because a machine is slow.
+    settings = settings_for(kafka, topic_prefix, "kafka.session_timeout_ms=60000", partitions=4)
     port = process.free_port()
     with team(settings, redis_url, tmp_path) as workers:
         one = workers.start(f"metrics.port={port}")
