@@ -17,7 +17,7 @@ import redis
 from streams.dev import kafka as kafka_server
 from streams.dev import process
 from streams.privacy import account_digest
-from tests.faults.cluster import NODES, three_nodes
+from tests.faults.cluster import NODES, SESSION, three_nodes
 from tests.faults.driver import Place, Run
 from tests.faults.promises import equal_records, look
 from tests.live.reading import contents
@@ -34,7 +34,7 @@ def killed(place: Place, seed: int, times: int) -> int:
     """
     chance = random.Random(f"broker killed {seed}")
     directory = place.directory / f"kafka-{seed}"
-    broker = kafka_server.start(directory, die_with_parent=True)
+    broker = kafka_server.start(directory, extra=SESSION, die_with_parent=True)
     here = replace(place, kafka=broker.bootstrap)
     try:
         with Run(here, seed) as run:
@@ -46,7 +46,7 @@ def killed(place: Place, seed: int, times: int) -> int:
                 time.sleep(chance.uniform(0, 0.3))
                 process.stop(broker.child, 0)
                 time.sleep(chance.uniform(0, 2))
-                broker = kafka_server.start(directory, die_with_parent=True)
+                broker = kafka_server.start(directory, extra=SESSION, die_with_parent=True)
                 back = time.monotonic()
                 run.publish(WAVE)
                 place.resumed_s.append(run.moving(back))

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic
@@ -20,8 +21,9 @@ from streams.dev.kafka import Broker
 
 NODES = (1, 2, 3)
 PATIENCE_S = 120.0
-SESSION_MS = 3_000
-"""A node that is silent for so long is dead to the others; Kafka's own choice is 9 s."""
+SESSION: Final = {"broker.session.timeout.ms": "3000", "broker.heartbeat.interval.ms": "500"}
+"""A node that is silent for so long is dead to the controller; Kafka's own choice is 9 s. For as
+long a node that was killed is refused when it comes back, one that is alone, too."""
 
 
 class Cluster:
@@ -54,8 +56,7 @@ class Cluster:
             "listeners": f"PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}",
             "controller.quorum.voters": voters,
             "offsets.topic.replication.factor": "3",
-            "broker.session.timeout.ms": str(SESSION_MS),
-            "broker.heartbeat.interval.ms": "500",
+            **SESSION,
             "replica.lag.time.max.ms": "3000",
             # A stale replica is elected where it may be, and soon: the check comes every 5 minutes.
             "unclean.leader.election.interval.ms": "500",

@@ -16,6 +16,7 @@ from streams.dev import process
 from streams.errors import RecordingError
 from streams.offline.record import Recorder, Request
 from streams.offline.recording import Manifest, Recording
+from tests.faults.cluster import SESSION
 from tests.faults.driver import Place, Run
 from tests.faults.redis_faults import own_server, resumed, until_moving
 from tests.faults.small_disk import small_disk
@@ -62,7 +63,7 @@ def broker_log(place: Place, seed: int) -> int:
     """
     with small_disk(place.directory / f"broker-{seed}") as disk:
         directory = disk.path / "kafka"
-        broker = kafka_server.start(directory, die_with_parent=True)
+        broker = kafka_server.start(directory, extra=SESSION, die_with_parent=True)
         try:
             with Run(replace(place, kafka=broker.bootstrap), seed) as run:
                 worker = run.start(f"worker.batch_events={ROUND}").ready()
@@ -72,7 +73,7 @@ def broker_log(place: Place, seed: int) -> int:
                 disk.fill(broker.child.pid)
                 run.until(lambda: not process.alive(broker.child))
                 disk.free(broker.child.pid)
-                broker = kafka_server.start(directory, die_with_parent=True)
+                broker = kafka_server.start(directory, extra=SESSION, die_with_parent=True)
                 resumed(run)
                 if not worker.alive:
                     raise run.failure(["the worker did not wait for Kafka", worker.said()])

@@ -10,6 +10,7 @@ from confluent_kafka import KafkaException
 from streams.dev import kafka as kafka_server
 from streams.dev import process
 from tests.faults import broker_faults
+from tests.faults.cluster import SESSION
 from tests.faults.conftest import Booked
 from tests.live.reading import ends, publish, settings_for
 
@@ -31,13 +32,13 @@ def test_an_unclean_election(booked: Booked) -> None:
 def test_a_broker_that_forgot_its_watermarks_never_tells_a_wrong_end(tmp_path: Path) -> None:
     """Killed before it wrote down how far its logs count, it still says where they end, or
     nothing: what a worker compares with its state on a restart is not a passing zero."""
-    broker = kafka_server.start(tmp_path, die_with_parent=True)
+    broker = kafka_server.start(tmp_path, extra=SESSION, die_with_parent=True)
     try:
         settings = settings_for(broker.bootstrap, "w-", partitions=2)
         publish(settings, [(number % 2, b"k", b"%d" % number) for number in range(40)])
         process.stop(broker.child, 0)
         (tmp_path / "data" / "replication-offset-checkpoint").unlink(missing_ok=True)
-        broker = kafka_server.launch(tmp_path, die_with_parent=True)
+        broker = kafka_server.launch(tmp_path, extra=SESSION, die_with_parent=True)
         answers: list[dict[int, int]] = []
         deadline = time.monotonic() + PATIENCE_S
         while len(answers) < 20 and time.monotonic() < deadline:
