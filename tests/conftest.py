@@ -71,8 +71,10 @@ def broker(
         masters=(USER,),
         mutual_port=mutual_port,
     )
+    # No controller is to shut the only broker out because a busy machine delays its heartbeats.
+    extra = {"broker.session.timeout.ms": "120000"}
     running = kafka_server.start(
-        tmp_path_factory.mktemp("kafka"), secured=secured, die_with_parent=True
+        tmp_path_factory.mktemp("kafka"), secured=secured, extra=extra, die_with_parent=True
     )
     yield running
     process.stop(running.child, 0)
