@@ -14,7 +14,7 @@ from streams.dev.kafka import Broker, await_broker
 from streams.dev.process import explained
 from streams.errors import ServiceError
 
-START_TIMEOUT_S = 20
+START_TIMEOUT_S = 60
 STOP_PATIENCE_S = 5
 LABEL = "embedded broker, for the demo only: keeps nothing, tells no lag"
 

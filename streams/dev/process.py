@@ -212,7 +212,7 @@ def running(directory: Path) -> tuple[Child, dict[str, Any]] | None:
 
 def stop(child: Child, patience_s: float) -> None:
     """End the process: politely, then by force, and wait until it is gone."""
-    for send, wait_s in ((signal.SIGTERM, patience_s), (signal.SIGKILL, 10.0)):
+    for send, wait_s in ((signal.SIGTERM, patience_s), (signal.SIGKILL, 60.0)):
         if not alive(child):
             return
         with contextlib.suppress(ProcessLookupError):

@@ -20,7 +20,7 @@ from streams.dev.process import Child, explained
 from streams.errors import ServiceError
 
 MIN_REDIS = 7
-START_TIMEOUT_S = 30
+START_TIMEOUT_S = 120
 STOP_PATIENCE_S = 10
 
 
