@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from tests import certificates, tls_relay
 
@@ -28,7 +28,8 @@ from streams.dev import redis as redis_server  # noqa: E402
 from streams.errors import ServiceError  # noqa: E402
 
 # A slow machine is no fault: speed is for the benchmarks.
-settings.register_profile("untimed", settings(), deadline=None)
+_untimed = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("untimed", settings(), **_untimed)
 settings.load_profile("untimed")
 
 _numbers = itertools.count(1)

@@ -366,7 +366,8 @@ pieces = st.lists(st.tuples(st.integers(0, 60), st.binary(min_size=1, max_size=4
 
 
 @settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=40,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(base=st.binary(min_size=60, max_size=90), changes=st.lists(pieces, min_size=1, max_size=8))
 def test_pieces_come_out_as_the_whole_record(
