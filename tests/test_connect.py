@@ -40,7 +40,7 @@ def test_kafka_lets_the_right_password_in(
     broker: kafka_server.Broker, tls_files: Certificates
 ) -> None:
     settings = kafka_settings(broker, tls_files.ca)
-    connect.check_kafka(settings)
+    connect.check_kafka(settings, timeout_s=120)
 
     async def over_aiokafka() -> list[str]:
         admin = AIOKafkaAdminClient(**connect.aiokafka_config(settings))
@@ -58,7 +58,7 @@ def test_kafka_refuses_a_wrong_password_in_one_sentence(
     broker: kafka_server.Broker, tls_files: Certificates
 ) -> None:
     with pytest.raises(BrokerError, match=r"refuses user 'payments'.*sasl_password") as refusal:
-        connect.check_kafka(kafka_settings(broker, tls_files.ca, WRONG))
+        connect.check_kafka(kafka_settings(broker, tls_files.ca, WRONG), timeout_s=120)
     assert WRONG not in str(refusal.value)
 
 
@@ -67,7 +67,7 @@ def test_kafka_with_a_foreign_authority_is_a_tls_error(
 ) -> None:
     stranger = certificates.make(tmp_path / "other").ca
     with pytest.raises(BrokerError, match="no TLS connection to Kafka"):
-        connect.check_kafka(kafka_settings(broker, stranger))
+        connect.check_kafka(kafka_settings(broker, stranger), timeout_s=120)
 
 
 def test_no_kafka_at_the_address() -> None:

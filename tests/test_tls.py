@@ -37,7 +37,7 @@ def as_faust_connects(settings: Settings) -> bool:
     context = connect.aiokafka_config(settings)["ssl_context"]
     try:
         with (
-            socket.create_connection((host, int(port)), timeout=30) as plain,
+            socket.create_connection((host, int(port)), timeout=120) as plain,
             context.wrap_socket(plain, server_hostname=host) as secured,
         ):
             secured.sendall(HELLO)
@@ -76,7 +76,7 @@ def test_a_broker_must_show_a_certificate_of_this_host_and_of_today(
         # for the address that the broker advertises as soon as it knows it.
         if not right:
             with pytest.raises(BrokerError, match="no TLS connection"):
-                connect.check_kafka(settings, timeout_s=30)
+                connect.check_kafka(settings, timeout_s=120)
         assert as_faust_connects(settings) == right
 
 
@@ -111,7 +111,7 @@ def test_a_broker_that_wants_certificates_of_its_clients(
         flags += ["kafka.ssl_key_password=hunter2"] if client == "right" else []
     settings = kafka_at(mutual_port, *flags)
     if client == "right":
-        connect.check_kafka(settings, timeout_s=30)
+        connect.check_kafka(settings, timeout_s=120)
     else:
         with pytest.raises(BrokerError):
             connect.check_kafka(settings, timeout_s=3)
