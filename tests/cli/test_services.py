@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from streams.dev import services
 from streams.schema import TOPICS
 
 ROOT = Path(__file__).parents[2]
@@ -35,7 +36,7 @@ def fraudstream(place: Path, *arguments: str) -> subprocess.CompletedProcess[str
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Path]:
     yield tmp_path
-    fraudstream(tmp_path, "services", "down")
+    services.down(tmp_path / ".fraudstream")
 
 
 def said(done: subprocess.CompletedProcess[str]) -> Any:
