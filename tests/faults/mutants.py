@@ -18,7 +18,6 @@ import numpy as np
 import streams.live.agents as agents
 import streams.live.app as app
 import streams.live.outbox as outbox
-from model.score import Scorer
 from streams import features
 from streams.columns import select
 from streams.errors import PartitionError
@@ -171,6 +170,9 @@ def _hasty() -> None:
 
 def _trusting() -> None:
     """Takes a bundle whatever features it was trained on."""
+    # Here, because it brings PyTorch: seconds of CPU for every other mutant, and there are dozens.
+    from model.score import Scorer
+
     Scorer.feature_digest = property(lambda _: features.DIGEST)
 
 
