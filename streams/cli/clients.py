@@ -22,17 +22,6 @@ Start = Annotated[
 Limit = Annotated[int | None, typer.Option(min=1, help="Stop after so many.")]
 
 
-def _speed(text: str) -> float:
-    """`60x` or `60`: how many times as fast as the events' own time."""
-    try:
-        found = float(text.removesuffix("x"))
-    except ValueError:
-        raise typer.BadParameter("write it as 60x") from None
-    if found <= 0:
-        raise typer.BadParameter("it must be above 0")
-    return found
-
-
 def publish(
     file: Annotated[str, typer.Argument(help="Parquet, CSV or JSON lines; - is standard input.")],
     topic: Annotated[
@@ -42,7 +31,9 @@ def publish(
     rate: Annotated[float, typer.Option(min=0, help="Messages a second; 0: no limit.")] = 0.0,
     speed: Annotated[
         float | None,
-        typer.Option(parser=_speed, metavar="60x", help="Event time, so many times as fast."),
+        typer.Option(
+            parser=options.speed, metavar="60x", help="Event time, so many times as fast."
+        ),
     ] = None,
     limit: Limit = None,
     form: Annotated[

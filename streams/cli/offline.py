@@ -95,7 +95,7 @@ def replay(
     from streams.cli.progress import Shown
 
     settings = options.settings(config, sets)
-    factor = _factor(speed)
+    factor = 0.0 if speed == "max" else options.speed(speed)
     if factor and to_topic is None:
         raise typer.BadParameter("a pace needs --to-topic", param_hint="--speed")
     if to_topic is not None:
@@ -128,19 +128,6 @@ def _own_topic(settings: Settings, topic: str) -> None:
             f"{topic} is the service's own and holds no transactions; name another topic",
             param_hint="--to-topic",
         )
-
-
-def _factor(speed: str) -> float:
-    """`60x` to 60; `max` to 0, which is no limit."""
-    if speed == "max":
-        return 0.0
-    try:
-        found = float(speed.removesuffix("x"))
-    except ValueError:
-        found = -1.0
-    if found <= 0:
-        raise typer.BadParameter("1x, 60x or max", param_hint="--speed")
-    return found
 
 
 def backtest(

@@ -7,6 +7,7 @@ Does not know any verb. Imports nothing heavy: `fraudstream --help` reads every 
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -81,3 +82,14 @@ def moment(text: str) -> datetime:
 
     found = datetime.fromisoformat(text)
     return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def speed(text: str) -> float:
+    """`60x` or `60`: how many times as fast as the events' own time."""
+    try:
+        found = float(text.removesuffix("x"))
+    except ValueError:
+        found = math.nan
+    if not 0 < found < math.inf:
+        raise typer.BadParameter(f"no pace {text!r}; write it as 60x", param_hint="--speed")
+    return found

@@ -63,6 +63,11 @@ def test_wrong_use_is_told_before_anybody_waits_for_a_server(tmp_path: Path) -> 
         (["record", recording, "--from", "2025-02-01", "--to", "2025-01-01"], "later than --from"),
         (["record", recording, "--from", "9" * 20], "no time '99999999999999999999'"),
         (["record", recording, "--to", "\u00b2"], "no time '\u00b2'"),
+        *(
+            ([*verb, "--speed", pace], "write it as 60x")
+            for verb in (["publish", recording], ["replay", recording, "--to-topic", "again"])
+            for pace in ("nan", "inf", "0", "-1x", "fast", "")
+        ),
         (["replay", recording, "--to-topic", "scores"], "the service's own"),
         (
             ["replay", recording, "--to-topic", "x-rules", "--set", "kafka.topic_prefix=x-"],
