@@ -54,13 +54,15 @@ LABEL_CHECKS: Final[Mapping[str, Check]] = {
 LABEL_REQUIRED: Final = ("label_id", "transaction_id", "account_id", "label", "label_time")
 
 
+def transaction_key(account: str, transaction: str) -> int:
+    """A hash of a transaction, never 0. No id holds a NUL, so the pair is told apart."""
+    return xxhash.xxh3_64_intdigest(f"{account}\0{transaction}".encode()) or 1
+
+
 def transaction_keys(accounts: Iterable[str], transactions: Iterable[str]) -> NDArray[np.uint64]:
-    """A hash for each transaction, never 0. No id holds a NUL, so the pair is told apart."""
-    digest = xxhash.xxh3_64_intdigest
-    return np.array(
-        [digest(f"{a}\0{t}".encode()) or 1 for a, t in zip(accounts, transactions, strict=True)],
-        np.uint64,
-    )
+    """The hash of each transaction."""
+    pairs = zip(accounts, transactions, strict=True)
+    return np.array([transaction_key(*pair) for pair in pairs], np.uint64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,7 @@ def decode_labels(values: Iterable[bytes | None]) -> Labels:
         transactions.append(label["transaction_id"])
         times.append(label["label_time"])
         verdicts.append(VERDICTS[label["label"]])
-        ranks.append(xxhash.xxh3_64_intdigest(f"{label['label_id']}\0{label['label']}".encode()))
+        ranks.append(_rank(label))
     return Labels(
         transaction_keys(accounts, transactions),
         np.array(times, np.int64),
@@ -107,6 +109,27 @@ def decode_labels(values: Iterable[bytes | None]) -> Labels:
         np.array(ranks, np.uint64),
         bad,
     )
+
+
+def frauds(values: Iterable[bytes | None]) -> dict[int, str]:
+    """The type of each fraud, "fraud" where none is told, by its hash: of the transactions whose
+    newest label says so. Messages that are no labels are passed over."""
+    newest: dict[int, tuple[int, int, str | None]] = {}
+    for value in values:
+        label = _label(value)
+        if label is None:
+            continue
+        key = transaction_key(label["account_id"], label["transaction_id"])
+        kind = (label.get("fraud_type") or "fraud") if label["label"] == "fraud" else None
+        told = (label["label_time"], _rank(label), kind)
+        if key not in newest or newest[key][:2] <= told[:2]:
+            newest[key] = told
+    return {key: kind for key, (_, _, kind) in newest.items() if kind is not None}
+
+
+def _rank(label: Mapping[str, Any]) -> int:
+    """Decides between labels of one transaction at one time."""
+    return xxhash.xxh3_64_intdigest(f"{label['label_id']}\0{label['label']}".encode())
 
 
 def _label(value: bytes | None) -> dict[str, Any] | None:

@@ -23,18 +23,18 @@ from confluent_kafka import Message
 from numpy.typing import NDArray
 
 from streams.clients.deadletters import parse
-from streams.clients.files import batches, format_of, lines
-from streams.clients.ledger import DECISIONS, Ledger, content_of, digest
+from streams.clients.ledger import DECISIONS, Ledger, content_of
+from streams.clients.publish import labels_in
 from streams.clients.subscriber import Subscriber, fixed
 from streams.connect import content_bytes
-from streams.errors import FormatError
+from streams.labels import frauds
 from streams.settings import Settings
 
 HEADINGS = ("scored", "dead", "duplicate", "erasure", "missing", "waiting")
 SHOWN = 20
 
 Fraud = dict[int, str]
-"""Digest of a transaction's id -> fraud type, of the transactions labelled as fraud."""
+"""Hash of account and transaction -> fraud type, of the transactions labelled as fraud."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,38 +164,10 @@ def _latency(books: dict[int, Ledger]) -> dict[str, float] | None:
     return {"p50": float(p50), "p99": float(p99), "p99_9": float(p999), "max": float(spent.max())}
 
 
-def fraud_in_file(path: Path) -> Fraud:
-    """Frauds of a file of labels (Parquet, CSV, JSON lines). The last label of one wins."""
-    records: Iterator[dict[str, Any]]
-    form = format_of(path)
-    if form == "jsonl":
-        with path.open("rb") as file:
-            return _frauds(orjson.loads(line) for _, line in lines(file, path.name))
-    records = (row for batch in batches(path, path.name, form) for row in batch.to_pylist())
-    return _frauds(records, path.name)
-
-
 def fraud_on_topic(settings: Settings) -> Fraud:
-    """Frauds of the `labels` topic."""
+    """Frauds of the `labels` topic, every label of it: a verdict may be corrected under its id."""
     with Subscriber("labels", settings=settings, start="earliest", follow=False) as reader:
-        return _frauds(iter(reader), None)
-
-
-def _frauds(records: Iterator[dict[str, Any]], where: str | None = "labels") -> Fraud:
-    """Frauds among labels. What is none raises FormatError that names `where`; on the topic (None),
-    to which many may write, it is passed over."""
-    known: dict[int, tuple[int, str | None]] = {}
-    for record in records:
-        try:
-            name, time = digest(record["transaction_id"].encode()), int(record["label_time"])
-            bad = record["label"] == "fraud"
-        except (KeyError, TypeError, ValueError, AttributeError):
-            if where is None:
-                continue
-            raise FormatError(f"{where} is not a file of labels") from None
-        if name not in known or known[name][0] <= time:
-            known[name] = (time, str(record.get("fraud_type") or "fraud") if bad else None)
-    return {name: kind for name, (_, kind) in known.items() if kind is not None}
+        return frauds(content_bytes(message.value()) for message in reader.messages())
 
 
 def _share(part: int, whole: int) -> float | None:
@@ -281,12 +253,13 @@ def audit(
 
     `start` leaves out transactions appended before it (results have shorter retention than
     transactions); they are read only to recognise duplicates of them, where something is open.
-    `told` hears how many messages each topic held. Raises BrokerError, FormatError.
+    `told` hears how many messages each topic held. Raises BrokerError, and for a file of labels
+    ConfigError and FormatError, before anything is read.
     """
     start = fixed(start)
+    fraud = None if labels is None else frauds(labels_in(labels))  # a wrong file is told at once
     books = _open_books(settings, start, told)
     _enter_results(settings, books, start, told)
     if start != "earliest":
         _recognise_older(settings, books, told)
-    fraud = fraud_on_topic(settings) if labels is None else fraud_in_file(labels)
-    return balance(books, fraud)
+    return balance(books, fraud_on_topic(settings) if fraud is None else fraud)

@@ -16,6 +16,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from streams.labels import transaction_key
 from streams.schema import Decision, Reject
 
 DECISIONS: Final = tuple(decision.value for decision in Decision)
@@ -101,7 +102,7 @@ class Ledger:
         self.score[row] = np.nan if record["score"] is None else record["score"]
         self.score_time[row] = time
         self.score_content[row] = content
-        self.identity[row] = digest(record["transaction_id"].encode())
+        self.identity[row] = transaction_key(record["account_id"], record["transaction_id"])
 
     def add_alert(self, record: dict[str, Any], value: bytes) -> None:
         """A message of `alerts` whose source is this partition, parsed and as it came."""

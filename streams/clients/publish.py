@@ -132,6 +132,14 @@ def chunks(source: Path | None, form: str | None) -> Iterator[Chunk]:
     return _usable(_all_chunks(source, form), name)
 
 
+def labels_in(path: Path) -> Iterator[bytes]:
+    """The messages of a file of labels. Raises ConfigError and FormatError."""
+    for chunk in chunks(path, None):
+        if chunk.topic != "labels":
+            raise FormatError(f"{path} holds {chunk.topic}, not labels")
+        yield from chunk.values
+
+
 def _usable(found: Iterator[Chunk], name: str) -> Iterator[Chunk]:
     """The same; what stands before a label that is none is sent."""
     seen = 0

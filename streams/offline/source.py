@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from streams.batch import Batch
-from streams.clients.publish import chunks
+from streams.clients.publish import chunks, labels_in
 from streams.errors import ConfigError, FormatError
 from streams.offline.recording import Manifest, RecordedFile, Recording, to_table
 
@@ -95,10 +95,7 @@ class RecordingSource:
             for table in recording.tables(manifest, "labels", partition, []):
                 yield from (value for value in table["value"].to_pylist() if value is not None)
         if self.more is not None:
-            for chunk in chunks(self.more, None):
-                if chunk.topic != "labels":
-                    raise FormatError(f"{self.more} holds {chunk.topic}, not labels")
-                yield from chunk.values
+            yield from labels_in(self.more)
 
     def tombstones(self) -> Iterator[tuple[bytes, int]]:
         """Keys of the messages without a value, with their offsets."""

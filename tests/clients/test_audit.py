@@ -15,11 +15,14 @@ import pyarrow as pa
 import pytest
 
 from streams.adapters.canonical import LABEL
-from streams.clients.audit import Balance, audit, balance, fraud_in_file, quality
+from streams.clients.audit import Balance, audit, balance, quality
 from streams.clients.ledger import Ledger, digest
+from streams.clients.publish import labels_in
 from streams.clients.summary import summary
 from streams.clients.writer import write_table
-from streams.errors import FormatError
+from streams.errors import ConfigError, FormatError
+from streams.labels import frauds, transaction_key
+from streams.settings import KafkaSettings, Settings
 from tests.clients.records import alert, put, score, settings, transaction
 from tests.clients.test_publisher import flags, run
 from tests.clients.test_subscriber import headers
@@ -183,28 +186,73 @@ def test_quality() -> None:
 
 
 LABELS = [
-    ("t1", "fraud", 5, "mule"),
-    ("t2", "fraud", 5, None),
-    ("t1", "legitimate", 6, None),
-    ("t3", "legitimate", 5, None),
-    ("t3", "fraud", 6, "order"),
-    ("t4", "disputed", 9, None),
+    ("a", "t1", "fraud", 5, "mule"),
+    ("a", "t2", "fraud", 5, None),
+    ("a", "t1", "legitimate", 6, None),
+    ("a", "t3", "legitimate", 5, None),
+    ("a", "t3", "fraud", 6, "order"),
+    ("a", "t4", "disputed", 9, None),
+    ("b", "t1", "fraud", 5, "order"),
 ]
+MOMENT_MS = 1_735_689_600_000
 
 
 @pytest.mark.parametrize("suffix", ["parquet", "csv", "jsonl"])
 def test_labels_in_a_file(suffix: str, tmp_path: Path) -> None:
     rows = [
-        {"schema_version": 1, "label_id": f"l{n}", "transaction_id": name, "account_id": "a",
-         "label": label, "label_time": time, "source": None, "fraud_type": kind}
-        for n, (name, label, time, kind) in enumerate(LABELS)
+        {"schema_version": 1, "label_id": f"l{n}", "transaction_id": name, "account_id": account,
+         "label": label, "label_time": MOMENT_MS + time, "source": None, "fraud_type": kind}
+        for n, (account, name, label, time, kind) in enumerate(LABELS)
     ]  # fmt: skip
     path = tmp_path / f"l.{suffix}"
     write_table(path, pa.Table.from_pylist(rows, schema=LABEL))
-    assert fraud_in_file(path) == {digest(b"t2"): "fraud", digest(b"t3"): "order"}
+    assert frauds(labels_in(path)) == {
+        transaction_key("a", "t2"): "fraud",
+        transaction_key("a", "t3"): "order",
+        transaction_key("b", "t1"): "order",
+    }
     path.write_text('{"label_id": "l", "account_id": "a"}')
     with pytest.raises(FormatError):
-        fraud_in_file(path)
+        list(labels_in(path))
+
+
+def test_a_file_that_holds_no_labels_is_told_before_anybody_waits_for_a_server(
+    tmp_path: Path,
+) -> None:
+    nowhere = Settings(kafka=KafkaSettings(bootstrap="127.0.0.1:1"))
+    junk, payments = tmp_path / "junk.jsonl", tmp_path / "payments.jsonl"
+    junk.write_bytes(b"\xff\x00")
+    payments.write_bytes(message(0))
+    for path, wrong, told in (
+        (tmp_path / "none.parquet", ConfigError, "no file"),
+        (tmp_path, ConfigError, "no file"),
+        (junk, FormatError, "not JSON"),
+        (payments, FormatError, "holds transactions, not labels"),
+    ):
+        with pytest.raises(wrong, match=told):
+            audit(nowhere, path)
+
+
+def test_a_label_is_of_the_account_s_own_transaction_and_its_newest_word_counts(
+    kafka: str, topic_prefix: str
+) -> None:
+    place = settings(kafka, topic_prefix)
+    name = place.topic("transactions")
+    pair = [transaction(0, account) for account in ("a1", "a2")]
+    put(kafka, name, pair, key=b"a1")
+    results = [
+        score(0, "review", account_id=f"a{n + 1}", source=source(n) | {"topic": name})
+        for n in range(2)
+    ]
+    put(kafka, place.topic("scores"), results)
+    label = {"label_id": "l", "transaction_id": "t0", "account_id": "a1", "label": "fraud",
+             "label_time": MOMENT_MS}  # fmt: skip
+    put(kafka, place.topic("labels"), [label])
+    found = audit(place).quality
+    assert found is not None and (found["frauds"], found["precision"]) == (1, 0.5)
+    corrected = label | {"label": "legitimate", "label_time": MOMENT_MS + 1}
+    put(kafka, place.topic("labels"), [corrected])
+    assert audit(place).quality is None
 
 
 def test_the_books_of_a_real_topic(kafka: str, topic_prefix: str, tmp_path: Path) -> None:
@@ -217,8 +265,8 @@ def test_the_books_of_a_real_topic(kafka: str, topic_prefix: str, tmp_path: Path
     foreign = score(9, source={"topic": "other", "partition": 0, "offset": 0})
     put(kafka, place.topic("scores"), [*results, results[1], foreign])
     put(kafka, place.topic("alerts"), [alert(0) | results[0]])
-    label = {"label_id": "l", "transaction_id": "t0", "account_id": "a1", "label": "fraud",
-             "label_time": 1}  # fmt: skip
+    label = {"label_id": "l", "transaction_id": "t0", "account_id": "a0", "label": "fraud",
+             "label_time": MOMENT_MS}  # fmt: skip
     put(
         kafka,
         place.topic("labels"),
