@@ -48,6 +48,8 @@ def rule_book(settings: Settings) -> RuleBook:
         text = path.read_text("utf-8")
     except OSError as error:
         raise ConfigError(f"cannot read the rules at {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"the rules at {path} are no text in UTF-8") from None
     return parse_toml(text, features.NAMES)
 
 

@@ -106,7 +106,7 @@ def parse_toml(text: str, features: Collection[str]) -> RuleBook:
     """A rule book from the text of a TOML file. Raises ConfigError that names rule and field."""
     try:
         document = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # also a number of more digits than Python reads
         raise ConfigError(f"rules file is not TOML: {error}") from None
     unknown = sorted(set(document) - {"rule", "list"})
     if unknown:

@@ -328,7 +328,7 @@ def _read(file: Path | None) -> tuple[dict[str, Any], list[str]]:
         return {}, [f"no configuration file at {path}"]
     except OSError as error:
         return {}, [f"cannot read {path}: {error.strerror or error}"]
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # also not UTF-8, or a number without end
         return {}, [f"{path} is not TOML: {error}"]
 
 

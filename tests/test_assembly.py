@@ -38,7 +38,28 @@ def test_a_bundle_that_is_not_there_is_named(
         assembly.judge(load(flags=["model.bundle=nowhere"]))
 
 
+RULE = """
+[[rule]]
+rule_id = "large"
+version = 1
+outcome = "review"
+all = [ { field = "amount", op = "ge", value = 50000 } ]
+"""
+
+
 def test_rules_come_from_the_file_of_the_settings(tmp_path: Path) -> None:
+    file = tmp_path / "rules.toml"
+    flags = [f"decide.rules={file}"]
     with pytest.raises(ConfigError, match="cannot read the rules"):
-        assembly.rule_book(load(flags=[f"decide.rules={tmp_path / 'absent.toml'}"]))
+        assembly.rule_book(load(flags=flags))
+    file.write_bytes(RULE.encode())
+    assert [rule.rule_id for rule in assembly.rule_book(load(flags=flags)).rules().rules] == [
+        "large"
+    ]
+    file.write_bytes(b"\xc0" + RULE.encode())
+    with pytest.raises(ConfigError, match="no text in UTF-8"):
+        assembly.rule_book(load(flags=flags))
+    file.write_bytes(RULE.replace("50000", "9" * 5_000).encode())
+    with pytest.raises(ConfigError, match="not TOML"):
+        assembly.rule_book(load(flags=flags))
     assert not assembly.rule_book(load()).rules().rules

@@ -150,9 +150,10 @@ def test_a_missing_or_broken_file_says_so(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no configuration file"):
         load(tmp_path / "absent.toml")
     broken = tmp_path / "broken.toml"
-    broken.write_text("[kafka\n")
-    with pytest.raises(ConfigError, match="is not TOML"):
-        load(broken)
+    for text in (b"[kafka\n", b"\xc0", b"a = " + b"9" * 5_000, b"a = " + b"[" * 5_000):
+        broken.write_bytes(text)
+        with pytest.raises(ConfigError, match="is not TOML"):
+            load(broken)
 
 
 def test_settings_are_frozen() -> None:
