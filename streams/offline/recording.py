@@ -33,7 +33,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from streams.batch import Batch, Headers
-from streams.errors import RecordingError
+from streams.errors import ConfigError, RecordingError
 from streams.offline import stretches
 from streams.offline.stretches import Watched
 
@@ -148,7 +148,11 @@ class Recording:
     """A recording on any fsspec path: local, S3-compatible, memory."""
 
     def __init__(self, path: str) -> None:
-        self.fs, root = fsspec.core.url_to_fs(str(path))
+        try:
+            self.fs, root = fsspec.core.url_to_fs(str(path))
+        except (ValueError, ImportError) as error:
+            scheme = str(path).partition("://")[0]  # the rest of an address may hold a password
+            raise ConfigError(f"no recording can be at {scheme}://...: {error}") from None
         self.root = PurePosixPath(root)
         self.path = str(path)
 
@@ -170,7 +174,7 @@ class Recording:
             version, checksum = document["version"], document["checksum"]
             if document["format"] != FORMAT:
                 raise KeyError("format")
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise RecordingError(
                 f"{self.path} is not a recording: it has no manifest.json",
                 remedy="make one with `fraudstream record`",

@@ -68,6 +68,7 @@ def test_wrong_use_is_told_before_anybody_waits_for_a_server(tmp_path: Path) -> 
             for verb in (["publish", recording], ["replay", recording, "--to-topic", "again"])
             for pace in ("nan", "inf", "0", "-1x", "fast", "")
         ),
+        (["replay", "nowhere://user:secret@x"], "at nowhere://...: Protocol not known: nowhere"),
         (["replay", recording, "--to-topic", "scores"], "the service's own"),
         (
             ["replay", recording, "--to-topic", "x-rules", "--set", "kafka.topic_prefix=x-"],

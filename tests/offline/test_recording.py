@@ -175,6 +175,14 @@ def test_a_manifest_has_a_size_that_memory_bears(
         Recording(str(tmp_path)).manifest()
 
 
+def test_what_is_no_recording_is_called_so(tmp_path: Path) -> None:
+    file = tmp_path / "payments.jsonl"
+    file.write_bytes(b"{}")
+    for path in (tmp_path, tmp_path / "absent", file):
+        with pytest.raises(RecordingError, match=r"is not a recording.*fraudstream record"):
+            Recording(str(path)).manifest()
+
+
 def test_a_sweep_takes_nobody_elses_files(tmp_path: Path) -> None:
     recording, manifest = record(tmp_path / "r", batch(0, 10))
     own = tmp_path / "r" / "transactions" / "00003-000000000100.parquet.part"
