@@ -63,7 +63,7 @@ class Metrics:
         self.arena_hits = self._counter("arena_hits_total", "Accounts found in memory.")
         self.arena_misses = self._counter("arena_misses_total", "Accounts loaded from the store.")
         self.lag = self._gauge("lag_messages", "Messages in the log and not applied.", "partition")
-        self.outbox = self._gauge("outbox_entries", "Outbox entries not trimmed yet.")
+        self.outbox = self._gauge("outbox_entries", "Entries that Kafka is to confirm.")
         self.partitions = self._gauge("partitions", "Partitions held.")
         self.arena_bytes = self._gauge("arena_bytes", "Memory of the arenas.")
         self.stages = self._histogram("stage_seconds", "Time of one stage.", _SECONDS, "stage")

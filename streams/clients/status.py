@@ -1,4 +1,4 @@
-"""How the service is: lag, outbox, owner's claims, model in use, risk snapshots.
+"""How the service is: lag, outbox, owner's claims, model in use.
 
 In: settings. Out: `Status`, from the broker's offsets and Redis alone: no worker is asked, so it
 answers when none runs. Does not know how the store or the worker use what it reads.
@@ -32,7 +32,8 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True, slots=True)
 class PartitionStatus:
-    """One partition: messages not yet applied, batches not yet published, claims so far."""
+    """One partition: messages not yet applied, batches in the outbox (Kafka may have some of them
+    already), claims so far."""
 
     partition: int
     end: int
@@ -222,7 +223,7 @@ def text(found: Status) -> str:
         "partition        end    applied        lag  outbox  claims  model",
     ]
     lines += [
-        f"{one.partition:9} {one.end:10,} {one.applied if one.applied is not None else '-':>10} "
+        f"{one.partition:9} {one.end:10,} {'-' if one.applied is None else f'{one.applied:,}':>10} "
         f"{one.lag:10,} {one.outbox:7,} {one.claims:7,}  {one.model}"
         for one in found.partitions
     ]

@@ -314,7 +314,6 @@ class Round:
                     self._partitions.trim(each)
                 except (Fenced, Conflict) as error:
                     results[each.claim.partition] = error
-        self._metrics.outbox.set(sum(len(each.sent) for each in self._partitions.held.values()))
 
     def _account(
         self,

@@ -96,6 +96,7 @@ def assemble(
     failpoint = Failpoint(settings.worker.failpoint)
     patience = Patience(settings.worker.retry_s, metrics)
     outbox = Outbox(settings, alerts.rendered)
+    metrics.outbox.set_function(lambda: outbox.waiting)
     model_id = judge.scorer.model_id
     partitions = Partitions(
         store,
@@ -235,7 +236,7 @@ def _signs(worker: Worker) -> Signs:
         waiting=sum(lag.values()),
         rounds=worker.intake.rounds,
         excused=worker.patience.waiting
-        or worker.outbox.waiting
+        or worker.outbox.waiting > 0
         or (worker.risk is not None and worker.risk.waiting),
         given_up=time.monotonic() - min(given_up) if given_up else 0.0,
     )

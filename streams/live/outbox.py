@@ -33,8 +33,8 @@ class Outbox:
         self._render = render
         self._clock_ms = clock_ms
         self._topic = settings.topic
-        self.waiting = False
-        """The brokers are to confirm something. They have `worker.retry_s` to do so: no progress
+        self.waiting = 0
+        """Entries that the brokers are to confirm. They have `worker.retry_s` to do so: no progress
         meanwhile is not a fault of the worker."""
         self._producer = BatchProducer(settings, max(settings.worker.retry_s, 1.0))
 
@@ -43,13 +43,14 @@ class Outbox:
 
         Raises BrokerError when some are not confirmed in `worker.retry_s`: all may be sent again.
         """
-        self.waiting = True
+        given = list(entries)
+        self.waiting = len(given)
         try:
-            return self._deliver(entries, self._clock_ms())
+            return self._deliver(given, self._clock_ms())
         finally:
-            self.waiting = False
+            self.waiting = 0
 
-    def _deliver(self, entries: Iterable[bytes], now_ms: int) -> int:
+    def _deliver(self, entries: list[bytes], now_ms: int) -> int:
         rendered = [self._render(entry, now_ms) for entry in entries]
         sent = sum(len(each.scores) + len(each.others) for each in rendered)
         if sent:

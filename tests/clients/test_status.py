@@ -10,7 +10,7 @@ from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions
 
 from streams.clients.publisher import Publisher
-from streams.clients.status import status, text
+from streams.clients.status import PartitionStatus, Status, status, text
 from streams.connect import confluent_config
 from streams.errors import BrokerError
 from streams.settings import Settings, load
@@ -73,6 +73,17 @@ def test_lag_and_outbox_are_those_of_log_and_store(settings: Settings, redis_url
     assert (after.notes, after.problems) == ([], [])
     assert after.as_json()["healthy"] is True
     assert "lag 3, outbox 1" in text(after)
+
+
+def test_a_person_reads_every_count_alike() -> None:
+    parts = [
+        PartitionStatus(0, 1_234_567, 1_234_000, 567, 2, 1, 0, "m@1"),
+        PartitionStatus(1, 0, None, 0, 0, 0, 0, ""),
+    ]
+    shown = text(Status("transactions", 567, 2, 0, False, 0, parts, [], ["look here"])).splitlines()
+    assert shown[2].split() == ["0", "1,234,567", "1,234,000", "567", "2", "1", "m@1"]
+    assert shown[3].split() == ["1", "0", "-", "0", "0", "0"]
+    assert shown[-1] == "problem: look here"
 
 
 def test_a_state_beyond_the_log_is_named(settings: Settings, redis_url: str) -> None:

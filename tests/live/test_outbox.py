@@ -99,11 +99,12 @@ def test_a_broker_that_is_away_is_an_error_in_time() -> None:
     outbox = Outbox(load(flags=flags), render)
     began = time.monotonic()
     with ThreadPoolExecutor(1) as thread:
-        delivering = thread.submit(outbox.deliver, [b"scores:1"])
+        delivering = thread.submit(outbox.deliver, [b"scores:1", b"alerts:1"])
         while not (outbox.waiting or delivering.done()):
             time.sleep(0.001)
         assert not delivering.done(), "it waits, and the watchdog can see that it does"
+        assert outbox.waiting == 2, "what the gauge of the outbox shows"
         with pytest.raises(BrokerError, match="in 1 s"):
             delivering.result()
-    assert time.monotonic() - began < 30 and not outbox.waiting
+    assert time.monotonic() - began < 30 and outbox.waiting == 0
     outbox.close()
