@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
 
 from streams.errors import ConfigError
-from streams.settings import load
+from streams.settings import Settings, load
 
 
 @pytest.fixture(autouse=True)
@@ -160,3 +161,15 @@ def test_settings_are_frozen() -> None:
     settings = load()
     with pytest.raises(ValueError, match="frozen"):
         settings.decide.block = 0.1  # type: ignore[misc]
+
+
+def test_the_page_of_settings_has_every_one_with_its_default() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "settings.md").read_text("utf-8")
+    told = dict(re.findall(r"^\| `(\w+\.\w+)` \| (?:`(.*?)` )?\| \S.* \|$", page, re.MULTILINE))
+    defaults = {}
+    for section, values in Settings.model_construct().model_dump(mode="python").items():
+        for name, value in values.items():
+            plain = value.get_secret_value() if isinstance(value, SecretStr) else value
+            text = str(plain).lower() if isinstance(plain, bool) else str(plain)
+            defaults[f"{section}.{name}"] = "" if plain is None else text
+    assert told == defaults
