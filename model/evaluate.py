@@ -82,11 +82,15 @@ def _segment_masks(dataset: Dataset, rows: Rows) -> dict[str, NDArray[np.bool_]]
     """Parts of the rows by what an analyst would ask for; each kind beside all ordinary rows."""
     words = np.asarray(dataset.words)[rows]
     kind, place = np.asarray(dataset.kind)[rows], dataset.place()[rows]
+    untold = (kind == 0) & (dataset.answer()[rows] == 1)
+    ordinary = (kind == 0) & ~untold
     found: dict[str, NDArray[np.bool_]] = {
-        f"kind {name}": (kind == 0) | (kind == code)
+        f"kind {name}": ordinary | (kind == code)
         for code, name in enumerate(dataset.kinds)
         if code > 0
     }
+    if found and untold.any():
+        found["kind not told"] = ordinary | untold
     channel = (words[:, 0] >> np.uint64(CHANNEL_SHIFT)).astype(np.int64) & CHANNEL_MASK
     for code, name in enumerate(CHANNELS, 1):
         found[f"channel {name}"] = channel == code

@@ -141,6 +141,21 @@ def test_a_segment_without_fraud_keeps_its_false_positives(data: Dataset) -> Non
     assert np.isnan([one["ap"], one["auc"], one["recall_budget"]]).all()
 
 
+def test_a_kind_of_fraud_does_not_hold_the_frauds_whose_kind_nobody_told(data: Dataset) -> None:
+    """Half of the frauds have a kind: the others are a part of their own, and in no other."""
+    rows, frauds = np.arange(len(data)), np.flatnonzero(np.asarray(data.label) == 1)
+    kind = np.zeros(len(data), np.int8)
+    kind[frauds[::2]] = 1 + np.arange(len(frauds[::2])) % 2
+    told = replace(data, kind=kind, kinds=("none", "mule", "order"))
+    found = evaluate.segments(told, rows, np.linspace(0, 1, len(rows)))
+    parts = {name: row["frauds"] for name, row in found.items() if name.startswith("kind")}
+    assert parts == {
+        "kind mule": (kind == 1).sum(),
+        "kind order": (kind == 2).sum(),
+        "kind not told": len(frauds) - (kind > 0).sum(),
+    }
+
+
 def test_alerts_a_day_are_told_of_the_time_that_passed() -> None:
     """Not of the dates it touches: 0.4 days over midnight are no two days."""
     moment = made.START_MS + np.linspace(-0.2, 0.2, 5) * made.DAY_MS
