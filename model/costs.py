@@ -64,6 +64,16 @@ class Costs:
         }
 
 
+def to_text(told: Mapping[str, Any]) -> str:
+    """The line of what `Costs.told` found, for a terminal."""
+    spent, cuts = told["per_thousand"], told["thresholds"]
+    return (
+        f"a thousand events cost {spent['these thresholds']:.2f} when reviewed from"
+        f" {cuts['cost_review']:.3f} and blocked from {cuts['cost_block']:.3f};"
+        f" {spent['no decisions']:.2f} without decisions"
+    )
+
+
 def told_in(about: Mapping[str, Any]) -> Costs | None:
     """The matrix that a bundle was made with; None for a bundle without one, or an odd one."""
     try:

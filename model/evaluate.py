@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from model import baseline, metrics
 from model.costs import Costs
-from model.data import DAY_MS, Dataset, gather
+from model.costs import to_text as costs_text
+from model.data import DAY_MS, Dataset, as_of, gather
 from model.inputs import AMOUNT_SHIFT, CHANNEL_MASK, CHANNEL_SHIFT, CHANNELS
 from model.score import Scorer
 
@@ -44,11 +45,15 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Split:
-    """Rows: `fit` and `judge` for the comparison models, `test` for everybody."""
+    """Rows: `fit` and `judge` for the comparison models, `test` for everybody.
+
+    `label`: of all rows, as the labels stood when the comparison models are fitted.
+    """
 
     fit: Rows
     judge: Rows
     test: Rows
+    label: NDArray[np.int8]
 
 
 def score_rows(scorer: Scorer, dataset: Dataset, rows: Rows, block: int = 8_192) -> Scores:
@@ -180,10 +185,11 @@ def _refitted(
     Of events that had not matured by then only those are known that somebody reported, nearly all
     of them fraud: trees would learn that what is new is fraud.
     """
+    then = as_of(dataset, cut_ms, maturity_ms)
     matured = dataset.time < cut_ms - maturity_ms
-    known = np.flatnonzero(dataset.known_at(cut_ms) & matured)
+    known = np.flatnonzero(then.known_at(cut_ms) & matured)
     known = known[np.argsort(dataset.time[known], kind="stable")][-MAX_FIT:]
-    x, y = dataset.features, np.asarray(dataset.label)
+    x, y = dataset.features, np.asarray(then.label)
     fit, judge = known[: len(known) * 4 // 5], known[len(known) * 4 // 5 :]
     if y[fit].sum() < 20 or y[judge].sum() < 5:
         return None
@@ -200,7 +206,7 @@ def embedding_trees(scorer: Scorer, dataset: Dataset, split: Split, threads: int
     both = len(split.fit) + len(split.judge)
     step = max(-(-both // EMBEDDING_EVENTS), 1)
     fit, judge = (rows[account[rows] % step == 0] for rows in (split.fit, split.judge))
-    label = np.asarray(dataset.label)
+    label = split.label
     if label[fit].sum() == 0 or label[judge].sum() == 0:
         fit, judge = split.fit, split.judge
 
@@ -213,7 +219,7 @@ def embedding_trees(scorer: Scorer, dataset: Dataset, split: Split, threads: int
 
 def comparisons(dataset: Dataset, split: Split, threads: int = 1) -> dict[str, Scores]:
     """Scores of the models that are always printed beside."""
-    x, y = np.asarray(dataset.features), np.asarray(dataset.label)
+    x, y = np.asarray(dataset.features), split.label
     trees = baseline.lightgbm(
         x[split.fit], y[split.fit], x[split.judge], y[split.judge], threads=threads
     )
@@ -232,7 +238,7 @@ def shuffled_check(
 
     Several rounds, because frauds lie together: one random tree ranks them all high or all low.
     """
-    x, y = np.asarray(dataset.features), np.asarray(dataset.label)
+    x, y = np.asarray(dataset.features), split.label
     answer, found = dataset.answer()[split.test], []
     for seed in range(rounds):
         rng = np.random.default_rng(seed)
@@ -332,7 +338,7 @@ def at_thresholds(
 
 def _checks(dataset: Dataset, split: Split, y: NDArray[Any]) -> dict[str, Any]:
     """Guards against leaks."""
-    x, label = dataset.features, np.asarray(dataset.label)
+    x, label = dataset.features, split.label
     fit = split.fit[:: max(len(split.fit) // MAX_FIT, 1)]
     name, ap = baseline.best_single_feature(
         np.asarray(x[fit]), label[fit], np.asarray(x[split.test]), y, dataset.names
@@ -387,10 +393,5 @@ def to_text(found: Mapping[str, Any]) -> str:
             f"{teach}"
         )
     if "costs" in found:
-        spent, cuts = found["costs"]["per_thousand"], found["costs"]["thresholds"]
-        lines.append(
-            f"a thousand events cost {spent['these thresholds']:.2f} when reviewed from"
-            f" {cuts['cost_review']:.3f} and blocked from {cuts['cost_block']:.3f};"
-            f" {spent['no decisions']:.2f} without decisions"
-        )
+        lines.append(costs_text(found["costs"]))
     return "\n".join(lines)

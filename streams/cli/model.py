@@ -233,6 +233,7 @@ def _test_split(
     """
     import numpy as np
 
+    from model import data
     from model import finetune as tuning
     from model.evaluate import Split
     from streams.errors import ConfigError, DatasetError
@@ -250,19 +251,23 @@ def _test_split(
         what = "test events" if bare else "known fraud among the test events"
         raise ConfigError(f"no {what}", remedy="give an earlier --from")
     fit = judge = np.zeros(0, np.int64)
+    then = dataset
     if wait_days is not None:
+        wait = int(wait_days * DAY_MS)
         try:
+            # The labels as they stood, as the bundle's own fit had them: rivals know no more.
+            then = data.as_of(dataset, plan["cut_ms"] if same and plan else start, wait)
             if same and plan:
                 one = tuning.Plan(**plan)
             else:
-                wait, judge_days = int(wait_days * DAY_MS), _usual_days(dataset)
-                one = tuning.Plan.newest(dataset, start, judge_days, wait)
-            chosen = tuning.blocks(dataset, one)
+                one = tuning.Plan.newest(then, start, _usual_days(dataset), wait)
+            chosen = tuning.blocks(then, one)
             fit, judge = np.flatnonzero(chosen.fit), np.flatnonzero(chosen.judge)
         except DatasetError as error:
             _say(f"no comparison models: {error}")
     seen = True if same and own > start else None
-    return Split(fit, judge, test), _learnt_until(bundle) > start and seen
+    split = Split(fit, judge, test, np.asarray(then.label))
+    return split, _learnt_until(bundle) > start and seen
 
 
 def evaluate(

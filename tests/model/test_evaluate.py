@@ -32,7 +32,8 @@ def scorer(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Scorer:
 def split(data: Dataset) -> evaluate.Split:
     first, second = np.quantile(data.time, [0.4, 0.6]).astype(np.int64)
     parts = (data.time < first, (data.time >= first) & (data.time < second), data.time >= second)
-    return evaluate.Split(*(np.flatnonzero(part) for part in parts))
+    rows = (np.flatnonzero(part) for part in parts)
+    return evaluate.Split(*rows, np.asarray(data.label))
 
 
 @pytest.fixture(scope="module")
@@ -177,6 +178,19 @@ def test_a_week_is_judged_by_trees_that_knew_only_what_was_known(data: Dataset) 
     one, two = (evaluate._refitted(d, start, 0, rows, 1) for d in (data, other))
     assert one is not None
     assert two is not None
+    assert (one == two).all()
+
+
+def test_a_verdict_of_later_leaves_its_event_in_the_trees_of_a_week(data: Dataset) -> None:
+    """It was legitimate by waiting then: left out, it would tell of what was not known yet."""
+    start, wait = int(np.quantile(data.time, 0.7)), 5 * made.DAY_MS
+    rows = np.flatnonzero((data.time >= start) & (data.time < start + 7 * made.DAY_MS))
+    late = (data.time < start - wait) & (data.label == 0)
+    late &= np.arange(len(data)) % 3 == 0
+    told = np.where(late, start + made.DAY_MS, data.label_time)
+    other = replace(data, label=np.where(late, 1, data.label).astype(np.int8), label_time=told)
+    one, two = (evaluate._refitted(d, start, wait, rows, 1) for d in (data, other))
+    assert one is not None
     assert (one == two).all()
 
 
