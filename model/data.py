@@ -30,7 +30,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from model.errors import DatasetError, DatasetMissing
+from model.errors import DatasetError, DatasetMissing, OutputTaken
 from model.inputs import (
     AUTH_MASK,
     AUTH_SHIFT,
@@ -229,13 +229,37 @@ def concat(parts: Sequence[Dataset]) -> Dataset:
     return replace(first, **{**arrays, "account": np.concatenate(accounts)}, digest="")
 
 
+def check_place(folder: Path) -> None:
+    """Make sure that a training set can be written here, and will replace nothing but one.
+
+    Raises OutputTaken where the manifest of something else lies: without it that would be lost.
+    """
+    try:
+        held = json.loads((folder / MANIFEST).read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except (ValueError, RecursionError):
+        held = None
+    if not isinstance(held, dict) or held.get("format") != FORMAT or "kinds" not in held:
+        raise OutputTaken(
+            f"{folder} holds the {MANIFEST} of something else than a training set",
+            remedy="name another folder; nothing there was touched",
+        )
+
+
 def write(dataset: Dataset, folder: Path, **about: Any) -> str:
-    """Write all arrays and the manifest last. Returns the digest of the whole."""
+    """Write all arrays and the manifest last. Returns the digest of the whole.
+
+    Whoever has an older set of this folder open keeps it: files are replaced, not written over.
+    Raises OutputTaken as `check_place`.
+    """
+    check_place(folder)
     folder.mkdir(parents=True, exist_ok=True)
     sums = {}
     for name in ARRAYS:
         array = np.ascontiguousarray(getattr(dataset, name))
-        np.save(folder / f"{name}.npy", array, allow_pickle=False)
+        with _draft(folder, f"{name}.npy").open("wb") as out:
+            np.save(out, array, allow_pickle=False)
         sums[name] = checksum(array)
     digest = hashlib.sha256(json.dumps([sums, dataset.names]).encode()).hexdigest()[:16]
     manifest = {
@@ -248,8 +272,16 @@ def write(dataset: Dataset, folder: Path, **about: Any) -> str:
         "digest": digest,
         "about": {**dataset.about, **about},
     }
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", "utf-8")
+    _draft(folder, MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", "utf-8")
+    # A stop amid the renames leaves no manifest, and so no set, rather than a mixture of two.
+    (folder / MANIFEST).unlink(missing_ok=True)
+    for name in (*(f"{name}.npy" for name in ARRAYS), MANIFEST):
+        _draft(folder, name).replace(folder / name)
     return digest
+
+
+def _draft(folder: Path, name: str) -> Path:
+    return folder / f"{name}.part"
 
 
 def read(folder: Path, *, check: bool = False) -> Dataset:

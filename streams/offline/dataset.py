@@ -75,8 +75,9 @@ def dataset(
     """Write the training set to `job.out`; returns what was written.
 
     Raises ConfigError when the source holds no accepted transaction, or when the directory holds
-    the parts of another training set.
+    the parts of another training set; OutputTaken when it holds a recording or a bundle.
     """
+    data.check_place(job.out)
     claim_directory(job.out / PARTS, job.identity())
     shards = job.source.shards()
     missing = [shard for shard in shards if not _shard_file(job, shard).exists()]

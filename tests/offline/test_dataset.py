@@ -9,6 +9,8 @@ import orjson
 import pytest
 
 from model import data
+from model.bundle import shipped
+from model.errors import OutputTaken
 from streams import features
 from streams.errors import ConfigError
 from streams.offline.dataset import dataset
@@ -16,6 +18,7 @@ from streams.offline.risk_pass import build
 from streams.offline.run import Job, open_shard
 from streams.offline.source import RecordingSource, open_source
 from streams.windows import APPLIED
+from tests.model import streams_of_words
 from tests.offline import world
 
 
@@ -83,3 +86,32 @@ def test_a_source_without_accepted_events(tmp_path: Path) -> None:
     source = RecordingSource(open_source(file, None, tmp_path).location())
     with pytest.raises(ConfigError, match="no accepted transaction"):
         dataset(job(source, tmp_path / "d"))
+
+
+def test_a_training_set_takes_the_place_of_nothing_else(
+    source: RecordingSource, tmp_path: Path
+) -> None:
+    """A recording or a bundle without its manifest is lost."""
+    for name in ("recording", "bundle", "other"):
+        (tmp_path / name).mkdir()
+    for place, content in (
+        (tmp_path / "recording", (Path(source.location()) / "manifest.json").read_bytes()),
+        (tmp_path / "bundle", (shipped() / "manifest.json").read_bytes()),
+        (tmp_path / "other", b"[1]"),
+    ):
+        (place / "manifest.json").write_bytes(content)
+        with pytest.raises(OutputTaken, match="nothing there was touched"):
+            dataset(job(source, place))
+        assert [path.name for path in place.iterdir()] == ["manifest.json"]
+        assert (place / "manifest.json").read_bytes() == content
+
+
+def test_who_has_the_set_before_open_keeps_it(tmp_path: Path) -> None:
+    """A fit reads its set from disk to the end, whatever is written there meanwhile."""
+    one, two = (streams_of_words.dataset(accounts=2, seed=seed) for seed in (1, 2))
+    data.write(one, tmp_path / "d")
+    held = data.read(tmp_path / "d")
+    data.write(two, tmp_path / "d")
+    assert (held.words == one.words).all()
+    assert (data.read(tmp_path / "d", check=True).words == two.words).all()
+    assert not list((tmp_path / "d").glob("*.part"))
