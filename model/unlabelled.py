@@ -245,7 +245,8 @@ def likely(dataset: Dataset, reading: Reading, count: int = 3) -> dict[str, Any]
             elif not inside.any():
                 shown = "not seen"
             elif name == "merchant group":
-                shown = f"mcc {np.bincount(mcc[inside]).argmax():04d}"
+                commonest = np.bincount(mcc[inside]).argmax()
+                shown = f"mcc {commonest:04d}" if commonest else "not given"
             else:
                 shown = f"{amount[inside].min() / 100:,.2f} to {amount[inside].max() / 100:,.2f}"
             told.append({"what": shown, "chance": float(chances[0, one])})

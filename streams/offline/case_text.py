@@ -73,12 +73,12 @@ def to_text(found: Mapping[str, Any]) -> str:
     lines += [
         f"  {one['back']} back ({100 * one['share']:.0f} %): {_event(one)}"
         for one in found["looked_at"]
-    ]
+    ] or ["  none: it is the account's first"]
     lines.append("most similar past cases")
     lines += [
         f"  {VERDICTS[one['label']]} ({one['cosine']:.2f}): {_event(one)}"
         for one in found["similar"]
-    ]
+    ] or ["  none: no earlier payment of another account has a verdict"]
     for name, chances in found.get("likely", {}).items():
         told = ", ".join(f"{one['what']} {100 * one['chance']:.0f} %" for one in chances)
         lines.append(f"likely {name}: {told}")

@@ -12,6 +12,7 @@ from model import page, tokens, unlabelled
 from model.bundle import Bundle
 from model.data import Dataset
 from model.errors import BundleError
+from model.inputs import MCC_MASK
 from model.loop import Recipe
 from model.pretrain import pretrain
 from model.pretrained import to_bundle
@@ -153,3 +154,14 @@ def test_words_for_what_is_likely(bundle: Bundle, data: Dataset, rows: np.ndarra
     ecommerce = unlabelled.answer_of(codes, "channel")[row[0]] == 2
     assert told["channel"][0]["what"] == ("ecommerce" if ecommerce else "card_present")
     assert told["merchant group"][0]["what"] == ("mcc 4000" if ecommerce else "mcc 3000")
+
+
+def test_a_category_that_is_not_given_is_no_category(data: Dataset) -> None:
+    words = np.array(data.words)
+    words[:, 1] &= ~np.uint64(MCC_MASK)
+    bare = replace(data, words=words)
+    codes = tokens.encode_stream(np.ascontiguousarray(words), bare.place())
+    chances = np.zeros((1, unlabelled.count_of("merchant group")), np.float32)
+    chances[0, unlabelled.answer_of(codes, "merchant group")[0]] = 1
+    told = unlabelled.likely(bare, unlabelled.Reading({}, {}, {"merchant group": chances}))
+    assert told["merchant group"][0] == {"what": "not given", "chance": 1.0}
