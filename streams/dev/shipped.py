@@ -109,7 +109,8 @@ def measure(
     size = sum(path.stat().st_size for path in folder.iterdir())
     assert size <= MAX_BYTES, size
     scorer = Scorer.load(folder)
-    rows = evaluate.Split(*(np.flatnonzero(mask) for mask in masks), np.asarray(whole.label))
+    fit, judge, test = map(np.flatnonzero, masks)
+    rows = evaluate.Split(fit, judge, test, np.asarray(whole.label))
     report = evaluate.report(scorer, whole, rows, threads=THREADS, tell=tell)
     other = stream(UNSEEN)
     everything = np.arange(len(other))
