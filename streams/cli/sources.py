@@ -34,7 +34,8 @@ def simulate(
     """Write a seeded stream: accounts with habits, frauds among them, labels with delay.
 
     Beside NAME.parquet (transactions in arrival order) come NAME-labels.parquet (what becomes
-    known, and when) and NAME-truth.parquet (every fraud, reported or not; for analysis only).
+    known, and when) and NAME-truth.parquet (every fraud, reported or not, and the legitimate twins
+    of frauds told by order: see its column is_fraud; for analysis only).
     Scenarios: card_testing, takeover, lost_stolen, compromised_merchant, impossible_travel, mule,
     and order, which only the order of an account's payments tells.
 
