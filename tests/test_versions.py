@@ -5,7 +5,11 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from pathlib import Path
 
+import pytest
+
+from streams import versions
 from streams.versions import SPINE, code_version, spine_files
 
 LOADED = (
@@ -28,3 +32,17 @@ def test_the_spine_is_what_the_pipeline_imports() -> None:
 
 def test_the_version_names_the_package_and_a_digest() -> None:
     assert re.fullmatch(r"\d[\w.]*\+[0-9a-f]{8}", code_version())
+
+
+def test_the_version_is_another_when_the_code_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "rules.py"
+    monkeypatch.setattr(versions, "spine_files", lambda: [file])
+
+    def version_of(content: bytes) -> str:
+        file.write_bytes(content)
+        return code_version.__wrapped__()
+
+    assert version_of(b"a = 1\n") == version_of(b"a = 1\r\n")
+    assert version_of(b"a = 1\n") != version_of(b"a = 2\n")

@@ -301,8 +301,9 @@ def test_the_books_of_a_real_topic(kafka: str, topic_prefix: str, tmp_path: Path
 
 def test_a_summary_of_books_that_do_not_balance() -> None:
     books = Books([message(n) for n in range(3)])
-    books.score(101, "review")
+    books.score(101, "review", late=True)
     text = list(summary(books.close()))
+    assert "= scored                 1   1 of them late" in text
     assert "! missing                1" in text
     assert "! not yet done           1" in text
     assert "  missing at partition/offset 0/100" in text

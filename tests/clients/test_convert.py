@@ -49,6 +49,17 @@ def test_a_month_without_fraud(suffix: str, tmp_path: Path) -> None:
     assert convert("tabformer", source, out, labels, KEY) == (4, 2)
 
 
+def test_a_broken_column_of_times_does_not_open_files_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, labels = tmp_path / "o.parquet", tmp_path / "l.parquet"
+    arguments = ("tabformer", DATA / "tabformer.csv", out, labels, KEY)
+    monkeypatch.setattr("streams.clients.convert.MAX_SPANS", 1)
+    with pytest.raises(FormatError, match="more than 1 months"):
+        convert(*arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_file_that_should_be_sorted_and_is_not(tmp_path: Path) -> None:
     heading, *rows = (DATA / "sparkov.csv").read_text().splitlines(keepends=True)
     source = tmp_path / "joined.csv"

@@ -73,6 +73,8 @@ def test_lag_and_outbox_are_those_of_log_and_store(settings: Settings, redis_url
     assert (after.notes, after.problems) == ([], [])
     assert after.as_json()["healthy"] is True
     assert "lag 3, outbox 1" in text(after)
+    store.acquire(1 - busy, Identity("topic", 2, "stub@2"))
+    assert status(settings).problems == ["several models at work: stub@1, stub@2"]
 
 
 def test_a_person_reads_every_count_alike() -> None:

@@ -131,6 +131,27 @@ def test_arrivals_late_twice_and_broken() -> None:
     assert 0.01 < (times < np.maximum.accumulate(times)).mean() < 0.04
 
 
+@pytest.mark.parametrize("unreported", [0.0, 1.0])
+def test_frauds_are_reported_as_often_and_as_late_as_asked(unreported: float) -> None:
+    plan = Plan(
+        events=20_000, accounts=500, fraud_rate=0.02, unreported=unreported, label_delay_days=9
+    )
+    stream = simulate(plan)
+    labels = stream.labels.to_pylist()
+    known = {each["transaction_id"]: each for each in labels if each["label"] == "fraud"}
+    frauds = {each["transaction_id"] for each in stream.truth.to_pylist() if each["is_fraud"]}
+    assert len(frauds) > 200
+    assert known.keys() == (set() if unreported else frauds)
+    times = dict(
+        zip(
+            *(stream.transactions[c].to_pylist() for c in ("transaction_id", "event_time")),
+            strict=True,
+        )
+    )
+    waits = [each["label_time"] - times[name] for name, each in known.items()]
+    assert unreported or 8 * DAY_MS < np.median(waits) < 10 * DAY_MS
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
