@@ -93,7 +93,7 @@ def decode_labels(values: Iterable[bytes | None]) -> Labels:
     ranks: list[int] = []
     bad = 0
     for value in values:
-        label = _label(value)
+        label = decode_label(value)
         if label is None:
             bad += 1
             continue
@@ -101,7 +101,7 @@ def decode_labels(values: Iterable[bytes | None]) -> Labels:
         transactions.append(label["transaction_id"])
         times.append(label["label_time"])
         verdicts.append(VERDICTS[label["label"]])
-        ranks.append(_rank(label))
+        ranks.append(rank_of(label))
     return Labels(
         transaction_keys(accounts, transactions),
         np.array(times, np.int64),
@@ -116,23 +116,24 @@ def frauds(values: Iterable[bytes | None]) -> dict[int, str]:
     newest label says so. Messages that are no labels are passed over."""
     newest: dict[int, tuple[int, int, str | None]] = {}
     for value in values:
-        label = _label(value)
+        label = decode_label(value)
         if label is None:
             continue
         key = transaction_key(label["account_id"], label["transaction_id"])
         kind = (label.get("fraud_type") or "fraud") if label["label"] == "fraud" else None
-        told = (label["label_time"], _rank(label), kind)
+        told = (label["label_time"], rank_of(label), kind)
         if key not in newest or newest[key][:2] <= told[:2]:
             newest[key] = told
     return {key: kind for key, (_, _, kind) in newest.items() if kind is not None}
 
 
-def _rank(label: Mapping[str, Any]) -> int:
-    """Decides between labels of one transaction at one time."""
+def rank_of(label: Mapping[str, Any]) -> int:
+    """Which of a transaction's labels counts, of those with one label_time: the greatest."""
     return xxhash.xxh3_64_intdigest(f"{label['label_id']}\0{label['label']}".encode())
 
 
-def _label(value: bytes | None) -> dict[str, Any] | None:
+def decode_label(value: bytes | None) -> dict[str, Any] | None:
+    """The fields of a message that is a label; None for one that is none."""
     if not value or len(value) > MAX_MESSAGE_BYTES or has_pan_bytes(value):
         return None
     try:

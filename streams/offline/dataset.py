@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
 from model import data
 from streams import features
 from streams.errors import ConfigError
-from streams.labels import LabelBook, transaction_keys
+from streams.labels import FRAUD, LabelBook, decode_label, rank_of, transaction_keys
 from streams.offline.engine import Engine, Tell
 from streams.offline.risk_pass import Snapshots
 from streams.offline.run import Job, Progress, claim_directory, open_shard, over_shards
@@ -100,6 +99,7 @@ def _write(job: Job, parts: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
     transactions = [name.decode() for name in parts["transaction"].tolist()]
     label, label_time = LabelBook.of(values).newest(accounts, transactions)
     kind, kinds = _kinds(values, accounts, transactions)
+    kind[label != FRAUD] = 0  # what was overruled is no case of its kind
     built = data.build(
         parts["words"],
         parts["features"],
@@ -126,18 +126,20 @@ def _write(job: Job, parts: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
 def _kinds(
     values: Iterable[bytes], accounts: list[str], transactions: list[str]
 ) -> tuple[NDArray[np.int8], list[str]]:
-    """The fraud_type of each transaction as a code, 0 for none; for evaluation by segment."""
-    found: dict[int, str] = {}
+    """The fraud_type of each transaction as a code, 0 for none; for evaluation by segment.
+
+    Of several that labels of fraud tell the newest counts, as of verdicts.
+    """
+    found: dict[int, tuple[tuple[int, int], str]] = {}
     for value in values:
-        try:
-            document = orjson.loads(value)
-            key = transaction_keys([document["account_id"]], [document["transaction_id"]])[0]
-            if document.get("fraud_type"):
-                found[int(key)] = str(document["fraud_type"])
-        except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
+        label = decode_label(value)
+        if label is None or label["label"] != "fraud" or not label.get("fraud_type"):
             continue
-    names = sorted(set(found.values()))[: np.iinfo(np.int8).max - 1]
+        key = int(transaction_keys([label["account_id"]], [label["transaction_id"]])[0])
+        told = (label["label_time"], rank_of(label)), label["fraud_type"]
+        found[key] = max(found.get(key, told), told)
+    names = sorted({name for _, name in found.values()})[: np.iinfo(np.int8).max - 1]
     code = {name: index for index, name in enumerate(names, 1)}
     keys = transaction_keys(accounts, transactions).tolist()
-    kind = np.array([code.get(found.get(key, ""), 0) for key in keys], np.int8)
+    kind = np.array([code.get(found[key][1], 0) if key in found else 0 for key in keys], np.int8)
     return kind, ["none", *names]

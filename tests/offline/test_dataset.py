@@ -21,6 +21,8 @@ from streams.windows import APPLIED
 from tests.model import streams_of_words
 from tests.offline import world
 
+DAY = 1_735_689_600_000
+
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> RecordingSource:
@@ -115,3 +117,28 @@ def test_who_has_the_set_before_open_keeps_it(tmp_path: Path) -> None:
     assert (held.words == one.words).all()
     assert (data.read(tmp_path / "d", check=True).words == two.words).all()
     assert not list((tmp_path / "d").glob("*.part"))
+
+
+def test_the_kind_of_a_fraud_is_what_its_newest_label_tells(tmp_path: Path) -> None:
+    """In whatever order labels arrived; and a fraud that was overruled is of no kind."""
+    transactions, labels = [], []
+    for name, told in (
+        ("twice", [(2, "fraud", "mule"), (1, "fraud", "order")]),
+        ("bare", [(1, "fraud", "order"), (2, "fraud", None)]),
+        ("overruled", [(1, "fraud", "order"), (2, "legitimate", None)]),
+        ("silent", []),
+    ):
+        event = {"account_id": "a", "transaction_id": name}
+        transactions.append(
+            event | {"schema_version": 1, "event_time": DAY, "amount": 1, "currency": "EUR"}
+        )
+        for later, verdict, kind in told:
+            label = {"label_id": f"{name}{later}", "label": verdict, "label_time": DAY + later}
+            labels.append(event | label | ({"fraud_type": kind} if kind else {}))
+    for file, rows in (("t.jsonl", transactions), ("l.jsonl", labels)):
+        (tmp_path / file).write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
+    files = open_source(tmp_path / "t.jsonl", tmp_path / "l.jsonl", tmp_path)
+    dataset(job(RecordingSource(files.location()), tmp_path / "d"))
+    made = data.read(tmp_path / "d")
+    assert made.kinds == ("none", "mule", "order")
+    assert made.kind.tolist() == [1, 2, 0, 0]
