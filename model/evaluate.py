@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from model import baseline, metrics
 from model.costs import Costs
 from model.costs import to_text as costs_text
-from model.data import DAY_MS, Dataset, as_of, gather
+from model.data import DAY_MS, Dataset, as_of, gather, now
 from model.inputs import AMOUNT_SHIFT, CHANNEL_MASK, CHANNEL_SHIFT, CHANNELS
 from model.score import Scorer
 
@@ -308,12 +308,12 @@ def report(
 
 
 def immature(dataset: Dataset, rows: NDArray[np.int64], wait_ms: int) -> int:
-    """How many of these events count as legitimate (`data.mature`) though the stream ended before
-    the wait for their labels did."""
+    """How many of these events count as legitimate (`data.mature`) though what is known of the
+    stream, its labels too, ended before the wait for theirs did."""
     due = dataset.time[rows] + wait_ms
     quiet = (dataset.truth[rows] < 0) & (np.asarray(dataset.label)[rows] == 0)
     quiet &= np.asarray(dataset.label_time)[rows] == due
-    return int((quiet & (due > int(dataset.time.max()))).sum())
+    return int((quiet & (due >= now(dataset))).sum())
 
 
 def at_thresholds(

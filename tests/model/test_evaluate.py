@@ -208,6 +208,20 @@ def test_the_trees_of_a_week_learn_from_matured_events_only(data: Dataset) -> No
     assert (one == two).all()
 
 
+def test_events_are_waited_for_no_longer_than_labels_came(data: Dataset) -> None:
+    """A fraud reported a year after the last event: what is silent then is legitimate."""
+    rows, wait = np.arange(len(data)), 14 * made.DAY_MS
+    end = int(data.time.max())
+    silent = replace(data, label=np.zeros_like(data.label), label_time=data.time + wait)
+    young = (data.time + wait > end).sum()
+    assert evaluate.immature(silent, rows, wait) == young > 0
+    for late, still in ((365, 0), (2, (data.time + wait > end + 2 * made.DAY_MS).sum())):
+        label, label_time = np.array(silent.label), np.array(silent.label_time)
+        label[0], label_time[0] = 1, end + late * made.DAY_MS
+        told = replace(silent, label=label, label_time=label_time)
+        assert evaluate.immature(told, rows, wait) == still
+
+
 class _Tags(html.parser.HTMLParser):
     """Counts of tags, and what they refer to."""
 
