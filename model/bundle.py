@@ -236,6 +236,8 @@ def _manifest(folder: Path) -> dict[str, Any]:
         raise BundleError(f"the manifest of {folder} cannot be read: {error}") from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise BundleError(f"{folder} is not a bundle of format {FORMAT}")
+    if "kinds" in manifest:
+        raise BundleError(f"{folder} is a training set, not a bundle", remedy="name a bundle")
     digest = hashlib.sha256(_canonical(manifest)).hexdigest()[:12]
     if manifest.get("digest") != digest:
         raise BundleError(f"the manifest of {folder} does not match its own digest")

@@ -180,7 +180,10 @@ class Recording:
                 remedy="make one with `fraudstream record`",
             ) from None
         except (ValueError, KeyError, TypeError, RecursionError):
-            raise RecordingError(f"{self.path}/manifest.json is foreign or damaged") from None
+            raise RecordingError(
+                f"{self.path}/manifest.json is foreign or damaged",
+                remedy="name a recording, as `fraudstream record` makes it",
+            ) from None
         if version != VERSION:
             raise RecordingError(f"{self.path}: recording version {version}, not {VERSION}")
         if checksum != _manifest_checksum(body):

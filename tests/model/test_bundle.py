@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from model import bundle as bundles
+from model import data as datasets
 from model import explain
 from model.bundle import Bundle
 from model.data import Dataset, gather
@@ -143,6 +144,13 @@ def test_only_regular_files_of_a_bearable_size_are_read(folder: Path, file: str,
             sparse.truncate(bundles.MAX_BYTES + 1)
     with pytest.raises(BundleError, match=r"regular|larger|cannot be read"):
         bundles.read(folder)
+
+
+def test_a_training_set_in_place_of_a_bundle_is_called_one(data: Dataset, tmp_path: Path) -> None:
+    """Both have a manifest of format 1: who swaps two folders is told so."""
+    datasets.write(data, tmp_path / "set")
+    with pytest.raises(BundleError, match="is a training set, not a bundle"):
+        bundles.read(tmp_path / "set")
 
 
 def test_a_manifest_that_nests_without_end_is_refused(folder: Path) -> None:
