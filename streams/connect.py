@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import redis
     from confluent_kafka import KafkaError, Message
 
-CHECK_TIMEOUT_S = 5.0
+CHECK_TIMEOUT_S = 10.0
 _HEADERS = methodcaller("headers")
 LOCAL_REMEDY = "Is it running? `fraudstream services up` starts one on this machine"
 
@@ -47,6 +47,7 @@ def confluent_config(settings: Settings, extra: Mapping[str, Any] | None = None)
         config["sasl.username"] = kafka.sasl_username
         config["sasl.password"] = kafka.sasl_password.get_secret_value()
     if _tls(kafka):
+        kafka_ssl_context(kafka)  # reads the files: librdkafka names none that it cannot
         named = {
             "ssl.ca.location": kafka.ssl_ca,
             "ssl.certificate.location": kafka.ssl_cert,

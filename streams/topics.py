@@ -24,10 +24,10 @@ Outcome = Literal["created", "exists", "changed"]
 
 Answer = TypeVar("Answer")
 
-PATIENCE_S: Final = 60.0
+PATIENCE_S: Final = 120.0
 """How long a broker that answers nothing is asked again, by a new client each time."""
-REQUEST_TIMEOUT_S: Final = 15.0
-OPERATION_TIMEOUT_S: Final = 10.0
+REQUEST_TIMEOUT_S: Final = 30.0
+OPERATION_TIMEOUT_S: Final = 20.0
 """How long the broker itself may wait for a topic to be made."""
 PAUSE_S: Final = 0.2
 MAX_DEAD_LETTER_BYTES: Final = 2 * 1_048_588

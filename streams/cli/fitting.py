@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from model.teacher import Lesson
     from streams.cli.training import Training
 
+PASSES, MIN_STEPS = 6, 300
+"""Updates where nobody says how many: judged best after about five passes on streams of 0.3 and of
+one million events (model/LOG.md, 2026-11-27), so the best is seen and little is done after it."""
+
 
 def fit_plan(
     dataset: Dataset,
@@ -80,6 +84,14 @@ def others_of(dataset: Dataset, plan: Plan, chosen: Blocks) -> NDArray[np.bool_]
     from model import teacher
 
     return teacher.unlabelled(dataset, chosen.fit, chosen.judge, plan.cut_ms)
+
+
+def usual_steps(chosen: Blocks, others: NDArray[np.bool_] | None) -> int:
+    """PASSES over the events that are learnt from; a short stream gets MIN_STEPS."""
+    from model.loop import Recipe
+
+    events = int(chosen.fit.sum()) + (0 if others is None else int(others.sum()))
+    return max(-(-PASSES * events // (Recipe.chunk * Recipe.batch)), MIN_STEPS)
 
 
 def job_of(chosen: Blocks, others: NDArray[np.bool_] | None, seeds: int, threads: int) -> Job:

@@ -23,6 +23,10 @@ Data = Annotated[Path, typer.Argument(help="Training set, as `fraudstream datase
 Out = Annotated[Path, typer.Argument(help="Folder of the bundle to write.")]
 Preset = Annotated[str, typer.Option(help="small, base or large.")]
 Steps = Annotated[int, typer.Option(min=1, help="Updates.")]
+FitSteps = Annotated[
+    int | None,
+    typer.Option(min=1, help="Updates. Default: six passes over what is learnt from, >= 300."),
+]
 Threads = Annotated[int, typer.Option(min=1, max=64, help="CPU threads.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
 Maturity = Annotated[
@@ -140,7 +144,7 @@ def finetune(
     out: Out,
     base: Annotated[Path | None, typer.Option(help="Pretrained bundle to start from.")] = None,
     preset: Preset = "small",
-    steps: Steps = 500,
+    steps: FitSteps = None,
     cut: Annotated[int | None, typer.Option(help="Moment of the fit, ms: what is known.")] = None,
     test_days: Annotated[
         float | None,
@@ -178,13 +182,13 @@ def finetune(
     bundles.check_place(out)
     signer, costs = checks.signing_key(key), checks.costs(cost)
     dataset = checks.whole_data(data, maturity_days)
-    recipe = Recipe(steps=steps, seed=seed)
     teach = checks.has_trees() if teacher is None else teacher
     dataset, plan, chosen = fitting.fit_plan(
         dataset, cut, test_days, judge_days, maturity_days, _usual_days(dataset)
     )
-    with Training(steps, threads, device, tensorboard) as training:
-        others = fitting.others_of(dataset, plan, chosen) if teach else None
+    others = fitting.others_of(dataset, plan, chosen) if teach else None
+    recipe = Recipe(steps=steps or fitting.usual_steps(chosen, others), seed=seed)
+    with Training(recipe.steps, threads, device, tensorboard) as training:
         job = fitting.job_of(chosen, others, seeds, threads)
         training.plan(dataset, base_id or preset, shape, recipe, job)
         lesson = fitting.lesson_of(dataset, chosen, others, seed, training)
@@ -199,7 +203,7 @@ def finetune(
             return
         about = {
             "plan": vars(plan), "learnt_until": max(plan.cut_ms, _learnt_until(start)),
-            "maturity_days": maturity_days, "steps": steps, "seed": seed,
+            "maturity_days": maturity_days, "steps": recipe.steps, "seed": seed,
             "card": card(dataset, plan, chosen, base_id, taught),
         }  # fmt: skip
         made = tuning.to_bundle(dataset, chosen, best, name, _groups(dataset), about, costs)
