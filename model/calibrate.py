@@ -103,5 +103,6 @@ def apply(logit: NDArray[np.float32], line: Knots) -> NDArray[np.float64]:
 
 
 def threshold_for_budget(p: NDArray[np.float64], share: float) -> float:
-    """The threshold above which `share` of events lie."""
-    return float(np.quantile(p, 1 - share))
+    """The threshold from which on `share` of events lie, or fewer where many are alike there."""
+    cut = float(np.quantile(p, 1 - share))
+    return cut if (p >= cut).mean() <= share else float(np.nextafter(cut, np.inf))

@@ -7,6 +7,7 @@ the rows come from. Only calibrated probabilities at true prevalence make these 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -27,6 +28,11 @@ class Costs:
     review: float
     block: float
     missed: float
+
+    def __post_init__(self) -> None:
+        """Raises ValueError."""
+        if not all(0 < cost < math.inf for cost in asdict(self).values()):
+            raise ValueError("a cost is a number above 0")
 
     def thresholds(self) -> dict[str, float]:
         """From which probability on to review and to block.

@@ -5,8 +5,6 @@ In: values of flags. Out: the same, checked. Does not know any verb.
 
 from __future__ import annotations
 
-import math
-from dataclasses import fields
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,14 +47,14 @@ def costs(told: list[str] | None) -> Costs | None:
     found = _named(told, "--cost", "missed=120")
     if not found:
         return None
-    wanted = [one.name for one in fields(Costs)]
-    if sorted(found) != sorted(wanted) or not all(0 < value < math.inf for value in found.values()):
+    try:
+        return Costs(**found)
+    except (TypeError, ValueError):
         raise typer.BadParameter(
-            f"give {', '.join(wanted)}, each once and above 0: --cost review=4 --cost block=25"
+            "give review, block and missed, each above 0: --cost review=4 --cost block=25"
             " --cost missed=120",
             param_hint="--cost",
-        )
-    return Costs(**found)
+        ) from None
 
 
 def _named(told: list[str] | None, flag: str, example: str) -> dict[str, float]:

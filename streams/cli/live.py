@@ -5,11 +5,15 @@ In: flags. Out: exit codes. Does not know how a worker works; imports it inside 
 
 from __future__ import annotations
 
+import threading
 from typing import Annotated
 
 import typer
 
 from streams.cli import options
+
+SLOW_S = 10.0
+"""A start that takes longer than this says why it may."""
 
 
 def worker(
@@ -39,11 +43,20 @@ def worker(
         if as_json:
             typer.echo(f'{{"state":"{state}"}}')
 
+    def ready() -> None:
+        slow.cancel()
+        tell("ready")
+
     tell("starting")
+    why = "still starting: the first start on a machine compiles for about a minute"
+    slow = threading.Timer(SLOW_S, typer.echo, (why,), {"err": True})
+    slow.daemon = True
+    slow.start()
     code = 1
     try:
-        code = app.run(settings, ready=lambda: tell("ready"))
+        code = app.run(settings, ready=ready)
     finally:
+        slow.cancel()
         if code == 0:
             tell("stopped")
     raise typer.Exit(code)

@@ -8,6 +8,7 @@ its offset was the same before and after, a few times; then the user is told to 
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from streams.errors import RecordingError, StoreError
 from streams.store import generations, keys
 
 FORMAT = "fraudstream-snapshot"
+MANIFEST = "snapshot.json"
 VERSION = 1
 ATTEMPTS = 5
 PAGE = 4_096
@@ -30,9 +32,22 @@ SCHEMA = pa.schema([("account_id", pa.string()), ("record", pa.binary())])
 def take(client: redis.Redis, namespace: str, out: Path) -> dict[str, Any]:
     """Write the snapshot of all partitions; returns its manifest.
 
-    Raises StoreError when a partition does not stand still, or has no state.
+    One that is there already is replaced when all is written. Raises StoreError when a partition
+    does not stand still, or has no state.
     """
     out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out, prefix=".snapshot.") as name:
+        draft = Path(name)
+        manifest = _write(client, namespace, draft)
+        # A stop amid the renames leaves no snapshot rather than a mixture of two.
+        (out / MANIFEST).unlink(missing_ok=True)
+        for file in sorted(draft.iterdir(), key=lambda file: file.name == MANIFEST):
+            file.replace(out / file.name)
+    return manifest
+
+
+def _write(client: redis.Redis, namespace: str, out: Path) -> dict[str, Any]:
+    """What `take` does, into an empty directory."""
     generation = generations.read(client, namespace).current
     first = keys.of(namespace, generation, 0).part
     partitions: Any = client.hget(first, "partitions")
@@ -54,7 +69,7 @@ def take(client: redis.Redis, namespace: str, out: Path) -> dict[str, Any]:
             "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         }
     manifest = {"format": FORMAT, "version": VERSION, "partitions": parts}
-    (out / "snapshot.json").write_bytes(orjson.dumps(manifest, option=orjson.OPT_INDENT_2))
+    (out / MANIFEST).write_bytes(orjson.dumps(manifest, option=orjson.OPT_INDENT_2))
     return manifest
 
 
@@ -99,7 +114,7 @@ def _page(client: redis.Redis, names: list[Any], start: str) -> dict[str, Any]:
 def manifest_of(path: Path) -> dict[str, Any]:
     """The manifest of a snapshot. Raises RecordingError when it is absent or foreign."""
     try:
-        manifest: dict[str, Any] = orjson.loads((path / "snapshot.json").read_bytes())
+        manifest: dict[str, Any] = orjson.loads((path / MANIFEST).read_bytes())
         if (manifest["format"], manifest["version"]) != (FORMAT, VERSION):
             raise KeyError("format")
     except (FileNotFoundError, NotADirectoryError):
@@ -107,7 +122,7 @@ def manifest_of(path: Path) -> dict[str, Any]:
             f"{path} is not a snapshot", remedy="make one with `fraudstream snapshot`"
         ) from None
     except (orjson.JSONDecodeError, KeyError, TypeError):
-        raise RecordingError(f"{path}/snapshot.json is foreign or damaged") from None
+        raise RecordingError(f"{path}/{MANIFEST} is foreign or damaged") from None
     return manifest
 
 

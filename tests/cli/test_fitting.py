@@ -1,11 +1,13 @@
-"""Which days a fit is made on, as the flags have it."""
+"""Which days a fit is made on and how long, as the flags have it."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from model.errors import DatasetError
-from model.finetune import MIN_FRAUDS
+from model.finetune import MIN_FRAUDS, Blocks
+from streams.cli import fitting
 from streams.cli.fitting import fit_plan
 from tests.model import streams_of_words as made
 
@@ -20,3 +22,15 @@ def test_judging_days_that_nobody_asked_for_widen_where_frauds_are_few(
     assert "few frauds: the newest" in capsys.readouterr().err
     with pytest.raises(DatasetError, match=r"judge by more days \(--judge-days\)"):
         fit_plan(whole, None, 0.0, 0.5, 0.0, 0.5)
+
+
+def test_updates_follow_the_events_that_are_learnt_from() -> None:
+    """Six passes in updates of 4,096 events, those that trees answer among them."""
+
+    def blocks(fit: int) -> Blocks:
+        mask = np.arange(1_000_000) < fit
+        return Blocks(fit=mask, judge=~mask)
+
+    assert fitting.usual_steps(blocks(600_000), None) == 879
+    assert fitting.usual_steps(blocks(600_000), np.arange(1_000_000) >= 900_000) == 1_026
+    assert fitting.usual_steps(blocks(5_000), None) == fitting.MIN_STEPS

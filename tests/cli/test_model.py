@@ -118,7 +118,7 @@ def test_without_lightgbm_labels_teach_alone_and_it_is_said(
         ("evaluate", ("--out", "."), "no file in a folder that exists"),
         ("evaluate", ("--test-days", "inf"), "give a number of days"),
         ("evaluate", ("--cost", "review"), "write missed=120"),
-        ("evaluate", ("--cost", "review=4", "--cost", "block=5"), "give review, block, missed"),
+        ("evaluate", ("--cost", "review=4", "--cost", "block=5"), "give review, block and missed"),
         ("finetune", ("--cost", "review=0", "--cost", "block=5", "--cost", "missed=9"), "above 0"),
         ("finetune", ("--judge-days", "nan"), "give a number of days"),
         ("finetune", ("--maturity-days", "-1"), "give a number of days"),

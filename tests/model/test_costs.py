@@ -66,5 +66,12 @@ def test_calibrated_scores_make_them_the_best_thresholds() -> None:
 def test_a_bundle_tells_the_matrix_it_was_made_with() -> None:
     costs = Costs(review=4, block=25, missed=120)
     assert told_in({"costs": costs.told(np.ones(1), np.ones(1))}) == costs
-    for odd in ({}, {"costs": None}, {"costs": {"matrix": {"review": "x"}}}, {"costs": [1]}):
+    nothing = {"review": 1, "block": 1, "missed": 0}
+    for odd in (
+        {},
+        {"costs": None},
+        {"costs": {"matrix": nothing}},
+        {"costs": {"matrix": {"review": "x"}}},
+        {"costs": [1]},
+    ):
         assert told_in(odd) is None

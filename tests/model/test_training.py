@@ -240,6 +240,14 @@ def test_calibration_rises_and_fits() -> None:
     assert (np.diff(p[np.argsort(logit, kind="stable")]) >= 0).all()
 
 
+def test_a_budget_is_kept_where_many_scores_are_alike() -> None:
+    """All of the alike would be alerts, or none of them."""
+    rng = np.random.default_rng(0)
+    for p in (rng.random(10_000), np.repeat([0.1, 0.2, 0.9], [9_000, 960, 40])):
+        cut = calibrate.threshold_for_budget(p, 0.01)
+        assert (p >= cut).sum() == (100 if len(np.unique(p)) > 3 else 40)
+
+
 def test_a_broken_run_ends_as_an_unbroken_one(tmp_path: Path) -> None:
     """Stopped by an error after a checkpoint, then called again: the same bits."""
     whole = made.dataset(4, 60)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -63,6 +64,34 @@ def test_a_replay_goes_on_from_a_snapshot(
         for done in runner.steps(source.batches(shard, 77)):
             found.update({(shard, at): what for at, what in replayed(done)})
     assert found == expected
+
+
+def test_a_snapshot_that_fails_half_way_leaves_the_one_before(
+    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = redis.Redis.from_url(redis_url)
+    store = RedisStore(client)
+    claims = [store.acquire(partition, Identity("topic", 2)) for partition in (0, 1)]
+    first = snapshot.take(client, "fs", tmp_path)
+    store.commit(claims[0], Commit(None, 5, Writes.of([("a", [(world.WHOLE, b"12345678")])])))
+    standing = snapshot._standing
+
+    def moving(*given: Any) -> Any:
+        if given[2] == 1:
+            raise StoreError("partition 1 moves while it is read")
+        return standing(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(snapshot, "_standing", moving)
+        with pytest.raises(StoreError, match="moves"):
+            snapshot.take(client, "fs", tmp_path)
+    assert snapshot.manifest_of(tmp_path) == first
+    assert list(snapshot.records(tmp_path, 0)) == []
+    second = snapshot.take(client, "fs", tmp_path)
+    assert [name for name, _ in snapshot.records(tmp_path, 0)] == ["a"]
+    assert snapshot.manifest_of(tmp_path) == second
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["00000.parquet", "00001.parquet", "snapshot.json"]
 
 
 def test_without_state_there_is_no_snapshot(redis_url: str, tmp_path: Path) -> None:

@@ -1,0 +1,32 @@
+"""What `worker` says while it starts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from streams.cli import build, live
+from streams.live import app
+from tests.cli.running import RUN
+
+
+@pytest.mark.parametrize(("slow_s", "said"), [(0.01, True), (600.0, False)])
+def test_a_slow_start_says_why_it_may_be(
+    monkeypatch: pytest.MonkeyPatch, slow_s: float, said: bool
+) -> None:
+    """Its states stay as they are: others read them."""
+
+    def run(settings: object, ready: Callable[[], None]) -> int:
+        time.sleep(0.5)
+        ready()
+        return 0
+
+    monkeypatch.setattr(live, "SLOW_S", slow_s)
+    monkeypatch.setattr(app, "run", run)
+    done = RUN.invoke(build(), ["worker", "--json"], catch_exceptions=False)
+    lines = done.stderr.splitlines()
+    assert [line for line in lines if " " not in line] == ["starting", "ready", "stopped"]
+    assert any("compiles" in line for line in lines) is said
+    assert done.stdout.count("\n") == 3
