@@ -233,7 +233,11 @@ def to_html(found: Mapping[str, Any]) -> str:
             "One threshold for all: recall is equal opportunity, FPR predictive equality. A kind "
             "of fraud stands beside all ordinary events.",
         )
-        + table("Weeks", weeks, "The bundle as it is, and trees fitted on what was known by then.")
+        + table(
+            "Weeks",
+            weeks,
+            "The bundle as it is, and trees fitted on what was known by then; the first twelve.",
+        )
     )
     return whole(found["model_id"], lines, body)
 
