@@ -88,6 +88,14 @@ class Plan:
         return cls(int(time.min()), middle, middle, end, cut)
 
 
+def plan_in(about: Mapping[str, Any]) -> Plan | None:
+    """The plan that a bundle tells of its fit; None for one that tells none, or an odd one."""
+    try:
+        return Plan(**{name: int(ms) for name, ms in dict(about["plan"]).items()})
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
 @dataclass(frozen=True)
 class Blocks:
     """Row masks of a plan over a dataset."""

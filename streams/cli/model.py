@@ -219,8 +219,13 @@ def _say_judged(made: Bundle, as_json: bool) -> None:
 
 def _learnt_until(bundle: Bundle | None) -> int:
     """Up to when a bundle, and what it was made from, saw events or labels, ms; 0 for no bundle."""
+    from model.finetune import plan_in
+
     about = {} if bundle is None else bundle.about
-    return int(about.get("learnt_until", about.get("plan", {}).get("cut_ms", 0)))
+    told, plan = about.get("learnt_until"), plan_in(about)
+    if isinstance(told, int):
+        return told
+    return 0 if plan is None else plan.cut_ms
 
 
 def _test_split(
@@ -243,12 +248,12 @@ def _test_split(
     from streams.errors import ConfigError, DatasetError
     from streams.schema import DAY_MS
 
-    time, plan = dataset.time, bundle.about.get("plan") or {}
+    time, plan = dataset.time, tuning.plan_in(bundle.about)
     newest = int(time.max())
     if start is None:
         start = newest - int((_usual_days(dataset) if days is None else days) * DAY_MS)
     same = bundle.about.get("data_digest") == dataset.digest
-    own = int(plan.get("cut_ms", _learnt_until(bundle)))
+    own = _learnt_until(bundle) if plan is None else plan.cut_ms
     bare, answer = bundle.only_pretrained, dataset.answer()
     test = np.flatnonzero((time >= start) & (bare | (answer >= 0)))
     if not len(test) or not (bare or (answer[test] == 1).any()):
@@ -260,11 +265,9 @@ def _test_split(
         wait = int(wait_days * DAY_MS)
         try:
             # The labels as they stood, as the bundle's own fit had them: rivals know no more.
-            then = data.as_of(dataset, plan["cut_ms"] if same and plan else start, wait)
-            if same and plan:
-                one = tuning.Plan(**plan)
-            else:
-                one = tuning.Plan.newest(then, start, _usual_days(dataset), wait)
+            one = plan if same else None
+            then = data.as_of(dataset, start if one is None else one.cut_ms, wait)
+            one = one or tuning.Plan.newest(then, start, _usual_days(dataset), wait)
             chosen = tuning.blocks(then, one)
             fit, judge = np.flatnonzero(chosen.fit), np.flatnonzero(chosen.judge)
         except DatasetError as error:

@@ -88,6 +88,15 @@ def test_what_a_fit_began_with_counts_as_known(
             assert found["known_to_the_fit"] is (known and (True if bundle == base else None))
 
 
+def test_a_plan_that_is_none_counts_as_not_told(made: tuple[Path, pa.Table], bundles: Path) -> None:
+    """What a bundle tells of itself is free text to others: evaluate does without."""
+    found, dataset = read(bundles / "fraud"), data.read(made[0])
+    for odd in (7, {"cut_ms": "soon"}, {"begun": 1}, None):
+        bundle = replace(found, about={"plan": odd, "learnt_until": "soon"})
+        split, known = _test_split(bundle, dataset, None, 14.0, 14.0)
+        assert len(split.test) and not known
+
+
 def test_what_a_report_lacks_is_said_before_any_work(
     bundles: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
