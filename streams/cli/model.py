@@ -187,7 +187,7 @@ def finetune(
         dataset, cut, test_days, judge_days, maturity_days, _usual_days(dataset)
     )
     others = fitting.others_of(dataset, plan, chosen) if teach else None
-    recipe = Recipe(steps=steps or fitting.usual_steps(chosen, others), seed=seed)
+    recipe = Recipe(steps=steps or fitting.usual_steps(chosen, others), seed=seed, splits=True)
     with Training(recipe.steps, threads, device, tensorboard) as training:
         job = fitting.job_of(chosen, others, seeds, threads)
         training.plan(dataset, base_id or preset, shape, recipe, job)
