@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import ssl
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from operator import methodcaller
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from streams.batch import Headers
@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     import redis
     from confluent_kafka import KafkaError, Message
 
+Answer = TypeVar("Answer")
+
 CHECK_TIMEOUT_S = 10.0
+PAUSE_S = 0.2
 _HEADERS = methodcaller("headers")
 LOCAL_REMEDY = "Is it running? `fraudstream services up` starts one on this machine"
 
@@ -47,7 +50,6 @@ def confluent_config(settings: Settings, extra: Mapping[str, Any] | None = None)
         config["sasl.username"] = kafka.sasl_username
         config["sasl.password"] = kafka.sasl_password.get_secret_value()
     if _tls(kafka):
-        kafka_ssl_context(kafka)  # reads the files: librdkafka names none that it cannot
         named = {
             "ssl.ca.location": kafka.ssl_ca,
             "ssl.certificate.location": kafka.ssl_cert,
@@ -132,6 +134,8 @@ def check_kafka(settings: Settings, timeout_s: float = CHECK_TIMEOUT_S) -> None:
     from confluent_kafka import KafkaException
     from confluent_kafka.admin import AdminClient
 
+    if _tls(settings.kafka):
+        kafka_ssl_context(settings.kafka)  # reads the files: librdkafka names none that it cannot
     seen: list[KafkaError] = []
     extra = {"error_cb": seen.append, "log_level": 0}
     try:
@@ -157,6 +161,23 @@ def check_kafka(settings: Settings, timeout_s: float = CHECK_TIMEOUT_S) -> None:
                 f"Kafka at {settings.kafka.bootstrap} does not answer in {timeout_s:.0f} s",
                 remedy=LOCAL_REMEDY,
             )
+
+
+def patiently(ask: Callable[[], Answer], passing: Container[int], patience_s: float) -> Answer:
+    """What `ask` answers; it is called again while its error is one of `passing` and there is time.
+
+    Raises KafkaException.
+    """
+    from confluent_kafka import KafkaException
+
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            return ask()
+        except KafkaException as error:
+            if error.args[0].code() not in passing or time.monotonic() > deadline:
+                raise
+        time.sleep(PAUSE_S)
 
 
 def _raise_what_waiting_cannot_mend(settings: Settings, seen: Iterable[KafkaError]) -> None:

@@ -7,12 +7,11 @@ partitions, away from their state.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
-from streams.connect import check_kafka, confluent_config
+from streams.connect import check_kafka, confluent_config, patiently
 from streams.errors import BrokerError
 from streams.schema import TOPICS, TopicSpec
 from streams.settings import Settings
@@ -29,7 +28,6 @@ PATIENCE_S: Final = 120.0
 REQUEST_TIMEOUT_S: Final = 30.0
 OPERATION_TIMEOUT_S: Final = 20.0
 """How long the broker itself may wait for a topic to be made."""
-PAUSE_S: Final = 0.2
 MAX_DEAD_LETTER_BYTES: Final = 2 * 1_048_588
 """A dead letter holds the original bytes and headers: its limit is above that of its source."""
 
@@ -125,7 +123,7 @@ def _create(
             code = error.args[0].code()
             if code == KafkaError.TOPIC_ALREADY_EXISTS:
                 outcome.setdefault(name, "exists")
-            elif _worth_asking_again(code):
+            elif code in _unanswered():
                 raise
             else:
                 raise BrokerError(
@@ -147,22 +145,20 @@ def _ask(settings: Settings, verb: str, question: Callable[[AdminClient], Answer
     from confluent_kafka import KafkaException
     from confluent_kafka.admin import AdminClient
 
-    deadline = time.monotonic() + PATIENCE_S
-    while True:
-        try:
-            return question(AdminClient(confluent_config(settings)))
-        except KafkaException as error:
-            fault = error.args[0]
-            if not _worth_asking_again(fault.code()) or time.monotonic() > deadline:
-                raise BrokerError(f"cannot {verb} topics: {fault.str()}") from None
-        time.sleep(PAUSE_S)
+    def ask() -> Answer:
+        return question(AdminClient(confluent_config(settings)))
+
+    try:
+        return patiently(ask, _unanswered(), PATIENCE_S)
+    except KafkaException as error:
+        raise BrokerError(f"cannot {verb} topics: {error.args[0].str()}") from None
 
 
-def _worth_asking_again(code: int) -> bool:
-    """Whether an error means that nobody answered, and not that the broker said no."""
+def _unanswered() -> set[int]:
+    """The errors that mean that nobody answered, and not that the broker said no."""
     from confluent_kafka import KafkaError
 
-    return code in {
+    return {
         KafkaError._TIMED_OUT,
         KafkaError._PARTIAL,
         KafkaError._TRANSPORT,
@@ -188,7 +184,7 @@ def _describe(client: AdminClient, topic: str) -> tuple[str, int]:
     try:
         found = asked[topic].result()
     except KafkaException as error:
-        if _worth_asking_again(error.args[0].code()):
+        if error.args[0].code() in _unanswered():
             raise
         raise BrokerError(
             f"cannot describe the topic: {error.args[0].str()}",

@@ -6,16 +6,14 @@ answers when none runs. Does not know how the store or the worker use what it re
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import redis
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from streams.connect import check_kafka, check_redis, confluent_config, redis_client
+from streams.connect import check_kafka, check_redis, confluent_config, patiently, redis_client
 from streams.errors import BrokerError
 from streams.settings import Settings
 from streams.store import generations, keys
@@ -27,7 +25,7 @@ PASSING: Final = (
     KafkaError.COORDINATOR_NOT_AVAILABLE,
     KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
 )
-Answer = TypeVar("Answer")
+"""A new or moved partition has no leader for a moment, and a new broker no groups' coordinator."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,30 +88,17 @@ def _logs(settings: Settings, topic: str) -> dict[int, _Log]:
                 remedy="make the topics with `fraudstream topics create`",
             )
         places = [TopicPartition(topic, partition) for partition in sorted(metadata.partitions)]
-        committed = _patiently(lambda: _committed(consumer, places))
+        committed = patiently(lambda: _committed(consumer, places), PASSING, TIMEOUT_S)
         found = {}
         for place in places:
             ask = partial(consumer.get_watermark_offsets, place, timeout=TIMEOUT_S)
-            low, high = _patiently(ask)
+            low, high = patiently(ask, PASSING, TIMEOUT_S)
             found[place.partition] = _Log(low, high, committed.get(place.partition))
         return found
     except KafkaException as error:
         raise BrokerError(f"cannot read the offsets: {error.args[0].str()}", topic=topic) from error
     finally:
         consumer.close()
-
-
-def _patiently(ask: Callable[[], Answer]) -> Answer:
-    """Ask again while the broker is not there yet: a new or moved partition has no leader for a
-    moment, and a new broker no coordinator of groups. Raises KafkaException."""
-    until = time.monotonic() + TIMEOUT_S
-    while True:
-        try:
-            return ask()
-        except KafkaException as error:
-            if error.args[0].code() not in PASSING or time.monotonic() > until:
-                raise
-            time.sleep(0.2)
 
 
 def _committed(consumer: Consumer, places: list[TopicPartition]) -> dict[int, int]:
