@@ -12,7 +12,7 @@ becomes legitimate by waiting, as an event that nobody reported does.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -33,6 +33,9 @@ from streams.schema import (
     Reject,
 )
 from streams.validate import Check, integer, member, text
+
+Age = tuple[int, int]
+"""(label_time, rank) of a label: of a transaction's labels the one with the greatest counts."""
 
 FRAUD: Final = 1
 LEGITIMATE: Final = 0
@@ -93,7 +96,7 @@ def decode_labels(values: Iterable[bytes | None]) -> Labels:
     ranks: list[int] = []
     bad = 0
     for value in values:
-        label = decode_label(value)
+        label = _label(value)
         if label is None:
             bad += 1
             continue
@@ -101,7 +104,7 @@ def decode_labels(values: Iterable[bytes | None]) -> Labels:
         transactions.append(label["transaction_id"])
         times.append(label["label_time"])
         verdicts.append(VERDICTS[label["label"]])
-        ranks.append(rank_of(label))
+        ranks.append(_rank(label))
     return Labels(
         transaction_keys(accounts, transactions),
         np.array(times, np.int64),
@@ -114,25 +117,29 @@ def decode_labels(values: Iterable[bytes | None]) -> Labels:
 def frauds(values: Iterable[bytes | None]) -> dict[int, str]:
     """The type of each fraud, "fraud" where none is told, by its hash: of the transactions whose
     newest label says so. Messages that are no labels are passed over."""
-    newest: dict[int, tuple[int, int, str | None]] = {}
-    for value in values:
-        label = decode_label(value)
-        if label is None:
-            continue
-        key = transaction_key(label["account_id"], label["transaction_id"])
+    newest: dict[int, tuple[Age, str | None]] = {}
+    for key, age, label in each_label(values):
         kind = (label.get("fraud_type") or "fraud") if label["label"] == "fraud" else None
-        told = (label["label_time"], rank_of(label), kind)
-        if key not in newest or newest[key][:2] <= told[:2]:
-            newest[key] = told
-    return {key: kind for key, (_, _, kind) in newest.items() if kind is not None}
+        if key not in newest or newest[key][0] <= age:
+            newest[key] = age, kind
+    return {key: kind for key, (_, kind) in newest.items() if kind is not None}
 
 
-def rank_of(label: Mapping[str, Any]) -> int:
+def each_label(values: Iterable[bytes | None]) -> Iterator[tuple[int, Age, Mapping[str, Any]]]:
+    """The hash of its transaction, its age and its fields, of each message that is a label."""
+    for value in values:
+        label = _label(value)
+        if label is not None:
+            key = transaction_key(label["account_id"], label["transaction_id"])
+            yield key, (label["label_time"], _rank(label)), label
+
+
+def _rank(label: Mapping[str, Any]) -> int:
     """Which of a transaction's labels counts, of those with one label_time: the greatest."""
     return xxhash.xxh3_64_intdigest(f"{label['label_id']}\0{label['label']}".encode())
 
 
-def decode_label(value: bytes | None) -> dict[str, Any] | None:
+def _label(value: bytes | None) -> dict[str, Any] | None:
     """The fields of a message that is a label; None for one that is none."""
     if not value or len(value) > MAX_MESSAGE_BYTES or has_pan_bytes(value):
         return None

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from model import data
 from streams import features
 from streams.errors import ConfigError
-from streams.labels import FRAUD, LabelBook, decode_label, rank_of, transaction_keys
+from streams.labels import FRAUD, Age, LabelBook, each_label, transaction_keys
 from streams.offline.engine import Engine, Tell
 from streams.offline.risk_pass import Snapshots
 from streams.offline.run import Job, Progress, claim_directory, open_shard, over_shards
@@ -130,14 +130,11 @@ def _kinds(
 
     Of several that labels of fraud tell the newest counts, as of verdicts.
     """
-    found: dict[int, tuple[tuple[int, int], str]] = {}
-    for value in values:
-        label = decode_label(value)
-        if label is None or label["label"] != "fraud" or not label.get("fraud_type"):
-            continue
-        key = int(transaction_keys([label["account_id"]], [label["transaction_id"]])[0])
-        told = (label["label_time"], rank_of(label)), label["fraud_type"]
-        found[key] = max(found.get(key, told), told)
+    found: dict[int, tuple[Age, str]] = {}
+    for key, age, label in each_label(values):
+        if label["label"] == "fraud" and label.get("fraud_type"):
+            told = age, label["fraud_type"]
+            found[key] = max(found.get(key, told), told)
     names = sorted({name for _, name in found.values()})[: np.iinfo(np.int8).max - 1]
     code = {name: index for index, name in enumerate(names, 1)}
     keys = transaction_keys(accounts, transactions).tolist()
