@@ -1,4 +1,4 @@
-"""Transaction messages for tests: one full valid document, batches, hypothesis strategies."""
+"""Messages for tests: one full valid document, a rule, batches, hypothesis strategies."""
 
 from __future__ import annotations
 
@@ -16,6 +16,18 @@ from streams.decode import decode
 
 BROKER_TIME = 1_700_000_000_000
 MAX_FUTURE_MS = 86_400_000
+
+
+def rule_file(rule_id: str) -> str:
+    """A file of one rule: payments of 500.00 and more are reviewed."""
+    return f"""
+[[rule]]
+rule_id = "{rule_id}"
+version = 1
+outcome = "review"
+all = [ {{ field = "amount", op = "ge", value = 50000 }} ]
+"""
+
 
 FULL: dict[str, Any] = {
     "schema_version": 1,

@@ -9,6 +9,7 @@ import pytest
 from streams import assembly, features
 from streams.errors import BundleError, ConfigError
 from streams.settings import load
+from tests.messages import rule_file
 
 
 def test_the_shipped_bundle_fits_the_features_of_this_code(
@@ -38,13 +39,7 @@ def test_a_bundle_that_is_not_there_is_named(
         assembly.judge(load(flags=["model.bundle=nowhere"]))
 
 
-RULE = """
-[[rule]]
-rule_id = "large"
-version = 1
-outcome = "review"
-all = [ { field = "amount", op = "ge", value = 50000 } ]
-"""
+RULE = rule_file("large")
 
 
 def test_rules_come_from_the_file_of_the_settings(tmp_path: Path) -> None:

@@ -18,15 +18,10 @@ from streams.live.rule_source import RuleSource
 from streams.rulebook import RuleBook, parse_toml
 from streams.settings import Settings
 from tests.live.reading import settings_for
+from tests.messages import rule_file
 from tests.test_settle import POLICY
 
-FILE = """
-[[rule]]
-rule_id = "file"
-version = 1
-outcome = "review"
-all = [ { field = "amount", op = "ge", value = 50000 } ]
-"""
+FILE = rule_file("file")
 
 
 def rule(rule_id: str, version: int = 1) -> bytes:
