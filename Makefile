@@ -36,8 +36,10 @@ endif
 demo: setup ## Kafka, Redis, two workers and a simulated stream; alerts, then a balance sheet
 	$(BIN)/fraudstream demo
 
+# Tests wait a good part of their time, so two at once; each of the two has servers of its own.
+AT_ONCE ?= 2
 test: setup ## all tests, on a real Kafka and a real Redis
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(AT_ONCE) --dist worksteal
 
 check: setup ## style, types and the direction of imports
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""Real services for the tests: one Kafka and one Redis for the whole session.
+"""Real services for the tests: one Kafka and one Redis for each process that runs tests.
 
 A missing part (Java, Maven, a Redis server) fails the tests that ask for it; nothing is skipped.
 The servers die with the test process, however it ends.
@@ -32,12 +32,17 @@ _untimed = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("untimed", settings(), **_untimed)
 settings.load_profile("untimed")
 
+pytest_plugins = ("tests.faults.table",)
+"""Named here, since the process that sums up loads no conftest further down when others run the
+tests for it."""
+
 _numbers = itertools.count(1)
 
 
 def pytest_unconfigure() -> None:
     """A thread that a failed test left behind must not keep the process for ever."""
-    faulthandler.dump_traceback_later(120, exit=True, file=sys.__stderr__)
+    if "PYTEST_XDIST_WORKER" not in os.environ:  # which waits for the others, and is ended for them
+        faulthandler.dump_traceback_later(120, exit=True, file=sys.__stderr__)
 
 
 USER, PASSWORD = "payments", "right-Pa55word"
