@@ -62,16 +62,24 @@ def csv_pieces(
             yield first, piece
             first += len(piece)
     except pa.ArrowInvalid as error:
-        raise FormatError(f"{path.name}: {_told(str(error), columns)}") from None
+        raise FormatError(f"{path.name}: {_told(without_data(str(error)), columns)}") from None
     except OSError as error:
         raise FormatError(f"cannot read {path}: {error.strerror or error}") from None
 
 
+def without_data(said: str) -> str:
+    """What Arrow says of a CSV file, without its content, which is an account's data; columns
+    counted from 1, as rows are."""
+    told = re.sub(r"^In |(?<=, got )(\d+): .*", r"\1", said, flags=re.DOTALL)
+    told = re.sub(r"CSV column #(\d+)", lambda found: f"CSV column #{int(found[1]) + 1}", told)
+    return re.sub(r"invalid value '.*'", "invalid value", told, flags=re.DOTALL)
+
+
 def _told(message: str, columns: list[str]) -> str:
-    """Arrow's words with the column's name, the row after the heading, and no value."""
+    """Arrow's words with the column's name and the row after the heading."""
     at = re.search(r"column #(\d+)", message)
     row = re.search(r"[Rr]ow #(\d+)", message)
-    column = columns[int(at[1])] if at and int(at[1]) < len(columns) else None
+    column = columns[int(at[1]) - 1] if at and int(at[1]) <= len(columns) else None
     where = [f"row {int(row[1]) - 1}"] if row else []
     where += [f"column {column}"] if column else []
     what = re.search(r"conversion error to (\w+)", message)

@@ -10,7 +10,6 @@ that the schema asks for: strings as they are, all else as JSON writes it; null 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -22,6 +21,7 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from streams.adapters.canonical import LABEL, TRANSACTION
+from streams.adapters.reading import without_data
 from streams.errors import ConfigError, FormatError
 from streams.schema import MAX_MESSAGE_BYTES, REQUIRED_FIELDS
 
@@ -183,15 +183,7 @@ def _csv(source: Path | BinaryIO, name: str) -> Iterator[pa.RecordBatch]:
             yield batch
             first += len(batch)
     except (pa.ArrowException, OSError) as error:
-        raise FormatError(f"{name}: {_without_data(str(error))}") from None
-
-
-def _without_data(said: str) -> str:
-    """What Arrow says of a CSV file, without its content, which is an account's data; columns
-    counted from 1, as rows are."""
-    told = re.sub(r"^In |(?<=, got )(\d+): .*", r"\1", said, flags=re.DOTALL)
-    told = re.sub(r"CSV column #(\d+)", lambda found: f"CSV column #{int(found[1]) + 1}", told)
-    return re.sub(r"invalid value '.*'", "invalid value", told, flags=re.DOTALL)
+        raise FormatError(f"{name}: {without_data(str(error))}") from None
 
 
 def batches(source: Path | BinaryIO, name: str, form: FileFormat) -> Iterator[pa.RecordBatch]:

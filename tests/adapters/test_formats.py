@@ -174,6 +174,17 @@ def test_a_fault_is_named_by_row_and_column(
     assert "4111" not in str(error.value)
 
 
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "handbook"])
+def test_a_row_cut_short_is_named_and_not_shown(name: str, tmp_path: Path) -> None:
+    heading, first, *_ = (DATA / f"{name}.csv").read_text().splitlines()
+    path = tmp_path / "short.csv"
+    path.write_text("\n".join([heading, first, "1,2019-01-01 00:00:18,4111111111111111"]))
+    width = len(heading.split(","))
+    with pytest.raises(FormatError, match=f"row 2: Expected {width} columns, got 3$") as error:
+        read(name, path)
+    assert "4111" not in str(error.value)
+
+
 @pytest.mark.parametrize(
     ("column", "values", "said"),
     [
