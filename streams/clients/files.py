@@ -98,8 +98,13 @@ def _aligned(array: pa.Array, field: pa.Field, where: str) -> pa.Array:
             pa.types.is_string(kind) or pa.types.is_large_string(kind)
         ):
             return array.cast(wanted)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+    except pa.ArrowNotImplementedError as error:
         raise FormatError(f"{where}, column {field.name}: {error}") from None
+    except pa.ArrowInvalid:
+        # Arrow's words quote the value, which is an account's.
+        raise FormatError(
+            f"{where}, column {field.name}: a value of {kind} that no {wanted} holds"
+        ) from None
     raise FormatError(f"{where}, column {field.name}: {kind} where schema v1 has {wanted}")
 
 
