@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -24,6 +23,7 @@ from streams.adapters.reading import (
     refuse,
     required,
     transactions,
+    yes_or_no,
 )
 from streams.errors import FormatError
 
@@ -63,6 +63,6 @@ def rows(path: Path, key: bytes) -> Iterator[Converted]:
             },
         )
         kinds = mapped(piece.column(extra[0]).cast(pa.string()), SCENARIOS) if extra else None
-        fraud = np.asarray(piece.column("is_fraud").to_numpy() == 1)
+        fraud = yes_or_no(path, first, piece, "is_fraud")
         yield Converted(batch, fraud_labels(batch, fraud, kinds))
         first += n

@@ -26,6 +26,7 @@ from streams.adapters.reading import (
     refuse,
     required,
     transactions,
+    yes_or_no,
 )
 
 SORTED = True
@@ -87,5 +88,5 @@ def rows(path: Path, key: bytes) -> Iterator[Converted]:
                 "counterparty_account_id": pc.if_else(merchant, nobody, receiver),
             },
         )
-        fraud = np.asarray(piece.column("isFraud").to_numpy() == 1)
+        fraud = yes_or_no(path, first, piece, "isFraud")
         yield Converted(batch, fraud_labels(batch, fraud))

@@ -159,6 +159,18 @@ def constant(value: str, n: int) -> pa.Array:
     return pa.repeat(pa.scalar(value, pa.string()), n)
 
 
+def yes_or_no(
+    path: Path, first: int, piece: pa.RecordBatch, column: str, yes: str = "1", no: str = "0"
+) -> NDArray[np.bool_]:
+    """Which rows say yes. Raises FormatError at one that says neither: a fraud taken for none would
+    teach a model that it is fine."""
+    said = piece.column(column).cast(pa.string())
+    fraud = np.asarray(pc.equal(said, yes).to_numpy(zero_copy_only=False)).astype(bool)
+    neither = np.asarray(pc.not_equal(said, no).to_numpy(zero_copy_only=False)).astype(bool)
+    refuse(path, first, neither & ~fraud, column, f"neither {yes} nor {no}")
+    return fraud
+
+
 def fraud_labels(
     batch: pa.RecordBatch, fraud: NDArray[np.bool_], kinds: pa.Array | None = None
 ) -> pa.RecordBatch:

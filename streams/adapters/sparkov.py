@@ -27,6 +27,7 @@ from streams.adapters.reading import (
     required,
     tokens,
     transactions,
+    yes_or_no,
 )
 
 SORTED = True
@@ -104,5 +105,5 @@ def rows(path: Path, key: bytes) -> Iterator[Converted]:
                 "longitude": piece.column("merch_long"),
             },
         )
-        fraud = np.asarray(piece.column("is_fraud").to_numpy() == 1)
+        fraud = yes_or_no(path, first, piece, "is_fraud")
         yield Converted(batch, fraud_labels(batch, fraud))

@@ -28,6 +28,7 @@ from streams.adapters.reading import (
     refuse,
     required,
     transactions,
+    yes_or_no,
 )
 
 SORTED = False
@@ -161,5 +162,5 @@ def rows(path: Path, key: bytes) -> Iterator[Converted]:
                 "auth_response": pc.if_else(failed, "declined", "approved"),
             },
         )
-        fraud = pc.equal(piece.column("Is Fraud?"), "Yes").to_numpy(zero_copy_only=False)
-        yield Converted(batch, fraud_labels(batch, fraud.astype(bool)))
+        fraud = yes_or_no(path, first, piece, "Is Fraud?", "Yes", "No")
+        yield Converted(batch, fraud_labels(batch, fraud))

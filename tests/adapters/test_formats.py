@@ -158,6 +158,8 @@ def test_paysim() -> None:
         ("paysim", "1,TRANSFER,181.0", "0,TRANSFER,181.0", "row 2, column step"),
         ("paysim", "TRANSFER", "GIFT", "row 2, column type"),
         ("paysim", "5337.77,C1", "inf,C1", "row 3, column amount"),
+        ("paysim", "0.0,1,0\n2", "0.0,2,0\n2", "row 2, column isFraud: neither 1 nor 0"),
+        ("tabformer", "91754.0,5411,,No", "91754.0,5411,,no", "column Is Fraud?: neither Yes nor"),
         ("paysim", "2,CASH_IN", "two,CASH_IN", "row 3, column step"),
     ],
 )
