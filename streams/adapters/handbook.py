@@ -1,7 +1,8 @@
 """The simulated stream of the Fraud Detection Handbook (ULB), joined to one Parquet file.
 
-In: transaction_id, event_time (ms UTC), customer_id, terminal_id, amount (cents), is_fraud, and if
-there, fraud_scenario. Out: schema v1. The source names no currency: EUR is put in, as its authors'.
+In: the book's own columns (TX_DATETIME and so on, times taken as UTC), or transaction_id,
+event_time (ms UTC), customer_id, terminal_id, amount (cents), is_fraud, and if there,
+fraud_scenario. Out: schema v1. The source names no currency: EUR is put in, as its authors'.
 fraud_scenario goes to the label's fraud_type only, never into a transaction.
 """
 
@@ -18,6 +19,7 @@ from streams.adapters.reading import (
     constant,
     fraud_labels,
     mapped,
+    minor_units,
     missing_columns,
     prefixed,
     refuse,
@@ -30,7 +32,37 @@ from streams.errors import FormatError
 SORTED = True
 ROWS = 65_536
 COLUMNS = ("transaction_id", "event_time", "customer_id", "terminal_id", "amount", "is_fraud")
+PUBLISHED = {
+    "TRANSACTION_ID": "transaction_id",
+    "TX_DATETIME": "event_time",
+    "CUSTOMER_ID": "customer_id",
+    "TERMINAL_ID": "terminal_id",
+    "TX_AMOUNT": "amount",
+    "TX_FRAUD": "is_fraud",
+    "TX_FRAUD_SCENARIO": "fraud_scenario",
+}
 SCENARIOS = {"1": "large_amount", "2": "compromised_terminal", "3": "compromised_customer"}
+
+
+def _ours(path: Path, first: int, piece: pa.RecordBatch) -> pa.RecordBatch:
+    """The book's own columns as ours: times in ms, amounts in cents, ids as numbers (pandas keeps
+    some as text). Raises FormatError for a column of another kind."""
+    columns: list[pa.Array] = []
+    for name, column in zip(piece.schema.names, piece.columns, strict=True):
+        try:
+            if name == "TX_AMOUNT":
+                cents = minor_units(path, first, column.cast(pa.float64()).to_numpy(), name)
+                columns.append(pa.array(cents))
+            elif name == "TX_DATETIME":
+                moment = column.cast(pa.timestamp("ms"), safe=False)
+                columns.append(moment.cast(pa.int64()))
+            else:
+                columns.append(column.cast(pa.int64()))
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            raise FormatError(
+                f"{path.name}, row {first}, column {name}: {column.type} is not the book's"
+            ) from None
+    return pa.RecordBatch.from_arrays(columns, names=[PUBLISHED[n] for n in piece.schema.names])
 
 
 def rows(path: Path, key: bytes) -> Iterator[Converted]:
@@ -40,11 +72,14 @@ def rows(path: Path, key: bytes) -> Iterator[Converted]:
     except (pa.ArrowInvalid, OSError) as error:
         raise FormatError(f"cannot read {path.name} as Parquet: {error}") from None
     names = file.schema_arrow.names
-    missing_columns(path, names, COLUMNS, "the handbook's stream")
-    extra = [name for name in ("fraud_scenario",) if name in names]
+    named = PUBLISHED if "TX_DATETIME" in names else {name: name for name in PUBLISHED.values()}
+    wanted = [name for name, ours in named.items() if ours in COLUMNS]
+    missing_columns(path, names, wanted, "the handbook's stream")
     first = 1
-    for piece in file.iter_batches(batch_size=ROWS, columns=[*COLUMNS, *extra]):
+    for piece in file.iter_batches(batch_size=ROWS, columns=[n for n in named if n in names]):
         required(path, first, piece)
+        if named is PUBLISHED:
+            piece = _ours(path, first, piece)
         for name in COLUMNS:
             if not pa.types.is_integer(piece.schema.field(name).type):
                 raise FormatError(f"{path.name}, row {first}, column {name}: not an integer")
@@ -62,7 +97,9 @@ def rows(path: Path, key: bytes) -> Iterator[Converted]:
                 "terminal_id": prefixed("terminal-", piece.column("terminal_id")),
             },
         )
-        kinds = mapped(piece.column(extra[0]).cast(pa.string()), SCENARIOS) if extra else None
+        kinds = None
+        if "fraud_scenario" in piece.schema.names:
+            kinds = mapped(piece.column("fraud_scenario").cast(pa.string()), SCENARIOS)
         fraud = yes_or_no(path, first, piece, "is_fraud")
         yield Converted(batch, fraud_labels(batch, fraud, kinds))
         first += n

@@ -84,6 +84,33 @@ def test_handbook(tmp_path: Path) -> None:
     ]
 
 
+def test_handbook_under_its_own_names(tmp_path: Path) -> None:
+    """As the book's authors publish it, read with pandas, which keeps some ids as text."""
+    times = pa.array([ms * 1_000_000 for ms in HANDBOOK["event_time"]], pa.timestamp("ns"))
+    published = {
+        "TRANSACTION_ID": HANDBOOK["transaction_id"],
+        "TX_DATETIME": times,
+        "CUSTOMER_ID": ["596", "4961", "596"],
+        "TERMINAL_ID": ["3156", "3412", "3156"],
+        "TX_AMOUNT": [57.16, 81.51, 146.0],
+        "TX_TIME_SECONDS": ["31", "130", "476"],
+        "TX_TIME_DAYS": ["0", "0", "0"],
+        "TX_FRAUD": [0, 1, 0],
+        "TX_FRAUD_SCENARIO": [0, 2, 0],
+    }
+    path = tmp_path / "published.parquet"
+    pq.write_table(pa.table(published), path)
+    assert read("handbook", path) == read("handbook", sample("handbook", tmp_path))
+    for column, values, said in (
+        ("CUSTOMER_ID", ["596", "a", "1"], "column CUSTOMER_ID: string is not the book's"),
+        ("TX_AMOUNT", [1.0, 2.005, 3.0], "row 2, column TX_AMOUNT: more than 2 decimals"),
+        ("TX_FRAUD", [0, 1, 2], "row 3, column is_fraud: neither 1 nor 0"),
+    ):
+        pq.write_table(pa.table({**published, column: values}), path)
+        with pytest.raises(FormatError, match=said):
+            read("handbook", path)
+
+
 def test_sparkov() -> None:
     rows, labels = read("sparkov", DATA / "sparkov.csv")
     first, second, third = rows
