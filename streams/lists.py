@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from streams.errors import ConfigError
+from streams.privacy import has_pan, strings_in
 from streams.schema import MAX_ID_LENGTH, MAX_TEXT_LENGTH
+from streams.validate import BAD_CHARACTERS
 
 MAX_LISTS: Final = 100
 MAX_LIST_VALUES: Final = 10_000
@@ -29,11 +31,22 @@ class NamedList:
         return {"list_id": self.list_id, "values": sorted(self.values)}
 
 
+def check_texts(document: Mapping[str, Any], at: str) -> None:
+    """Raises ConfigError for a text that no transaction may hold: it could match none, and an alert
+    would carry it on."""
+    for text in strings_in(document):
+        if BAD_CHARACTERS.search(text):
+            raise ConfigError(f"{at}: a text holds a control or bidirectional character")
+        if has_pan(text):
+            raise ConfigError(f"{at}: a text holds digits that pass the check of a card number")
+
+
 def parse_list(document: Mapping[str, Any]) -> NamedList:
     """A list from its parsed TOML or JSON. Raises ConfigError that names list and field."""
     list_id = document.get("list_id")
     if not isinstance(list_id, str) or not 0 < len(list_id) <= MAX_ID_LENGTH:
         raise ConfigError(f"list: list_id must be a string of 1 to {MAX_ID_LENGTH} characters")
+    check_texts(document, f"list {list_id}")
     unknown = sorted(set(document) - {"list_id", "values"})
     if unknown:
         raise ConfigError(f"list {list_id}: unknown field {unknown[0]!r}")

@@ -27,7 +27,7 @@ from typing import Any, Final
 import orjson
 
 from streams.errors import ConfigError
-from streams.lists import MAX_LISTS, NamedList, parse_list
+from streams.lists import MAX_LISTS, NamedList, check_texts, parse_list
 from streams.rules import (
     EDGE,
     EXT_PREFIX,
@@ -143,6 +143,7 @@ def parse_rule(document: Mapping[str, Any], features: Collection[str]) -> Rule:
     if not isinstance(rule_id, str) or not 0 < len(rule_id) <= MAX_ID_LENGTH:
         raise ConfigError(f"rule: rule_id must be a string of 1 to {MAX_ID_LENGTH} characters")
     at = f"rule {rule_id}"
+    check_texts(document, at)
     if rule_id.startswith(LIST_KEY):
         raise ConfigError(f"{at}: rule_id must not start with {LIST_KEY!r}")
     unknown = sorted(set(document) - RULE_FIELDS)

@@ -86,6 +86,13 @@ def sent(document: Any, key: bytes = b"r") -> RuleBook:
         (message(outcome="maybe"), "rule r: outcome must be one of approve, review, block"),
         (message(outcome=["review"]), "rule r: outcome"),
         (message(description="x" * 129), "rule r: description"),
+        (message(description="card 4111 1111 1111 1111"), "rule r: a text holds digits that pass"),
+        (message(description="line\nline"), "rule r: a text holds a control"),
+        (message(rule_id="r\u202e"), "a text holds a control or bidirectional character"),
+        (
+            message(all=[condition(field="card_id", op="in", value=["4111111111111111"])]),
+            "rule r: a text holds digits that pass the check of a card number",
+        ),
         (message(lowers=True), "rule r: lowers"),
         (message(outcome="approve", lowers=1), "rule r: lowers"),
         (message(all=[]), "rule r: all, any: a rule needs a condition"),
@@ -131,6 +138,7 @@ def test_faults_are_named(document: Any, said: str) -> None:
         ('[[list]]\nlist_id = "l"\nvalues = "x"', "list l: values must be a list"),
         ('[[list]]\nlist_id = "l"\nx = 1', "list l: unknown field 'x'"),
         ("[[list]]\nvalues = []", "list_id must be a string"),
+        ('[[list]]\nlist_id = "l"\nvalues = ["5555555555554444"]', "list l: a text holds digits"),
     ],
 )
 def test_faults_of_a_file_are_named(text: str, said: str) -> None:
