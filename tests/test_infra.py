@@ -70,6 +70,18 @@ def test_compose_waits_for_what_it_needs() -> None:
         assert services[name]["healthcheck"]["test"][0] == "CMD"
 
 
+def test_compose_gives_the_service_a_home_that_is_its_own() -> None:
+    dockerfile = (INFRA / "docker" / "Dockerfile").read_text("utf-8")
+    user = re.findall(r"^USER (\d+)$", dockerfile, re.MULTILINE)[-1]
+    home = re.findall(r"^WORKDIR (\S+)$", dockerfile, re.MULTILINE)[-1]
+    for name in ("topics", "worker"):
+        service = compose()["services"][name]
+        assert service["read_only"] is True
+        mounts = dict(mount.partition(":")[::2] for mount in service["tmpfs"])
+        assert "/tmp" in mounts
+        assert f"uid={user}" in mounts[home].split(","), "a tmpfs is root's unless told"
+
+
 def test_compose_settings_exist_and_fit_the_broker(monkeypatch: pytest.MonkeyPatch) -> None:
     services = compose()["services"]
     settings = settings_are_known(monkeypatch, services["worker"]["environment"])
