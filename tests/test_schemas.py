@@ -93,6 +93,8 @@ def test_examples_are_what_the_code_accepts() -> None:
     book = book.with_message(b"list:watched", orjson.dumps(example("list")))
     book = book.with_message(b"new-device-large", orjson.dumps(example("rule")))
     assert [rule.rule_id for rule in book.rules().rules] == ["new-device-large"]
+    codes = (ROOT / "docs/reasons.md").read_text("utf-8")
+    assert all(f"| `{reason['code']}` |" in codes for reason in example("alert")["reasons"])
 
 
 # Equal to the code
