@@ -68,6 +68,11 @@ def test_compose_waits_for_what_it_needs() -> None:
     }
     for name in ("kafka", "redis"):
         assert services[name]["healthcheck"]["test"][0] == "CMD"
+    # Asked every few seconds for ever: no Java for it. It asks at the address the workers use.
+    asked = " ".join(services["kafka"]["healthcheck"]["test"])
+    assert ".sh" not in asked
+    port = services["worker"]["environment"]["FRAUDSTREAM_KAFKA__BOOTSTRAP"].partition(":")[2]
+    assert asked.endswith(f"/{port}")
 
 
 def test_compose_gives_the_service_a_home_that_is_its_own() -> None:
