@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 Knots = tuple[tuple[float, float], ...]
 IDENTITY: Knots = ((-1.0, -1.0), (1.0, 1.0))
+FLAT = 1e-3
+"""The least slope of a line: it has to rise."""
 
 
 def platt(
@@ -20,8 +22,10 @@ def platt(
 ) -> tuple[float, float]:
     """Slope and offset by Newton's method, with one pseudo-count of each class against extremes.
 
-    A step is halved until the likelihood rises: on log-odds that lie close together the full one
-    may leap away. Source: Lin, Lin, Weng, A note on Platt's probabilistic outputs (2007).
+    It begins with the rate for all: from the log-odds as they are, which may lie far off it, the
+    first step is wild. A step is halved until the likelihood rises: on log-odds that lie close
+    together the full one may leap away.
+    Source: Lin, Lin, Weng, A note on Platt's probabilistic outputs (2007).
     """
     x = np.asarray(logit, np.float64)
     positives = float((y == 1).sum())
@@ -31,7 +35,9 @@ def platt(
         z = line[0] * x + line[1]
         return float((np.logaddexp(0, z) - target * z).sum())
 
-    line = np.array([1.0, 0.0])
+    rate = float(target.mean())
+    usual = float(np.log(rate / (1 - rate)))
+    line = np.array([0.0, usual])
     held = nats(line)
     for _ in range(rounds):
         p = 1 / (1 + np.exp(-np.clip(line[0] * x + line[1], -40, 40)))
@@ -49,7 +55,9 @@ def platt(
         held = nats(line)
         if np.abs(size * step).max() < 1e-9:
             break
-    return max(float(line[0]), 1e-3), float(line[1])
+    if line[0] < FLAT:  # it ranks no better than chance: nearly the rate for all
+        return FLAT, usual - FLAT * float(x.mean())
+    return float(line[0]), float(line[1])
 
 
 def knots(logit: NDArray[np.float32], y: NDArray[np.int8], bins: int = 12) -> Knots:
