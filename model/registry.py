@@ -2,7 +2,7 @@
 
 In: a root folder. Out: bundles by name. Does not know what a bundle scores, nor who serves it.
 
-    ROOT/bundles/NAME@DIGEST/    a bundle, never changed once there
+    ROOT/bundles/NAME@DIGEST/    a bundle, never changed once there and whole
     ROOT/current.json            {"history": [{"model_id", "time", "note"}, ...]}; the last serves
 
     ROOT/.lock                   held by who adds or promotes
@@ -74,9 +74,19 @@ def _copy(source: Path, target: Path, public_key: bytes | None, digest: str) -> 
             shutil.copyfile(source / file, part / file)
         if bundles.read(part, public_key).digest != digest:
             raise BundleError(f"{source} was changed while it was read", remedy="try again")
+        if target.exists():  # damaged
+            shutil.rmtree(target)
         part.rename(target)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def _holds(target: Path, digest: str) -> bool:
+    """Whether the bundle is there, whole."""
+    try:
+        return bundles.read(target).digest == digest
+    except BundleError:
+        return False
 
 
 class Registry:
@@ -97,7 +107,8 @@ class Registry:
         return self.root / "bundles" / model_id
 
     def add(self, source: Path, public_key: bytes | None = None) -> Bundle:
-        """Check a bundle and take a copy of it. Adding the same one twice changes nothing.
+        """Check a bundle and take a copy of it. Adding the same one twice changes nothing, unless
+        the copy was damaged since: it is taken again.
 
         Raises BundleError when it is damaged, or its scores are not those it was written with.
         """
@@ -105,7 +116,7 @@ class Registry:
         _check_scores(found)
         target = self._folder(found.model_id)
         with self._alone():
-            if not target.exists():
+            if not _holds(target, found.digest):
                 target.parent.mkdir(exist_ok=True)
                 _copy(source, target, public_key, found.digest)
         return found

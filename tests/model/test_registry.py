@@ -110,3 +110,18 @@ def test_what_a_dead_process_left_is_in_nobodys_way(
     (registry.root / "bundles" / f".{found.model_id}.{os.getpid()}").mkdir()
     assert registry.add(tmp_path / "two").model_id in registry.ids()
     assert len(registry.ids()) == 2
+
+
+@pytest.mark.parametrize("file", [bundles.WEIGHTS, bundles.MANIFEST])
+def test_a_copy_that_was_damaged_is_taken_again(
+    registry: Registry, tmp_path: Path, file: str
+) -> None:
+    """As by a crash of the machine before it was on the disk; `add` called it well and left it."""
+    name = registry.ids()[0]
+    path = registry.path(name) / file
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(BundleError):
+        registry.promote(name, 2)
+    registry.add(tmp_path / "good")
+    assert registry.promote(name, 2).model_id == name
+    assert registry.ids() == [name]
