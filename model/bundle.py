@@ -251,7 +251,7 @@ def _check_signature(manifest: Mapping[str, Any], public_key: bytes) -> None:
     try:
         signature = bytes.fromhex(manifest.get("signature", ""))
         Ed25519PublicKey.from_public_bytes(public_key).verify(signature, _canonical(manifest))
-    except (InvalidSignature, ValueError):
+    except (InvalidSignature, ValueError, TypeError):
         raise BundleError(
             "the bundle is not signed by the expected key", remedy="export it again with the key"
         ) from None
@@ -274,7 +274,14 @@ def read(folder: Path, public_key: bytes | None = None) -> Bundle:
             raise BundleError(f"the weights of {folder} do not match their checksum")
         arrays = load(raw)
         return _assemble(manifest, arrays)
-    except (KeyError, TypeError, ValueError, AttributeError, SafetensorError) as error:
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        OverflowError,
+        SafetensorError,
+    ) as error:
         what = str(error) if type(error) is ValueError else repr(error)
         raise BundleError(
             f"the bundle in {folder} is damaged or foreign: {what}",

@@ -157,11 +157,14 @@ class Registry:
         """Promotions, oldest first."""
         try:
             held: Any = json.loads((self.root / CURRENT).read_text("utf-8"))
-            return [Promotion(**entry) for entry in held["history"]]
+            history = [Promotion(**entry) for entry in held["history"]]
         except FileNotFoundError:
             return []
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise BundleError(f"{self.root / CURRENT} is damaged: {error}") from None
+        if not all(isinstance(entry.model_id, str) for entry in history):
+            raise BundleError(f"{self.root / CURRENT} is damaged: a model_id is no text")
+        return history
 
     def promote(self, name: str, time_ms: int, note: str = "") -> Promotion:
         """Make a bundle the one that serves, after loading it as a worker does.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,12 @@ def test_a_forged_manifest_is_refused_before_anything_is_made_of_it(
         Scorer.load(folder)
 
 
+def test_a_number_that_no_float_holds_is_refused(folder: Path) -> None:
+    forged(folder, thresholds={"budget": 10**400})
+    with pytest.raises(BundleError, match="too large"):
+        bundles.read(folder)
+
+
 def test_a_forged_name_leads_nowhere(folder: Path, tmp_path: Path) -> None:
     forged(folder, name="../../../evil")
     before = sorted(tmp_path.rglob("*"))
@@ -195,7 +202,10 @@ def test_signature(data: Dataset, tmp_path: Path) -> None:
     bundles.write(made.bundle(data), tmp_path / "signed", seed)
     bundles.write(made.bundle(data), tmp_path / "plain")
     assert bundles.read(tmp_path / "signed", public).name == "test"
-    for folder, key in (("signed", stranger), ("plain", public)):
+    odd = shutil.copytree(tmp_path / "plain", tmp_path / "odd")
+    told = json.loads((odd / bundles.MANIFEST).read_text())
+    (odd / bundles.MANIFEST).write_text(json.dumps({**told, "signature": 5}))
+    for folder, key in (("signed", stranger), ("plain", public), ("odd", public)):
         with pytest.raises(BundleError, match="signed"):
             bundles.read(tmp_path / folder, key)
 

@@ -125,3 +125,9 @@ def test_a_copy_that_was_damaged_is_taken_again(
     registry.add(tmp_path / "good")
     assert registry.promote(name, 2).model_id == name
     assert registry.ids() == [name]
+
+
+def test_a_history_of_odd_models_is_called_damaged(registry: Registry) -> None:
+    (registry.root / "current.json").write_text('{"history": [{"model_id": 5, "time": 1}]}')
+    with pytest.raises(BundleError, match=r"current\.json is damaged: a model_id is no text"):
+        registry.current()
