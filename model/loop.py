@@ -257,19 +257,19 @@ def train(
             watch(progress.step, {})
     every = _every(recipe)
     model.event_dropout, model.feature_dropout = recipe.event_dropout, recipe.feature_dropout
-    began, first, total = time.monotonic(), progress.step, 0.0
+    began, first, losses = time.monotonic(), progress.step, list[float]()
     while progress.step < recipe.steps:
         _set_rates(optimiser, rates, _pace(progress.step / recipe.steps, recipe.warmup))
         mine = next(starts)[processes.number() :: processes.count()]
         value = _step(model, whole, source.chunk(mine, recipe.chunk), loss, optimiser, recipe.clip)
         average.update(whole)
         progress.step += 1
-        total += _finite(value, progress.step)
+        losses.append(_finite(value, progress.step))
         told = {"loss": value}
         if progress.step % every and progress.step < recipe.steps:
             watch(progress.step, told)
             continue
-        mean, total = total / ((progress.step - 1) % every + 1), 0.0
+        mean, losses = sum(losses) / len(losses), []
         pace = (time.monotonic() - began) / (progress.step - first)
         left = pace * (recipe.steps - progress.step)
         line = f"step {progress.step}/{recipe.steps} loss {mean:.5f} left {left:.0f} s of this fit"
