@@ -31,7 +31,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from model import bounds, tokens
-from model.errors import BundleError, BundleMisnamed, BundleMissing, OutputTaken
+from model.errors import BundleError, BundleMisnamed, BundleMissing, OutputTaken, writing
 from model.inputs import EVENT_WORDS, HISTORY, ScoringBatch
 from model.transformer import Shape, Transformer
 
@@ -192,8 +192,9 @@ def write(bundle: Bundle, folder: Path, key: bytes | None = None) -> Bundle:
     made = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         made.chmod(0o755)
-        (made / WEIGHTS).write_bytes(raw)
-        (made / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", "utf-8")
+        with writing(folder):
+            (made / WEIGHTS).write_bytes(raw)
+            (made / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", "utf-8")
         read(made)
         if folder.exists():
             old = made.with_name(made.name + "-old")

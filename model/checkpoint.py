@@ -19,7 +19,7 @@ from torch import Tensor
 
 from model import processes
 from model.data import checksum
-from model.errors import DatasetError
+from model.errors import DatasetError, writing
 
 if TYPE_CHECKING:
     from model.loop import Average, Progress, Recipe, Source
@@ -72,26 +72,31 @@ def save(
     best: dict[str, Tensor],
     run: dict[str, Any],
 ) -> None:
-    """Write it in one step, from the first process; the others only tell their random state."""
+    """Write it in one step, from the first process; the others only tell their random state.
+
+    On a full disk the one before stays as it is. Raises OSError.
+    """
     random = processes.random_states()
     if processes.number() != 0:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    made = path.with_suffix(".part")
-    torch.save(
-        {
-            "model": model.state_dict(),
-            "optimiser": optimiser.state_dict(),
-            "average": average.values,
-            "count": average.count,
-            "progress": progress.__dict__,
-            "best": best,
-            "random": random,
-            "run": run,
-        },
-        made,
-    )
-    made.replace(path)
+    made = path.with_name(f"{path.name}.part")
+    held = {
+        "model": model.state_dict(),
+        "optimiser": optimiser.state_dict(),
+        "average": average.values,
+        "count": average.count,
+        "progress": progress.__dict__,
+        "best": best,
+        "random": random,
+        "run": run,
+    }
+    try:
+        with writing(path), made.open("wb") as file:
+            torch.save(held, file)
+        made.replace(path)
+    finally:
+        made.unlink(missing_ok=True)
 
 
 def _unfit(path: Path, error: Exception) -> DatasetError:

@@ -30,7 +30,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from model.errors import DatasetError, DatasetMissing, OutputTaken
+from model.errors import DatasetError, DatasetMissing, OutputTaken, writing
 from model.inputs import (
     AUTH_MASK,
     AUTH_SHIFT,
@@ -258,7 +258,7 @@ def write(dataset: Dataset, folder: Path, **about: Any) -> str:
     sums = {}
     for name in ARRAYS:
         array = np.ascontiguousarray(getattr(dataset, name))
-        with _draft(folder, f"{name}.npy").open("wb") as out:
+        with writing(folder), _draft(folder, f"{name}.npy").open("wb") as out:
             np.save(out, array, allow_pickle=False)
         sums[name] = checksum(array)
     digest = hashlib.sha256(json.dumps([sums, dataset.names]).encode()).hexdigest()[:16]
@@ -272,7 +272,8 @@ def write(dataset: Dataset, folder: Path, **about: Any) -> str:
         "digest": digest,
         "about": {**dataset.about, **about},
     }
-    _draft(folder, MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", "utf-8")
+    with writing(folder):
+        _draft(folder, MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", "utf-8")
     # A stop amid the renames leaves no manifest, and so no set, rather than a mixture of two.
     (folder / MANIFEST).unlink(missing_ok=True)
     for name in (*(f"{name}.npy" for name in ARRAYS), MANIFEST):

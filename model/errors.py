@@ -1,11 +1,16 @@
 """Errors that the model raises on purpose, and the base that all of fraudstream's errors share.
 
-In: nothing. Out: exception classes. They stand here, in the lower package, so that `streams.errors`
-can draw one tree above both; it re-exports them. Does not know who catches them.
+In: nothing. Out: exception classes, and `writing`, which gives an error of a write its file's name.
+The classes stand here, in the lower package, so that `streams.errors` can draw one tree above both;
+it re-exports them. Does not know who catches them.
 """
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, ClassVar
 
 
@@ -66,3 +71,19 @@ class DatasetMissing(DatasetError):
     """The user named a folder that holds no training set."""
 
     wrong_use = True
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """An OSError inside names `path`: a write to a full disk tells no file, and a message has to.
+
+    torch hides it behind an error of its own, numpy tells no number with it.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        held = error.__context__ if isinstance(error, RuntimeError) else error
+        if not isinstance(held, OSError) or held.filename is not None:
+            raise
+        said = held.strerror or str(held)
+        raise OSError(held.errno or errno.EIO, said, str(path)) from None

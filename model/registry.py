@@ -27,7 +27,7 @@ from typing import Any
 
 from model import bundle as bundles
 from model.bundle import Bundle
-from model.errors import BundleError, BundleMissing
+from model.errors import BundleError, BundleMissing, writing
 
 CURRENT = "current.json"
 MAX_HISTORY = 1_000
@@ -71,7 +71,12 @@ def _copy(source: Path, target: Path, public_key: bytes | None, digest: str) -> 
         part.chmod(0o755)
         # These two and nothing else that may lie, or be linked, in a stranger's folder.
         for file in (bundles.MANIFEST, bundles.WEIGHTS):
-            shutil.copyfile(source / file, part / file)
+            with (
+                writing(target),
+                (source / file).open("rb") as there,
+                (part / file).open("wb") as to,
+            ):
+                shutil.copyfileobj(there, to)
         if bundles.read(part, public_key).digest != digest:
             raise BundleError(f"{source} was changed while it was read", remedy="try again")
         if target.exists():  # damaged
@@ -202,8 +207,11 @@ class Registry:
     def _write(self, history: list[Promotion]) -> None:
         kept = [entry.__dict__ for entry in history[-MAX_HISTORY:]]
         part = self.root / f".{CURRENT}.{os.getpid()}"
-        with part.open("w", encoding="utf-8") as file:
-            json.dump({"history": kept}, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(self.root / CURRENT)
+        try:
+            with writing(self.root / CURRENT), part.open("w", encoding="utf-8") as file:
+                json.dump({"history": kept}, file, indent=1)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(self.root / CURRENT)
+        finally:
+            part.unlink(missing_ok=True)

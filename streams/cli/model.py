@@ -309,6 +309,7 @@ def evaluate(
     from model import page, unlabelled
     from model.bundle import require_features
     from model.costs import told_in
+    from model.errors import writing
     from model.score import Scorer
     from streams.schema import DAY_MS
 
@@ -341,7 +342,8 @@ def evaluate(
     if found["immature"]:
         _say_immature(found["immature"], len(split.test), maturity_days)
     if out is not None:
-        out.write_text(to_html(found), "utf-8")
+        with writing(out):
+            out.write_text(to_html(found), "utf-8")
         _say(f"wrote {out}")
     options.say({k: v for k, v in found.items() if k != "curves"}, text, as_json)
 

@@ -56,6 +56,15 @@ def test_evaluation_leaves_the_days_that_the_fit_knew(
     assert early["known_to_the_fit"]
 
 
+def test_a_page_that_a_full_disk_does_not_take_is_named(
+    made: tuple[Path, pa.Table], bundles: Path
+) -> None:
+    command = ["evaluate", str(bundles / "fraud"), str(made[0]), "--no-compare"]
+    done = RUN.invoke(build(), [*command, "--out", "/dev/full"])
+    assert isinstance(done.exception, OSError)
+    assert done.exception.filename == "/dev/full"
+
+
 def test_a_cost_matrix_sets_thresholds_and_is_held_against_the_test_days(
     made: tuple[Path, pa.Table], tmp_path: Path
 ) -> None:

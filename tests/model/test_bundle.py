@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -9,6 +10,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -265,6 +267,18 @@ def test_a_bundle_takes_the_place_of_nothing_but_a_bundle(
     with pytest.raises(OutputTaken, match="nothing there was touched"):
         bundles.write(made.bundle(data), place)
     assert sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*")) == before
+
+
+def test_a_full_disk_is_named_and_the_bundle_before_stays(
+    data: Dataset, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = sorted(folder.parent.rglob("*"))
+    full = OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr(Path, "write_bytes", Mock(side_effect=full))
+    with pytest.raises(OSError, match="No space left on device: ") as problem:
+        bundles.write(made.bundle(data, seed=1), folder)
+    assert problem.value.filename == str(folder)
+    assert sorted(folder.parent.rglob("*")) == before
 
 
 def test_explanation_names_what_matters(data: Dataset, folder: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model import pretrain
+from model import data, pretrain
 from model.data import Dataset
 from model.loop import Recipe
 from model.transformer import Shape
@@ -42,3 +42,30 @@ def test_more_steps_tell_the_mean_loss_of_those_that_were_made(
     lines, losses = run(whole, replace(SHORT, steps=20), tmp_path / "run.pt")
     assert lines[0].startswith(f"step 4/20 loss {losses[0]:.5f} ")
     assert lines[1].startswith(f"step 6/20 loss {(losses[1] + losses[2]) / 2:.5f} ")
+
+
+def test_a_draft_is_of_its_own_checkpoint(whole: Dataset, tmp_path: Path) -> None:
+    """Of `base.1` and `base.2` it was `base.part`, and two runs at once wrote into one file."""
+    (tmp_path / "run.part").write_text("of another run")
+    run(whole, SHORT, tmp_path / "run.1")
+    assert (tmp_path / "run.part").read_text() == "of another run"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run.1", "run.part"]
+
+
+def test_on_a_full_disk_the_checkpoint_before_stays(whole: Dataset, tmp_path: Path) -> None:
+    """torch told of it in words of its own, which ended as a traceback; half a file stayed."""
+    path = tmp_path / "run.pt"
+    run(whole, SHORT, path)
+    before = path.read_bytes()
+    (tmp_path / "run.pt.part").symlink_to("/dev/full")
+    with pytest.raises(OSError, match=r"No space left on device: '.*run\.pt'"):
+        run(whole, replace(SHORT, steps=4), path)
+    assert [one.name for one in tmp_path.iterdir()] == ["run.pt"]
+    assert path.read_bytes() == before
+
+
+def test_what_a_full_disk_does_not_take_is_named(whole: Dataset, tmp_path: Path) -> None:
+    (tmp_path / "words.npy.part").symlink_to("/dev/full")
+    with pytest.raises(OSError, match=f": '{tmp_path}'") as problem:
+        data.write(whole, tmp_path)
+    assert problem.value.strerror

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import shutil
 import threading
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -131,3 +134,19 @@ def test_a_history_of_odd_models_is_called_damaged(registry: Registry) -> None:
     (registry.root / "current.json").write_text('{"history": [{"model_id": 5, "time": 1}]}')
     with pytest.raises(BundleError, match=r"current\.json is damaged: a model_id is no text"):
         registry.current()
+
+
+@pytest.mark.parametrize("what", ["history", "bundle"])
+def test_a_full_disk_is_named_and_changes_nothing(
+    data: Dataset, registry: Registry, tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = OSError(errno.ENOSPC, "No space left on device")
+    bundles.write(made.bundle(data, seed=1), tmp_path / "two")
+    name = registry.ids()[0]
+    before = sorted(registry.root.rglob("*"))
+    monkeypatch.setattr(os, "fsync", Mock(side_effect=full))
+    monkeypatch.setattr(shutil, "copyfileobj", Mock(side_effect=full))
+    place = "bundles" if what == "bundle" else r"current\.json'"
+    with pytest.raises(OSError, match=f"No space left on device: '{registry.root}/{place}"):
+        registry.add(tmp_path / "two") if what == "bundle" else registry.promote(name, 2)
+    assert sorted(registry.root.rglob("*")) == before
