@@ -82,7 +82,11 @@ class Plan:
         gate = dataset.known_at(cut)
         matured = gate & (np.asarray(dataset.label) == 0) & (time < cut - maturity_ms)
         if not matured.any():
-            raise DatasetError("no label was known at the moment of the fit")
+            raise DatasetError(
+                "no event was known to be legitimate at the moment of the fit",
+                remedy="wait less for labels (--maturity-days), fit later (--test-days 0, or a"
+                " later --cut), or record for longer",
+            )
         end = int(time[matured].max()) + 1
         middle = end - int(judge_days * DAY_MS)
         return cls(int(time.min()), middle, middle, end, cut)

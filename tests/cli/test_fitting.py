@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -22,6 +24,14 @@ def test_judging_days_that_nobody_asked_for_widen_where_frauds_are_few(
     assert "few frauds: the newest" in capsys.readouterr().err
     with pytest.raises(DatasetError, match=r"judge by more days \(--judge-days\)"):
         fit_plan(whole, None, 0.0, 0.5, 0.0, 0.5)
+
+
+def test_a_set_of_frauds_alone_is_told_what_it_lacks() -> None:
+    """Their labels were known, and yet it was said that none was."""
+    whole = made.dataset(12, 150)
+    frauds = replace(whole, label=np.ones(len(whole), np.int8))
+    with pytest.raises(DatasetError, match="no event was known to be legitimate"):
+        fit_plan(frauds, None, None, None, 14.0, 0.5)
 
 
 def test_updates_follow_the_events_that_are_learnt_from() -> None:
