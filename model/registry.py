@@ -70,6 +70,7 @@ def _copy(source: Path, target: Path, public_key: bytes | None, digest: str) -> 
     try:
         part.chmod(0o755)
         # These two and nothing else that may lie, or be linked, in a stranger's folder.
+        # Not by `shutil.copyfile`: of a full disk its error names the source.
         for file in (bundles.MANIFEST, bundles.WEIGHTS):
             with (
                 writing(target),
