@@ -162,7 +162,7 @@ def main() -> None:
     weights = Folded(*(torch.from_numpy(a) for a in folded))
     some = slice(0, 256)
     arrays = (batch.current[some], batch.history[some], batch.length[some], batch.features[some])
-    codes = torch_codes(encode_batch(*arrays, folded.knots), "cpu")
+    codes = torch_codes(encode_batch(*arrays, folded.knots))
     with torch.inference_mode():
         table["torch, folded, batch 256"] = rate(lambda: forward(weights, codes), 256, 3)
         try:

@@ -63,6 +63,10 @@ class DeviceMissing(FraudstreamError):
     wrong_use = True
 
 
+class DeviceFailed(FraudstreamError):
+    """The GPU is here and cannot take the model: no memory left, a driver too old for torch."""
+
+
 class DatasetError(FraudstreamError):
     """A training set is damaged, foreign or too small for what was asked."""
 

@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from model import tokens
 from model.inputs import HISTORY
+from model.rows import marks
 from model.transformer import TAPS, Shape, Transformer
 
 Floats = Any
@@ -108,7 +109,7 @@ def shape_of(folded: Folded) -> Shape:
 class Codes(NamedTuple):
     """Integer codes of n scored events, as `model/kernel.py` makes them."""
 
-    event: Tensor  # [n, HISTORY + 1, fields]; the last row is the event itself
+    event: Tensor  # [n, HISTORY + 1, fields], rows of the tables; the last is the event itself
     before: Tensor  # [n, HISTORY + 1]: taps that stay inside the account, 0..2
     seen: Tensor  # bool [n, HISTORY]
     relation: Tensor  # [n, HISTORY, relations], rows of the relation tables
@@ -122,11 +123,9 @@ def _unit(h: Tensor) -> Tensor:
 
 def begin(w: Folded, codes: Codes) -> Tensor:
     """Start vectors [n, width]: the event's own fields and its features."""
-    device = codes.event.device
-    index = codes.event[:, -1].long() + torch.tensor(tokens.OFFSETS, device=device)
-    h = functional.embedding_bag(index, w.current, mode="sum")
+    h = functional.embedding_bag(codes.event[:, -1].long(), w.current, mode="sum")
     f = codes.row.shape[1]
-    row = codes.row.long() + torch.arange(f, device=device) * w.feature.shape[1]
+    row = codes.row.long() + torch.arange(f, device=codes.row.device) * w.feature.shape[1]
     pair = torch.cat([row, row + (codes.weight > 0).long()], 1)
     shares = torch.cat([1 - codes.weight, codes.weight], 1).to(w.feature.dtype)
     table = w.feature.flatten(0, 1)
@@ -136,8 +135,7 @@ def begin(w: Folded, codes: Codes) -> Tensor:
 def remember(w: Folded, codes: Codes) -> Tensor:
     """Keys and values [n, HISTORY, key + value] of the past events."""
     n = len(codes.before)
-    offsets = torch.tensor(tokens.OFFSETS, device=codes.event.device)
-    index = codes.event[:, :-1].long() + offsets
+    index = codes.event[:, :-1].long()
     parts = functional.embedding_bag(index.flatten(0, 1), w.event, mode="sum")
     parts = parts.view(n, index.shape[1], TAPS, -1)
     both = parts[:, :, 0]
@@ -148,26 +146,25 @@ def remember(w: Folded, codes: Codes) -> Tensor:
 
 
 def decide(w: Folded, codes: Codes, h: Tensor, both: Tensor) -> Tensor:
-    """Log-odds [n] from start vectors, and keys and values."""
+    """Log-odds [n] from start vectors, and keys and values.
+
+    What pairs share goes through products with `marks`, whose sums have a fixed order: on a GPU the
+    same row gets the same bits each time, which adding by `scatter_add` would not give.
+    """
     n = len(h)
     heads = w.recency.shape[1]
     key, value = w.relation_key.shape[1], w.relation_value.shape[2]
     keys, values = both[..., :key], both[..., key:]
-    relation = codes.relation.long().permute(0, 2, 1)[:, None].expand(n, heads, -1, -1)
+    shared = marks(codes.relation, tokens.RELATION_ROWS, h.dtype)
     hidden = ~codes.seen[:, None]
     for i in range(w.query.shape[0]):
         q = (_unit(h) @ w.query[i] + w.query_bias[i]).view(n, heads, key)
         logits = q @ keys.transpose(1, 2) + w.recency[i]  # not .mT: ONNX has none
-        by_row = q @ w.relation_key[i]
-        for c in range(len(tokens.RELATIONS)):
-            logits = logits + by_row.gather(2, relation[:, :, c])
+        logits = logits + (q @ w.relation_key[i]) @ shared.transpose(1, 2)
         nothing = w.nothing[i][None, :, None].expand(n, heads, 1)
         logits = torch.cat([logits.masked_fill(hidden, -torch.inf), nothing], 2)
         weights = torch.softmax(logits, 2)[..., :-1]
-        told = torch.zeros(n, heads, tokens.RELATION_ROWS, device=h.device, dtype=h.dtype)
-        for c in range(len(tokens.RELATIONS)):
-            told = told.scatter_add(2, relation[:, :, c], weights)
-        mixed = weights @ values + told @ w.relation_value[i]
+        mixed = weights @ values + (weights @ shared) @ w.relation_value[i]
         h = h + mixed.reshape(n, heads * value) @ w.out[i]
         h = h + torch.relu(_unit(h) @ w.up[i] + w.up_bias[i]) @ w.down[i] + w.down_bias[i]
     found: Tensor = _unit(h) @ w.head + w.head_bias[0]

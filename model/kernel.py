@@ -100,6 +100,8 @@ def encode_batch(
         first = HISTORY - length[i]
         for j in range(first, HISTORY + 1):
             tokens.encode_event(rows, j, j - first, event[i, j])
+            for f in range(_FIELDS):
+                event[i, j, f] += _OFFSETS[f]
             before[i, j] = min(j - first, 2)
         for j in range(max(first, HISTORY - _REACH), HISTORY):
             seen[i, j] = True
@@ -113,11 +115,11 @@ def encode_batch(
     return event, before, seen, relation, row, weight
 
 
-def torch_codes(parts: tuple[Any, ...], device: Any) -> Codes:
-    """`encode_batch`'s arrays as tensors on a device."""
+def torch_codes(parts: tuple[Any, ...]) -> Codes:
+    """`encode_batch`'s arrays as tensors over the same memory."""
     import torch
 
-    return Codes(*(torch.from_numpy(part).to(device) for part in parts))
+    return Codes(*(torch.from_numpy(part) for part in parts))
 
 
 @njit(inline="always")

@@ -1,11 +1,14 @@
-"""Two linear maps that training spends its time in, and their gradients, compiled for the CPU.
+"""Linear maps that training spends its time in, and their gradients: compiled for the CPU, and for
+a GPU in operations that add in a fixed order.
 
 In: tensors and table row numbers. Out: tensors. Does not know what the tables mean.
 
 `table_sum`: sum of weighted table rows. `by_relation` and `told_by_relation` are each other's
 transpose: the first picks three numbers of a row for each pair, the second adds three times into
-it. Torch's own gather, scatter_add and embedding_bag do the same on a GPU, and twice as slowly on a
-CPU (its bag sorts all indices in the backward pass, its gather wants them as int64 for each head).
+it. Torch's own gather, scatter_add and embedding_bag do the same, but twice as slowly on a CPU (its
+bag sorts all indices in the backward pass, its gather wants them as int64 for each head), and on a
+GPU scatter_add adds by atomics, in another order each time. So there both are products with
+`marks`, a matrix of ones and zeros: the same command gives the same bytes.
 """
 
 from __future__ import annotations
@@ -74,40 +77,65 @@ class _TableSum(torch.autograd.Function):
         return torch.from_numpy(out), None, None
 
 
+def marks(index: Tensor, rows: int, dtype: torch.dtype) -> Tensor:
+    """[..., rows]: one at each of the entries that index [..., relations] names, else zero.
+
+    The relations have rows of their own, so no two of a pair's entries meet.
+    """
+    found = torch.zeros(*index.shape[:-1], rows, device=index.device, dtype=dtype)
+    return found.scatter_(-1, index.long(), 1.0)
+
+
+def pick_by_marks(row: Tensor, index: Tensor) -> Tensor:
+    """`by_relation` as a product, for a GPU."""
+    chosen = marks(index, row.shape[3], row.dtype)
+    return (row.transpose(1, 2) @ chosen.mT).transpose(1, 2)
+
+
+def put_by_marks(value: Tensor, index: Tensor, rows: int) -> Tensor:
+    """`told_by_relation` as a product, for a GPU."""
+    return (value.transpose(1, 2) @ marks(index, rows, value.dtype)).transpose(1, 2)
+
+
+def _picked(row: Tensor, index: Tensor) -> Tensor:
+    if row.is_cuda:
+        return pick_by_marks(row, index)
+    out = np.empty((*row.shape[:3], index.shape[2]), row.detach().numpy().dtype)
+    _pick(_array(row), _array(index), out)
+    return torch.from_numpy(out)
+
+
+def _added(value: Tensor, index: Tensor, rows: int) -> Tensor:
+    if value.is_cuda:
+        return put_by_marks(value, index, rows)
+    out = np.zeros((*value.shape[:3], rows), value.detach().numpy().dtype)
+    _put(_array(value), _array(index), out)
+    return torch.from_numpy(out)
+
+
 class _Pick(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, row: Tensor, index: Tensor) -> Tensor:
         ctx.save_for_backward(index)
-        ctx.rows = row.shape
-        b, heads, t, _ = row.shape
-        out = np.empty((b, heads, t, index.shape[2]), row.detach().numpy().dtype)
-        _pick(_array(row), _array(index), out)
-        return torch.from_numpy(out)
+        ctx.rows = row.shape[3]
+        return _picked(row, index)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (index,) = ctx.saved_tensors
-        out = np.zeros(ctx.rows, grad.numpy().dtype)
-        _put(_array(grad), _array(index), out)
-        return torch.from_numpy(out), None
+        return _added(grad, index, ctx.rows), None
 
 
 class _Put(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, value: Tensor, index: Tensor, rows: int) -> Tensor:
         ctx.save_for_backward(index)
-        ctx.reach = value.shape
-        b, heads, t, _ = value.shape
-        out = np.zeros((b, heads, t, rows), value.detach().numpy().dtype)
-        _put(_array(value), _array(index), out)
-        return torch.from_numpy(out)
+        return _added(value, index, rows)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (index,) = ctx.saved_tensors
-        out = np.empty(ctx.reach, grad.numpy().dtype)
-        _pick(_array(grad), _array(index), out)
-        return torch.from_numpy(out), None, None
+        return _picked(grad, index), None, None
 
 
 def table_sum(table: Tensor, index: Tensor, share: Tensor) -> Tensor:
@@ -120,20 +148,11 @@ def table_sum(table: Tensor, index: Tensor, share: Tensor) -> Tensor:
 
 def by_relation(row: Tensor, index: Tensor) -> Tensor:
     """[B, H, T, R]: for each pair, the sum of its three entries of row [B, H, T, rows]."""
-    if not row.is_cuda:
-        found: Tensor = _Pick.apply(row, index)
-        return found
-    wide = index.long()[:, None].expand(-1, row.shape[1], -1, -1, -1)
-    return sum((row.gather(3, wide[..., c]) for c in range(3)), torch.zeros((), device=row.device))
+    found: Tensor = _Pick.apply(row, index)
+    return found
 
 
 def told_by_relation(value: Tensor, index: Tensor, rows: int) -> Tensor:
     """[B, H, T, rows]: each pair's value added at its three entries."""
-    if not value.is_cuda:
-        found: Tensor = _Put.apply(value, index, rows)
-        return found
-    out = torch.zeros(*value.shape[:3], rows, device=value.device, dtype=value.dtype)
-    wide = index.long()[:, None].expand(-1, value.shape[1], -1, -1, -1)
-    for c in range(3):
-        out = out.scatter_add(3, wide[..., c], value)
-    return out
+    found: Tensor = _Put.apply(value, index, rows)
+    return found

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from model import bundle as bundles
 from model.bundle import Bundle
-from model.errors import BundleError
+from model.errors import BundleError, DeviceFailed, DeviceMissing
 from model.fold import Folded, fold
 from model.inputs import HISTORY, ScoringBatch
 from model.kernel import kernel_of
@@ -95,9 +95,7 @@ class Scorer:
         if self.device == "cpu":
             self._kernel = kernel_of(self._folded)
         else:
-            from model.device import DeviceScorer
-
-            self._gpu = DeviceScorer(self._folded, self.device, batch, precision)
+            self._gpu = _on_gpu(self._folded, self.device, batch, precision)
             self._tolerance = GPU_TOLERANCE[precision]
         self._check_golden()
 
@@ -110,8 +108,9 @@ class Scorer:
         batch: int = 64,
         precision: str = "fp32",
     ) -> Scorer:
-        """Read a bundle, compile and warm up, score its golden rows. Raises BundleError.
+        """Read a bundle, compile and warm up, score its golden rows.
 
+        Raises BundleError; DeviceMissing and DeviceFailed where a GPU is wanted.
         `precision`: fp32 or bf16, for a GPU; the CPU kernel is always fp32.
         """
         return cls(bundles.read(Path(path)), device, threads, batch, precision)
@@ -198,5 +197,17 @@ def _device(wanted: str) -> str:
     if torch.cuda.is_available():
         return "cuda"
     if wanted == "cuda":
-        raise BundleError("no CUDA device", remedy="set model.device to auto or cpu")
+        raise DeviceMissing("no CUDA device", remedy="set model.device to auto or cpu")
     return "cpu"
+
+
+def _on_gpu(folded: Folded, device: str, batch: int, precision: str) -> Any:
+    from model.device import DeviceScorer
+
+    try:
+        return DeviceScorer(folded, device, batch, precision)
+    except RuntimeError as error:  # torch's base of all that a driver or a card may refuse
+        raise DeviceFailed(
+            f"the GPU cannot take the model: {str(error).partition(chr(10))[0]}",
+            remedy="Give it memory or a newer driver, or set model.device to cpu",
+        ) from error

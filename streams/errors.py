@@ -18,7 +18,8 @@ FraudstreamError                 everything this package raises on purpose
 |  |- BundleMissing              there is no bundle of that name (exit 2)
 |  `- BundleMisnamed             a name that could lead out of a folder (exit 2)
 |- OutputTaken                   what is to be written would replace something else (exit 2; model)
-|- DeviceMissing                 a device to train on that is not here (exit 2; model)
+|- DeviceMissing                 a device that is named and not here (exit 2; model)
+|- DeviceFailed                  a GPU that is here and cannot take the model (model)
 |- DatasetError                  a training set is damaged, foreign or too small (both: model)
 |  `- DatasetMissing             there is no training set at that path (exit 2)
 |- RecordingError                a recording is damaged, foreign or incomplete
@@ -31,6 +32,7 @@ from __future__ import annotations
 
 from model.errors import BundleError as BundleError
 from model.errors import DatasetError as DatasetError
+from model.errors import DeviceFailed as DeviceFailed
 from model.errors import DeviceMissing as DeviceMissing
 from model.errors import FraudstreamError as FraudstreamError
 from model.errors import OutputTaken as OutputTaken

@@ -41,6 +41,26 @@ def at(words: NDArray[np.uint64], time: NDArray[np.int64]) -> NDArray[np.uint64]
     return np.asarray((time.astype(np.uint64) << np.uint64(TIME_SHIFT)) | low)
 
 
+def test_what_a_group_adds_is_the_score_without_it(
+    scorer: Scorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And all scores of the alerts are asked for at once: on a GPU a call costs more than a row."""
+    assert scorer.bundle.golden is not None
+    batch, calls, ask = scorer.bundle.golden, list[int](), scorer.logits
+
+    def logits(rows: ScoringBatch) -> NDArray[np.float32]:
+        calls.append(len(rows))
+        return ask(rows)
+
+    monkeypatch.setattr(scorer, "logits", logits)
+    told = explain.contributions(scorer, batch)
+    assert len(calls) == 1
+    base = ask(batch).astype(np.float64)
+    for group in explain.groups_of(scorer):
+        less = ask(explain.without(scorer, batch, group)).astype(np.float64)
+        assert [one[group] for one in told] == (base - less).tolist()
+
+
 @pytest.mark.parametrize("past", [False, True])
 def test_without_the_clock_no_hour_is_read(scorer: Scorer, past: bool) -> None:
     """The same account, an hour later each time, scores the same once the clock is taken away."""

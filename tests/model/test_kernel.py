@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from model import fold, kernel, tokens
 from model.data import Dataset, gather
-from model.device import DeviceScorer
 from model.inputs import HISTORY, ScoringBatch
 from model.loop import Source
 from model.transformer import PRESETS, Transformer, cost
@@ -102,24 +101,6 @@ def test_events_before_the_ring_do_not_count(data: Dataset, model: Transformer) 
     with torch.no_grad():
         after = model.logit(model(Source(old, model.knots.numpy()).chunk(row, 1)[0])).item()
     assert before == after
-
-
-def test_gpu_form_equals_kernel(data: Dataset, model: Transformer) -> None:
-    """The GPU's mathematics, run on the CPU, with a padded last batch."""
-    folded = fold.fold(model)
-    b = gather(data, data.place(), np.arange(100, 200))
-    out = np.empty(len(b), np.float32)
-    DeviceScorer(folded, "cpu", batch=64).score(b, out)
-    assert np.abs(probability(out) - probability(run(folded, b))).max() < 1e-5
-
-
-def test_bf16_on_a_device_is_close_and_not_the_same(data: Dataset, model: Transformer) -> None:
-    folded = fold.fold(model)
-    b = gather(data, data.place(), np.arange(100, 164))
-    out = np.empty(len(b), np.float32)
-    DeviceScorer(folded, "cpu", batch=64, precision="bf16").score(b, out)
-    far = np.abs(probability(out) - probability(run(folded, b)))
-    assert 1e-6 < far.max() < 5e-2
 
 
 def test_presets_have_the_sizes_they_are_named_for() -> None:
