@@ -11,8 +11,8 @@ The cause of a difference is the earliest step that differs, because later ones 
                or an older one than its features were made from
     state      same code, features and risk, but other features: a transaction before it is missing,
                was added, or came in another order
-    model      same features, another model or another score
-    settings   same score, another decision: thresholds or rules
+    model      same features, another model, or another score of the same: another device
+    settings   same score, other rules or another decision: rules or thresholds
 
 Left out, and counted: scores of accounts erased since, messages that were put aside because they
 killed every worker, transactions that had no score yet when the recording ended, and messages on
@@ -47,6 +47,10 @@ from streams.risk import NO_SNAPSHOT, RiskView, Sheet, readable
 AROUND = 3
 """Events of the account shown before and after the first difference."""
 SHOWN = ("transaction_id", "event_time", "amount")
+SAME_DEVICE = (
+    "replay on what the workers score on (model.device, model.precision; on a GPU also its kind "
+    "and worker.score_batch)"
+)
 
 
 class NamedRisk:
@@ -289,10 +293,14 @@ def _cause(live: Said, mine: Said, due: str, risk: NamedRisk | None) -> tuple[st
         if theirs["risk"] != due:
             return "risk", f"risk snapshot {theirs['risk']} named, {due} due, neither fits"
         return "state", "the features differ: the account's history was another one"
-    if theirs["model"] != ours["model"] or live.score != mine.score:
+    if theirs["model"] != ours["model"]:
         return "model", f"model {theirs['model']} live, {ours['model']} here"
-    if theirs["rules"] != ours["rules"] or live.decision != mine.decision:
-        return "settings", "thresholds or rules differ: same score, another decision"
+    if live.score != mine.score:
+        return "model", f"the same model, {live.score!r} live, {mine.score!r} here: {SAME_DEVICE}"
+    if theirs["rules"] != ours["rules"]:
+        return "settings", f"rules {theirs['rules']} live, {ours['rules']} here"
+    if live.decision != mine.decision:
+        return "settings", "other thresholds: same score and rules, another decision"
     if live.alert_id != mine.alert_id:
         # An alert's id is made from the versions, so one of those named is not the one used.
         return "risk" if theirs["risk"] != due else "settings", "the alert id differs"

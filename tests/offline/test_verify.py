@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import orjson
@@ -111,9 +113,28 @@ def test_another_bundle_is_named(copy: World, tmp_path: Path) -> None:
     assert set(verdict.causes) == {"model"}
 
 
+def test_another_device_is_named(copy: World, tmp_path: Path) -> None:
+    """The last bits of a score differ between a CPU and a GPU; the model is the same."""
+    _edit(copy, lambda document: document.update(score=math.nextafter(document["score"], 1)))
+    verdict = check(copy, tmp_path / "v")
+    assert set(verdict.causes) == {"model"}
+    assert verdict.first is not None
+    assert verdict.first.detail.startswith("the same model, ")
+    assert "model.device" in verdict.first.detail
+
+
 def test_another_threshold_is_named(made: World, tmp_path: Path) -> None:
     verdict = check(made, tmp_path / "v", settings=(world.settings("decide.review=0.05"),))
     assert set(verdict.causes) == {"settings"}
+    assert verdict.first is not None
+    assert verdict.first.detail.startswith("other thresholds: ")
+
+
+def test_other_rules_that_decide_the_same_are_named(copy: World, tmp_path: Path) -> None:
+    verdict = check(_said_by(copy, "versions", "rules", "0123456789ab"), tmp_path / "v")
+    assert set(verdict.causes) == {"settings"}
+    assert verdict.first is not None
+    assert verdict.first.detail.startswith("rules 0123456789ab live, ")
 
 
 def test_an_older_risk_snapshot_is_named(copy: World, tmp_path: Path) -> None:
@@ -348,7 +369,7 @@ def _said_by(this: World, section: str, name: str, value: str) -> World:
     return this
 
 
-def _edit(this: World, change: Callable[[dict[str, dict[str, str]]], None]) -> None:
+def _edit(this: World, change: Callable[[dict[str, Any]], None]) -> None:
     def edited(table: pa.Table) -> pa.Table:
         documents = [orjson.loads(value) for value in table["value"].to_pylist()]
         for document in documents:
