@@ -87,6 +87,27 @@ def test_compose_gives_the_service_a_home_that_is_its_own() -> None:
         assert f"uid={user}" in mounts[home].split(","), "a tmpfs is root's unless told"
 
 
+def test_compose_keeps_what_was_compiled() -> None:
+    """In a folder that the image gives to the service's user; else the volume would be root's."""
+    dockerfile = (INFRA / "docker" / "Dockerfile").read_text("utf-8")
+    for name in ("topics", "worker"):
+        service = compose()["services"][name]
+        place = service["environment"]["NUMBA_CACHE_DIR"]
+        volume = next(v.partition(":")[0] for v in service["volumes"] if v.endswith(f":{place}"))
+        assert volume in compose()["volumes"]
+    user = re.findall(r"^USER (\d+)$", dockerfile, re.MULTILINE)[-1]
+    assert re.search(
+        rf"^RUN install --directory --owner={user} .*{place}$", dockerfile, re.MULTILINE
+    )
+
+
+def test_what_is_laid_over_compose_for_a_gpu_fits_it() -> None:
+    over = yaml.safe_load((INFRA / "docker" / "gpu.yml").read_text("utf-8"))
+    assert set(over["services"]) == {"worker"} <= set(compose()["services"])
+    said = (ROOT / "docker-compose.yml").read_text("utf-8")
+    assert "-f docker-compose.yml -f infra/docker/gpu.yml up" in said
+
+
 def test_compose_settings_exist_and_fit_the_broker(monkeypatch: pytest.MonkeyPatch) -> None:
     services = compose()["services"]
     settings = settings_are_known(monkeypatch, services["worker"]["environment"])
