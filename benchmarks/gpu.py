@@ -35,6 +35,7 @@ from model.inputs import HISTORY, ScoringBatch
 from model.kernel import kernel_of
 from model.loop import Recipe, Source, train
 from model.transformer import PRESETS, Transformer
+from model.waves import Waved
 
 STEP = 64
 """Rows of a step, as `worker.score_batch` has it."""
@@ -174,7 +175,7 @@ def training(
     states, times = [], list[float]()
     for _ in range(2 if cuda else 1):
         torch.manual_seed(0)
-        model = Transformer(PRESETS[preset], knots).to(device)
+        model = Waved(PRESETS[preset], knots).to(device)
         source = Source(dataset, knots, device)
         if cuda:
             torch.cuda.reset_peak_memory_stats()

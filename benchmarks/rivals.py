@@ -39,6 +39,7 @@ from model.kernel import kernel_of
 from model.loop import Recipe, Source, train
 from model.rivals import CausalAttention, Gru, logits_by_chunks
 from model.transformer import PRESETS, Transformer
+from model.waves import Waved
 from streams.dev.shipped import split, stream
 from streams.dev.simulate import Plan
 
@@ -68,28 +69,29 @@ class Set:
 Maker = Callable[[NDArray[np.float32]], Any]
 SMALL = PRESETS["small"]
 RIVALS: dict[str, Maker] = {
-    SHIPPED: lambda k: Transformer(SMALL, k),
+    SHIPPED: lambda k: Waved(SMALL, k),
     "target attention, plain": lambda k: Variant(SMALL, k, conv=False, recency=False),
     "GRU 128": lambda k: Gru(SMALL, k),
     "full causal attention": lambda k: CausalAttention(SMALL, k),
-    "no history": lambda k: Transformer(replace(SMALL, history=False), k),
+    "no history": lambda k: Waved(replace(SMALL, history=False), k),
 }
 ABLATIONS: dict[str, Maker] = {
     SHIPPED: RIVALS[SHIPPED],
-    "without windows": lambda k: Transformer(replace(SMALL, windows=False), k),
+    "without windows": lambda k: Waved(replace(SMALL, windows=False), k),
     "L = 16": lambda k: Variant(SMALL, k, reach=16),
-    "1 layer": lambda k: Transformer(replace(SMALL, layers=1), k),
-    "3 layers": lambda k: Transformer(replace(SMALL, layers=3), k),
-    "width 32": lambda k: Transformer(replace(SMALL, width=32), k),
-    "width 128": lambda k: Transformer(replace(SMALL, width=128), k),
+    "1 layer": lambda k: Waved(replace(SMALL, layers=1), k),
+    "3 layers": lambda k: Waved(replace(SMALL, layers=3), k),
+    "width 32": lambda k: Waved(replace(SMALL, width=32), k),
+    "width 128": lambda k: Waved(replace(SMALL, width=128), k),
     "without recency start": lambda k: Variant(SMALL, k, recency=False),
     "without convolution": lambda k: Variant(SMALL, k, conv=False),
     "without time terms": lambda k: Variant(SMALL, k, since=False),
     "own keys a layer": lambda k: OwnKeys(SMALL, k),
     "L = 256": lambda k: LongHistory(SMALL, k),
     "risk in the tokens": lambda k: RiskTokens(SMALL, k),
+    "features as steps": lambda k: Transformer(SMALL, k),
     "features as numbers": lambda k: Encoded(SMALL, k, 0),
-    "features as waves": lambda k: Encoded(SMALL, k, WAVES),
+    "features as waves alone": lambda k: Encoded(SMALL, k, WAVES),
 }
 
 
@@ -136,7 +138,7 @@ def fitted(make: Maker, one: Set, seed: int) -> Any:
 def speed(model: Any, source: Source, dataset: Dataset) -> float:
     """Scores a second on one core."""
     rows = np.flatnonzero(source.place >= HISTORY)[:1_024]
-    if type(model) is Transformer and model.shape.history:
+    if type(model) in (Transformer, Waved) and model.shape.history:
         folded = fold(model)
         kernel, b = kernel_of(folded), gather(dataset, source.place, rows)
         out, none = np.empty(len(rows), np.float32), np.zeros((0, HISTORY), np.float32)

@@ -1,6 +1,6 @@
 """Target attention with one part taken out or changed: the ablations of `benchmarks/rivals.py`.
 
-In: what `Transformer` takes, and its chunks. Out: vectors and logits as `Transformer` gives them.
+In: what `Waved` takes, and its chunks. Out: vectors and logits as `Waved` gives them.
 They are for comparison and are never served, so they have no folded form. Does not know how they
 are fitted or judged. Three of them cannot be served as they are:
 
@@ -21,7 +21,8 @@ from torch import Tensor
 from model import tokens
 from model.data import Dataset
 from model.loop import Rows, Source
-from model.transformer import TAPS, Chunk, Shape, Transformer
+from model.transformer import TAPS, Chunk, Shape
+from model.waves import Waved
 
 LONG: Final = 256
 RISK_CODES: Final = 32
@@ -30,7 +31,7 @@ RISK_COLUMNS: Final = ("merchant_7d_fraud_share", "terminal_7d_fraud_share")
 WAVES: Final = 8
 
 
-class Variant(Transformer):
+class Variant(Waved):
     """The model with parts taken out. `reach`: most events seen; `conv`, `since`: without them."""
 
     source: type[Source] = Source

@@ -37,6 +37,7 @@ from model.score import calibrate as to_probability
 from model.teacher import Lesson, labels_only
 from model.tokens import quantile_knots
 from model.transformer import Chunk, Shape, Transformer
+from model.waves import Waved
 
 MIN_FRAUDS = 20
 REMEDY = {
@@ -212,7 +213,7 @@ def start(
     x = np.asarray(dataset.features[sample], np.float32)
     y = np.asarray(dataset.label)[sample]
     knots = knots_for(x, y, shape.knots) if splits else quantile_knots(x, shape.knots)
-    model = Transformer(shape, knots)
+    model = Waved(shape, knots)
     if base is not None:
         if base.shape != shape:
             raise DatasetError(f"the pretrained bundle has shape {base.shape}, wanted {shape}")
@@ -260,7 +261,7 @@ def fit(
         model, source, learnt.chosen, lesson_loss(learnt), recipe, judge, tell, checkpoint,
         watch=watch, marks=marks,
     )  # fmt: skip
-    model = model.cpu()
+    model = model.baked().cpu()
     logit = logits_of(model, dataset, judge_rows)
     return Fit(model, progress, judge_rows, logit, lesson is not None)
 

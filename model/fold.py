@@ -52,6 +52,7 @@ class Folded(NamedTuple):
 
 def fold(model: Transformer) -> Folded:
     """The serving form of a trained model."""
+    model = model.baked()
     m = {name: value.detach().cpu().double() for name, value in model.state_dict().items()}
     shape = model.shape
 

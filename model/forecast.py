@@ -26,6 +26,7 @@ from model.data import ARRAYS, Dataset
 from model.finetune import logits_of
 from model.loop import Recipe, Source, evaluations
 from model.transformer import Shape, Transformer, cost
+from model.waves import Waved
 
 ROWS: Final = 20_000
 CHUNKS: Final = 8
@@ -88,7 +89,7 @@ def forecast(
     some = replace(dataset, **arrays)  # type: ignore[arg-type]
     knots = tokens.quantile_knots(some.features[:2_000], shape.knots)
     with torch.random.fork_rng(devices=[]):
-        model = Transformer(shape, knots).to(device)
+        model = Waved(shape, knots).to(device)
         update_s = _update_s(model, Source(some, knots, device), recipe)
     judging_s = 0.0
     if job.judged:

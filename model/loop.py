@@ -162,12 +162,12 @@ class Progress:
 
 
 def groups_of(model: torch.nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
-    """Decay for matrices and tables; none for gains, biases and the recency terms."""
+    """Decay for matrices and tables; none for gains, biases, the recency terms and frequencies."""
     tables, plain, free = [], [], []
     for name, p in model.named_parameters():
         if "table" in name or "feature_step" in name:
             tables.append(p)
-        elif p.ndim < 2 or "recency" in name:
+        elif p.ndim < 2 or "recency" in name or "frequency" in name:
             free.append(p)
         else:
             plain.append(p)

@@ -22,6 +22,7 @@ from model import tokens
 from model.loop import Source
 from model.rows import table_sum
 from model.transformer import Chunk, Norm, Shape, Transformer
+from model.waves import Waved
 
 
 class Rival(nn.Module):
@@ -31,7 +32,7 @@ class Rival(nn.Module):
         super().__init__()
         self.shape = shape
         # The start vector (own fields and window features) is the served model's, without history.
-        self.start = Transformer(replace(shape, history=False), knots)
+        self.start = Waved(replace(shape, history=False), knots)
         self.knots = self.start.knots
         self.table = nn.Parameter(torch.randn(tokens.ROWS, width) * 0.1)
         self.join = nn.Linear(width + shape.width, shape.hidden)

@@ -246,6 +246,10 @@ class Transformer(nn.Module):
         found: Tensor = self.norm(h)
         return found
 
+    def baked(self) -> Transformer:
+        """The model whose parameters are those that a bundle holds: this one."""
+        return self
+
     def logit(self, h: Tensor) -> Tensor:
         """Log-odds of fraud, before calibration."""
         found: Tensor = self.head(h).squeeze(-1)

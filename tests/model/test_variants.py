@@ -36,10 +36,11 @@ def model(data: Dataset) -> Transformer:
 
 
 def taken_over(variant: Any, model: Transformer) -> Any:
-    """The variant with all weights of the model that have the same shape."""
+    """The variant with all weights of the model that have the same shape, and without waves."""
     state = variant.state_dict()
     own = {k: v for k, v in model.state_dict().items() if state[k].shape == v.shape}
-    variant.load_state_dict({**state, **own})
+    flat = {"wave_table": torch.zeros_like(state["wave_table"])}
+    variant.load_state_dict({**state, **own, **flat})
     return variant.eval()
 
 
