@@ -346,15 +346,14 @@ def cost_curve(events: Events, k: int, points: int = 60) -> list[dict[str, float
 
 
 def drift(events: Events, k: int) -> dict[str, float]:
-    """PSI of the last third of the days against the first third, and against the champion."""
+    """PSI of the last third of the days against the first third (NaN of a single day), and against
+    the champion."""
     days = np.unique(events.day)
     third = max(1, len(days) // 3)
-    first, last = events.day < days[third], events.day >= days[-third]
+    first, last = events.day <= days[third - 1], events.day >= days[-third]
     score = events.score[k]
     over_time = (
-        population_stability(score[first], score[last]).psi
-        if first.any() and last.any()
-        else float("nan")
+        population_stability(score[first], score[last]).psi if len(days) > 1 else float("nan")
     )
     return {
         "over_time": over_time,

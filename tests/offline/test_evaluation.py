@@ -55,6 +55,24 @@ def label(number: int, day: float, what: str = "fraud") -> bytes:
     )
 
 
+def transaction(number: int) -> bytes:
+    """A message that becomes such a row, of the first day."""
+    return orjson.dumps(
+        {
+            "schema_version": 1,
+            "transaction_id": f"t-{number}",
+            "account_id": f"a-{number % 2}",
+            "event_time": DAY_0 * DAY_MS + number,
+            "amount": 100 * (number + 1),
+            "currency": "EUR",
+        }
+    )
+
+
+def write_lines(path: Path, messages: list[bytes]) -> None:
+    path.write_bytes(b"".join(message + b"\n" for message in messages))
+
+
 def write(out: Path, rows: list[dict[str, Any]], models: int = 1, shard: int = 0) -> None:
     table = pa.Table.from_pylist(rows, schema=results.schema(models))
     with results.ResultWriter(results.shard_path(out, shard), models) as writer:
@@ -234,6 +252,22 @@ def test_drift_is_nothing_for_equal_scores(tmp_path: Path) -> None:
     assert evaluation.drift(events, 0) == {"over_time": 0.0, "against_champion": 0.0}
     events.score[0][16:] += 0.5
     assert evaluation.drift(events, 0)["over_time"] > 1
+
+
+def test_events_of_one_day_have_no_drift_over_time(tmp_path: Path) -> None:
+    write(tmp_path, [row(number, 0, score_0=0.1 * number) for number in range(4)])
+    found = evaluation.drift(gather(tmp_path, [label(0, 60)]), 0)
+    assert np.isnan(found["over_time"])
+    assert found["against_champion"] == 0.0
+
+
+def test_a_stream_of_one_day_has_a_report(tmp_path: Path) -> None:
+    write_lines(tmp_path / "t.jsonl", [transaction(number) for number in range(3)])
+    write_lines(tmp_path / "l.jsonl", [label(0, 3), label(1, 9, "legitimate")])
+    source = open_source(tmp_path / "t.jsonl", tmp_path / "l.jsonl", tmp_path)
+    found = backtest(Job(source, (world.settings(),), tmp_path / "out"), ["stub"])
+    assert found["models"][0]["overall"]["events"] == 3
+    assert (tmp_path / "out" / "report.html").read_text().count("<svg") == 6
 
 
 def test_a_backtest_without_labels_is_refused_before_the_work(tmp_path: Path) -> None:
