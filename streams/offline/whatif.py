@@ -35,11 +35,14 @@ def whatif(
 ) -> dict[str, Any]:
     """Replay under both settings and compare their alerts.
 
-    Raises ConfigError when more than the decisions would differ.
+    Raises ConfigError when more than the decisions would differ, or none is to be made.
     """
     now, then = job.settings
     _check(now, then)
-    replay(job, jobs=jobs, engine=engine, progress=progress)
+    if not replay(job, jobs=jobs, engine=engine, progress=progress)["messages"]:
+        raise ConfigError(
+            "the source holds no transaction", remedy="record for longer, or name another file"
+        )
     book = LabelBook.of(job.source.labels())
     columns = ["outcome", "transaction_id", "account_id", "amount", "currency"]
     columns += [f"{name}_{k}" for k in range(2) for name in ("decision", "score")]

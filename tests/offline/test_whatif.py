@@ -68,3 +68,10 @@ def test_what_is_not_a_decision_is_refused(tmp_path: Path) -> None:
     both = (world.settings(), world.settings("risk.delay_days=3", "decide.block=0.3"))
     with pytest.raises(ConfigError, match=r"cannot change risk\.\*"):
         whatif(Job(source, both, tmp_path / "w"))
+
+
+def test_a_source_without_a_transaction_is_told(tmp_path: Path) -> None:
+    (tmp_path / "t.jsonl").write_bytes(b"")
+    source = open_source(tmp_path / "t.jsonl", None, tmp_path / "spool")
+    with pytest.raises(ConfigError, match="no transaction"):
+        whatif(Job(source, (world.settings(*NOW), world.settings(*THEN)), tmp_path / "w"))
