@@ -31,6 +31,8 @@ Jobs = Annotated[
 JOB_ROWS = 500_000
 """A process takes some seconds to start: it should have so many messages. Passes with a model gain
 from half a million on, passes without one later (benchmarks/results/replay.md)."""
+MOST = 1_000_000_000
+"""Of alerts a day and of the cost of one: sums of them stay within 64 bits."""
 Engine = Annotated[str, typer.Option(help="processes, or ray for a Ray cluster.")]
 
 
@@ -143,9 +145,12 @@ def backtest(
     judge_from: Annotated[
         str | None, typer.Option(help="Earlier events only warm the state up.")
     ] = None,
-    budget: Annotated[int, typer.Option(min=1, help="Alerts a day that people can look at.")] = 50,
+    budget: Annotated[
+        int, typer.Option(min=1, max=MOST, help="Alerts a day that people can look at.")
+    ] = 50,
     review_cost: Annotated[
-        float, typer.Option(min=0, help="What looking at one alert costs, in units of money.")
+        float,
+        typer.Option(min=0, max=MOST, help="What looking at one alert costs, in units of money."),
     ] = 5.0,
     snapshot: Snapshot = None,
     out: Out = None,
@@ -170,6 +175,7 @@ def backtest(
         ) from None
     from streams.offline.evaluation import Terms
 
+    until, since = options.event_ms(as_of, "--as-of"), options.event_ms(judge_from, "--judge-from")
     names = model or ["default"]
     cut = [] if thresholds is None else _thresholds(thresholds)
     every = tuple(
@@ -181,8 +187,8 @@ def backtest(
         summary = run(
             job,
             names,
-            as_of=options.time_ms(as_of),
-            judge_from=options.time_ms(judge_from),
+            as_of=until,
+            judge_from=since,
             terms=Terms(budget, round(100 * review_cost)),
             jobs=_jobs(jobs, job),
             engine=_engine(engine),

@@ -76,6 +76,21 @@ def time_ms(text: str | None) -> int | None:
         raise typer.BadParameter(f"no time {text!r}; write 2025-01-31T12:00") from None
 
 
+def event_ms(text: str | None, flag: str) -> int | None:
+    """The same, within the years that events and labels can have: seconds or microseconds since
+    1970, or a date without hyphens, are no time that anybody meant."""
+    found = time_ms(text)
+    if found is not None:
+        from streams.schema import MAX_EVENT_TIME_MS, MIN_EVENT_TIME_MS
+
+        if not MIN_EVENT_TIME_MS <= found <= MAX_EVENT_TIME_MS:
+            raise typer.BadParameter(
+                f"{text} is not from 2000 to 2100; write 2025-01-31T12:00, or ms since 1970",
+                param_hint=flag,
+            )
+    return found
+
+
 def moment(text: str) -> datetime:
     """An ISO date or time, UTC unless it says so. Raises ValueError."""
     from datetime import UTC, datetime

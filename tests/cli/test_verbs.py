@@ -68,6 +68,13 @@ def test_wrong_use_is_told_before_anybody_waits_for_a_server(tmp_path: Path) -> 
             for verb in (["publish", recording], ["replay", recording, "--to-topic", "again"])
             for pace in ("nan", "inf", "0", "-1x", "fast", "")
         ),
+        *(
+            (["backtest", recording, flag, moment], "is not from 2000 to 2100")
+            for flag in ("--as-of", "--judge-from")
+            for moment in ("1735689600", "1735689600000000", "20250131", "1999-12-31")
+        ),
+        (["backtest", recording, "--review-cost", "inf"], "--review-cost"),
+        (["backtest", recording, "--budget", "9" * 20], "--budget"),
         (["replay", "nowhere://user:secret@x"], "at nowhere://...: Protocol not known: nowhere"),
         (["replay", recording, "--to-topic", "scores"], "the service's own"),
         (
