@@ -14,6 +14,7 @@ An event takes some 70 bytes of memory and 10 a model; its strings are read and 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -108,11 +109,30 @@ _SEGMENTS = ("channel", "country")
 
 
 def nothing_to_judge() -> ConfigError:
-    """Why there is nothing to measure."""
+    """Why there is nothing to measure where nobody ever said anything."""
     return ConfigError(
         "no event can be judged: no label is known and none is older than the label delay",
         remedy="record the labels too, or give --labels FILE",
     )
+
+
+def _none_judged(scored: int, moment: int, delay_days: int, judge_from: int) -> ConfigError:
+    """Why there is nothing to measure though there are labels, or a moment of judgement."""
+    if not scored:
+        since = f" from {_utc(judge_from)} on" if judge_from else ""
+        return ConfigError(
+            f"no event can be judged: no accepted transaction{since}",
+            remedy="give an earlier --judge-from" if since else "name another recording or file",
+        )
+    return ConfigError(
+        f"no event can be judged: at {_utc(moment)} none of the {scored:,} events had a verdict,"
+        f" and none without a label was older than {delay_days} days",
+        remedy="give a later --as-of, or labels of these transactions with --labels",
+    )
+
+
+def _utc(moment_ms: int) -> str:
+    return datetime.fromtimestamp(moment_ms / 1_000, UTC).strftime("%d %B %Y %H:%M UTC")
 
 
 def gather(
@@ -156,7 +176,7 @@ def gather(
         for name, values in part.items():
             parts.setdefault(name, []).append(values)
     if not judged:
-        raise nothing_to_judge()
+        raise _none_judged(scored, int(moment), delay_days, judge_from)
     joined = {name: np.concatenate(parts.pop(name)) for name in list(parts)}
     return Events(
         **{name: joined[name] for name in ("partition", "offset", "key", "label", "amount")},

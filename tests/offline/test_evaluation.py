@@ -125,6 +125,15 @@ def test_only_scored_events_from_the_first_judged_moment_on(tmp_path: Path) -> N
     assert (events.day - DAY_0).tolist() == [1, 2, 3]
 
 
+def test_why_nothing_can_be_judged_is_told(tmp_path: Path) -> None:
+    write(tmp_path, [row(0, 0), row(1, 1)])
+    labels = [label(0, 3)]
+    with pytest.raises(ConfigError, match=r"no accepted transaction from .*earlier --judge-from"):
+        gather(tmp_path, labels, judge_from=(DAY_0 + 2) * DAY_MS)
+    with pytest.raises(ConfigError, match=r"none of the 2 events had a verdict.*later --as-of"):
+        gather(tmp_path, labels, as_of=(DAY_0 + 2) * DAY_MS)
+
+
 def counted(tmp_path: Path) -> Events:
     """Ten events over two days; frauds are 0, 3 and 6; two models flag different ones."""
     scores = [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05]
