@@ -51,13 +51,15 @@ class Job:
 
     def identity(self) -> dict[str, Any]:
         """What decides every byte of the result; not the batch size, nor where it is written."""
+        # The judges first: what of the settings cannot be read, they say best.
+        models = [judge(each).scorer.model_id for each in self.settings]
         return {
             "source": self.source.identity(),
             "start": "empty" if self.snapshot is None else manifest_of(self.snapshot),
             "settings": [decisive(each) for each in self.settings],
             "features": features.DIGEST,
             "code": code_version(),
-            "models": [judge(each).scorer.model_id for each in self.settings],
+            "models": models,
             "forgotten": sorted([digest.hex(), cut] for digest, cut in self.forgotten.items()),
         }
 

@@ -64,6 +64,15 @@ def test_the_results_of_another_job_are_not_mixed_in(
         replay(other)
 
 
+def test_a_file_of_rules_that_is_not_there_is_wrong_use(
+    source: RecordingSource, tmp_path: Path
+) -> None:
+    settings = world.settings(f"decide.rules={tmp_path / 'rules.toml'}")
+    with pytest.raises(ConfigError, match="cannot read the rules"):
+        replay(Job(source, (settings,), tmp_path / "a"))
+    assert not (tmp_path / "a").exists()
+
+
 def test_an_erased_account_does_not_come_back(source: RecordingSource, tmp_path: Path) -> None:
     replay(job(source, tmp_path / "a"))
     before = results.read(tmp_path / "a", ["account_id", "offset"])
