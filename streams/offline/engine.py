@@ -15,10 +15,12 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import signal
 import socket
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
 from typing import Any, Literal, TypeVar
 
 from streams.errors import ConfigError
@@ -34,6 +36,12 @@ ASK_S = 0.5
 KNOCK_S = 10.0
 _counted: Any = None
 """In a worker process: the counter shared with its parent."""
+_ended: Any = None
+"""In a worker process: set when its parent gives up; what is under way is of no use then."""
+
+
+class Ended(Exception):
+    """The parent of this process gave up."""
 
 
 def each_shard(
@@ -52,10 +60,12 @@ def each_shard(
 def _over_processes(work: Work[On], on: On, shards: Sequence[int], tell: Tell, jobs: int) -> None:
     """This process is one of the `jobs`: it works while the others are still starting.
 
-    It looks after them whenever its own shard tells of messages done.
+    It looks after them whenever its own shard tells of messages done. When it is interrupted, or a
+    shard fails, they end with the batch that they are at.
     """
     context = multiprocessing.get_context("spawn")
     counter, told, left = context.Value("q", 0), 0, deque(shards)
+    ended = context.Event()
     others = min(jobs, len(shards)) - 1
     waiting: set[Future[None]] = set()
 
@@ -65,7 +75,8 @@ def _over_processes(work: Work[On], on: On, shards: Sequence[int], tell: Tell, j
             waiting.remove(future)
             future.result()
         while left and len(waiting) < others:
-            waiting.add(pool.submit(_counting, work, on, left.popleft()))
+            with _deaf():
+                waiting.add(pool.submit(_counting, work, on, left.popleft()))
         now = counter.value
         tell(now - told)
         told = now
@@ -75,24 +86,41 @@ def _over_processes(work: Work[On], on: On, shards: Sequence[int], tell: Tell, j
         look_after()
 
     with ProcessPoolExecutor(
-        others, mp_context=context, initializer=_share, initargs=(counter,)
+        others, mp_context=context, initializer=_share, initargs=(counter, ended)
     ) as pool:
-        look_after()
-        while left:
-            work(on, left.popleft(), own)
-        while waiting:
-            wait(waiting, ASK_S, FIRST_EXCEPTION)
+        try:
             look_after()
+            while left:
+                work(on, left.popleft(), own)
+            while waiting:
+                wait(waiting, ASK_S, FIRST_EXCEPTION)
+                look_after()
+        except BaseException:
+            ended.set()
+            raise
 
 
-def _share(counter: Any) -> None:
-    global _counted
-    _counted = counter
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """A process that is started inside never hears Ctrl-C: a terminal sends it to the whole group,
+    and it is this process that ends the others. One that comes meanwhile takes effect after."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _share(counter: Any, ended: Any) -> None:
+    global _counted, _ended
+    _counted, _ended = counter, ended
 
 
 def _count(messages: int) -> None:
     with _counted.get_lock():
         _counted.value += messages
+    if _ended.is_set():
+        raise Ended
 
 
 def _counting(work: Work[On], on: On, shard: int) -> None:

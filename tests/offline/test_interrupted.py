@@ -1,7 +1,14 @@
-"""A replay that is killed at random times ends with the bytes of one that was not."""
+"""A replay that is killed at random times ends with the bytes of one that was not; Ctrl-C ends one,
+and all its processes, at once."""
 
 from __future__ import annotations
 
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
@@ -12,8 +19,11 @@ from streams.offline import results
 from streams.offline.dataset import dataset
 from streams.offline.run import Job, replay
 from streams.offline.source import RecordingSource, open_source
+from streams.settings import load
 from tests.offline import world
 from tests.offline.killing import killed
+
+PROGRAM = "import sys; from streams.cli import main; sys.argv[0] = 'fraudstream'; main()"
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +49,37 @@ def test_twenty_kills_leave_no_trace(source: RecordingSource, tmp_path: Path) ->
     last = replay(Job(source, (world.settings(),), tmp_path / f"r{place}"))
     assert last["digest"] == whole["digest"]
     assert last["messages"] == whole["messages"] == sum(map(source.rows, source.shards()))
+
+
+def test_ctrl_c_ends_all_processes_without_a_word(tmp_path: Path) -> None:
+    """As a terminal sends it: to the whole group, while a process works and another one starts."""
+    files = world.stream(tmp_path, events=8_000)
+    words = ["replay", str(files[0]), "--labels", str(files[1]), "--out", "out", "--json"]
+    program = [sys.executable, "-c", PROGRAM, *words, "--set", "model.bundle=stub"]
+    run = subprocess.Popen(
+        [*program, "--jobs", "2"],
+        cwd=tmp_path,
+        start_new_session=True,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    out = tmp_path / "out"
+    deadline = time.monotonic() + 300
+    while not list(out.glob("*.part")) and run.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.killpg(run.pid, signal.SIGINT)
+    _, told = run.communicate(timeout=120)
+    assert run.returncode == 130
+    assert "Traceback" not in told
+    whole = replay(
+        Job(
+            open_source(*files, tmp_path / "spool"),
+            (load(flags=["model.bundle=stub"]),),
+            tmp_path / "w",
+        )
+    )
+    done = subprocess.run(program, cwd=tmp_path, stdout=subprocess.PIPE, check=True)
+    assert json.loads(done.stdout)["digest"] == whole["digest"]
 
 
 def test_one_large_shard_tells_how_far_it_is(source: RecordingSource, tmp_path: Path) -> None:
