@@ -162,6 +162,8 @@ def gather(
         key = transaction_keys(*(table[name].to_pylist() for name in ("account_id", _ID)))
         known = book.at(key, moment)
         kept = _judged(table["event_time"].to_numpy(), known, moment, delay_days)
+        if as_of is not None:  # a label may be too early; its event had not happened all the same
+            kept &= table["event_time"].to_numpy() <= moment
         table = table.filter(pa.array(kept))
         judged += len(table)
         part = {
@@ -366,8 +368,7 @@ def cost_curve(events: Events, k: int, points: int = 60) -> list[dict[str, float
 
 
 def drift(events: Events, k: int) -> dict[str, float]:
-    """PSI of the last third of the days against the first third (NaN of a single day), and against
-    the champion."""
+    """PSI of the last third of the days against the first (NaN of one), and the champion."""
     days = np.unique(events.day)
     third = max(1, len(days) // 3)
     first, last = events.day <= days[third - 1], events.day >= days[-third]

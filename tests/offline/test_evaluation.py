@@ -125,6 +125,14 @@ def test_only_scored_events_from_the_first_judged_moment_on(tmp_path: Path) -> N
     assert (events.day - DAY_0).tolist() == [1, 2, 3]
 
 
+def test_an_event_after_the_moment_is_not_judged(tmp_path: Path) -> None:
+    """Though its label is too early: nobody could have seen it."""
+    write(tmp_path, [row(0, 0), row(1, 3)])
+    labels = [label(0, 1), label(1, 2)]
+    assert len(gather(tmp_path, labels, as_of=int((DAY_0 + 2.5) * DAY_MS))) == 1
+    assert len(gather(tmp_path, labels)) == 2
+
+
 def test_why_nothing_can_be_judged_is_told(tmp_path: Path) -> None:
     write(tmp_path, [row(0, 0), row(1, 1)])
     labels = [label(0, 3)]
