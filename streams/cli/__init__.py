@@ -14,6 +14,7 @@ import sys
 import typer
 
 from streams import logs
+from streams.cli import trouble
 from streams.errors import FraudstreamError
 
 GROUPS = ("services", "live", "demo", "clients", "sources", "state", "offline", "model")
@@ -68,14 +69,18 @@ def main() -> None:
     # SIGTERM ends a verb as Ctrl-C does: what is queued is sent, what was started is stopped.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        build()()
+        try:
+            build()()
+        finally:
+            if sys.stdout is not None:  # closed by the caller
+                sys.stdout.flush()
     except FraudstreamError as error:
         # The error of a file may quote a value of it.
         typer.echo(f"error: {logs.masked(str(error))}", err=True)
         sys.exit(2 if error.wrong_use else 1)
     except OSError as error:
-        # A file or folder that cannot be had: it names itself. Anything else is a defect of ours.
-        if error.filename is None:
+        line = trouble.told(error)
+        if line is None:
             raise
-        typer.echo(f"error: {error.filename}: {error.strerror}", err=True)
+        typer.echo(f"error: {line}", err=True)
         sys.exit(1)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model import data
+from model.errors import writing
 from streams import features
 from streams.errors import ConfigError
 from streams.labels import FRAUD, Age, LabelBook, each_label, transaction_keys
@@ -55,7 +56,7 @@ def collect_shard(on: tuple[Job, Snapshots], shard: int, tell: Tell) -> None:
     path = _shard_file(job, shard)
     draft = path.with_suffix(".part")
     arrays: dict[str, Any] = {name: np.concatenate(some) for name, some in parts.items()}
-    with draft.open("wb") as out:
+    with writing(path), draft.open("wb") as out:
         np.savez(out, **arrays)
     draft.rename(path)
 

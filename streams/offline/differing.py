@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from model.errors import writing
 from streams.labels import DISPUTED, FRAUD, LEGITIMATE, LabelBook, transaction_keys
 from streams.offline import results
 
@@ -58,7 +59,7 @@ def write(
         f"{name}_{k}" for k in range(len(names)) for name in ("score", "decision", "reasons")
     ]
     draft = out / f"{FILE}.part"
-    with pq.ParquetWriter(draft, _SCHEMA, compression="zstd") as writer:
+    with writing(out / FILE), pq.ParquetWriter(draft, _SCHEMA, compression="zstd") as writer:
         for shard, table in results.tables(out, columns):
             table = table.filter(pc.equal(table["outcome"], results.SCORED))
             table = table.filter(pc.greater_equal(table["event_time"], judge_from))

@@ -9,12 +9,15 @@ trace in the file. A shard's file is renamed into place when it is whole: it is 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from model.errors import writing
 
 ROW_GROUP = 65_536
 
@@ -60,7 +63,8 @@ class ResultWriter:
         self._draft = path.with_suffix(".part")
         self._schema = schema(models)
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._writer = pq.ParquetWriter(self._draft, self._schema, compression="zstd")
+        with writing(path):
+            self._writer = pq.ParquetWriter(self._draft, self._schema, compression="zstd")
         self._waiting: list[pa.Table] = []
         self._rows = 0
 
@@ -79,20 +83,25 @@ class ResultWriter:
     def _write(self, at_least: int) -> None:
         gathered = pa.concat_tables(self._waiting).combine_chunks()
         while self._rows >= max(at_least, 1):
-            self._writer.write_table(gathered.slice(0, ROW_GROUP), row_group_size=ROW_GROUP)
+            with writing(self._path):
+                self._writer.write_table(gathered.slice(0, ROW_GROUP), row_group_size=ROW_GROUP)
             gathered = gathered.slice(ROW_GROUP)
             self._rows = len(gathered)
         self._waiting = [gathered]
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        if kind is not None:
-            self._writer.close()
+        try:
+            if kind is not None:
+                with contextlib.suppress(OSError):  # on a full disk again
+                    self._writer.close()
+                return
+            if self._rows:
+                self._write(1)
+            with writing(self._path):
+                self._writer.close()
+            self._draft.rename(self._path)
+        finally:
             self._draft.unlink(missing_ok=True)
-            return
-        if self._rows:
-            self._write(1)
-        self._writer.close()
-        self._draft.rename(self._path)
 
 
 def shard_path(directory: Path, shard: int) -> Path:

@@ -17,6 +17,7 @@ from typing import Any
 
 import orjson
 
+from model.errors import writing
 from streams.columns import Columns
 from streams.decode import decode
 from streams.errors import RecordingError
@@ -114,7 +115,8 @@ def build(
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file that is there whole or not at all, whenever the process ends."""
     draft = path.with_name(path.name + ".part")
-    draft.write_bytes(content)
+    with writing(path):
+        draft.write_bytes(content)
     draft.rename(path)
 
 
@@ -129,7 +131,7 @@ def _built(feed: RiskFeed, until: int, directory: Path) -> dict[str, str]:
     for snapshot in feed.snapshots(until):
         content = snapshot.to_bytes()
         version = digest_of(content)
-        (directory / f"{version}.bin").write_bytes(content)
+        write_whole(directory / f"{version}.bin", content)
         found[str(snapshot.period)] = version
     return found
 

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import redis
 
+from model.errors import writing
 from streams.errors import RecordingError, StoreError
 from streams.store import generations, keys
 
@@ -62,14 +63,16 @@ def _write(client: redis.Redis, namespace: str, out: Path) -> dict[str, Any]:
             [pa.array(list(records), pa.string()), pa.array(list(records.values()), pa.binary())],
             schema=SCHEMA,
         )
-        pq.write_table(table, path, compression="zstd")
+        with writing(out.parent / path.name):
+            pq.write_table(table, path, compression="zstd")
         parts[str(partition)] = {
             "offset": offset,
             "accounts": len(records),
             "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         }
     manifest = {"format": FORMAT, "version": VERSION, "partitions": parts}
-    (out / MANIFEST).write_bytes(orjson.dumps(manifest, option=orjson.OPT_INDENT_2))
+    with writing(out.parent / MANIFEST):
+        (out / MANIFEST).write_bytes(orjson.dumps(manifest, option=orjson.OPT_INDENT_2))
     return manifest
 
 

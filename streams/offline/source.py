@@ -20,6 +20,7 @@ from typing import Protocol
 import numpy as np
 import pyarrow.compute as pc
 
+from model.errors import writing
 from streams.batch import Batch
 from streams.clients.publish import chunks, labels_in
 from streams.errors import ConfigError, FormatError
@@ -204,5 +205,6 @@ def open_source(path: Path | str, labels: Path | None, work: Path) -> Source:
     if not Path(text).exists():
         raise ConfigError(f"nothing at {text}", remedy="name a recording or a transactions file")
     target = work / "input"
-    spool(Path(text), labels, Recording(str(target)))
+    with writing(target):
+        spool(Path(text), labels, Recording(str(target)))
     return RecordingSource(str(target))

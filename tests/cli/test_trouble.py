@@ -1,0 +1,114 @@
+"""What the system refuses a verb is one line that says what and where; a bug keeps its traceback.
+
+A disk is full here by a limit on the size of files: a write to one is cut short just the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import resource
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from streams.cli import main, trouble
+from streams.offline.source import open_source
+from tests.offline import world
+
+Run = Callable[..., tuple[int, str]]
+ROOM = 2_000
+"""Bytes. Less than any of the files that the verbs below write."""
+
+
+@pytest.fixture
+def run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Run]:
+    """A verb as its user runs it, in a directory of its own: exit code and stderr."""
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.chdir(tmp_path)
+
+    def verb(*words: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["fraudstream", *words])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert isinstance(ended.value.code, int)
+        return ended.value.code, capsys.readouterr().err
+
+    yield verb
+    signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def no_room(limit: int = ROOM) -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("risk", ["true", "false"])
+@pytest.mark.parametrize("verb", ["replay", "dataset"])
+def test_a_full_disk_is_one_line_and_the_next_run_trusts_nothing(
+    run: Run, verb: str, risk: str
+) -> None:
+    recording = str(open_source(*world.stream(Path("s"), events=1_500), Path("s")).location())
+    flags = ["--set", f"risk.enabled={risk}", "--set", "model.bundle=stub"]
+    where = [] if verb == "dataset" else ["--out"]
+    assert run(verb, recording, *where, "good", *flags)[0] == 0
+    with no_room():
+        code, said = run(verb, recording, *where, "again", *flags)
+    assert code == 1
+    assert said.splitlines()[-1].startswith("error: again/"), said
+    assert "File too large. Files may not become that large here" in said
+    assert run(verb, recording, *where, "again", *flags)[0] == 0
+    assert contents("again") == contents("good")
+
+
+def contents(folder: str) -> dict[str, bytes]:
+    names = (path for path in Path(folder).rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in names}
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "csv", "jsonl"])
+def test_half_a_stream_is_not_left_for_publish(run: Run, suffix: str) -> None:
+    words = ("simulate", f"s.{suffix}", "--events", "500", "--accounts", "20")
+    with no_room():
+        code, said = run(*words)
+    assert (code, list(Path().iterdir())) == (1, [])
+    assert said.startswith(f"error: s.{suffix}: File too large. "), said
+    assert run("simulate", f"nowhere/s.{suffix}")[0] == 2
+
+
+def test_half_a_key_is_not_left_for_the_next_run(run: Run) -> None:
+    source = Path(__file__).parents[1] / "data" / "sparkov.csv"
+    words = ("convert", "sparkov", str(source), "out.jsonl", "--set", "worker.data_dir=d")
+    with no_room(20):
+        assert run(*words)[1].startswith("error: cannot use the key file d/token.key: ")
+    with no_room(40):
+        code, said = run(*words)
+    assert (code, said.partition(".")[0]) == (1, "error: out"), said
+    assert [path.name for path in Path().rglob("*")] == ["d", "token.key"]
+    assert run(*words)[0] == 0
+
+
+def test_what_stdout_does_not_take_is_told(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        code, said = run("models", "list", "--json")
+    assert (code, said.count("\n")) == (1, 1)
+    assert said.startswith("error: standard output: No space left on device. Free some space")
+
+
+def test_what_nobody_can_mend_keeps_its_traceback() -> None:
+    for bug in (errno.EBADF, errno.EINVAL, errno.ENOTSOCK):
+        assert trouble.told(OSError(bug, "odd")) is None
+    assert trouble.told(OSError("odd")) is None
+    said = trouble.told(OSError(errno.EMFILE, "Too many open files"))
+    assert said == "Too many open files. Raise the limit of open files: `ulimit -n`"
