@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from streams.adapters.canonical import LABEL
 from streams.adapters.formats import Adapter, Converted, adapter
 from streams.clients.files import FileFormat, format_of
-from streams.clients.writer import Writer
+from streams.clients.writer import Writer, drafted
 from streams.errors import ConfigError, FormatError
 from streams.schema import DAY_MS
 
@@ -42,26 +42,14 @@ class _StepBack(Exception):
 def convert(name: str, source: Path, out: Path, labels: Path, key: bytes) -> tuple[int, int]:
     """Write both files, or neither; returns how many transactions and labels.
 
-    Raises ConfigError and FormatError.
+    Raises ConfigError and FormatError; OSError on a full disk.
     """
     found = adapter(name)
     if not source.is_file():
         raise ConfigError(f"no file {source}")
     _check_apart(source, out, labels)
-    # A link stays one: the draft lies beside the file that it leads to.
-    targets = (out.resolve(), labels.resolve())
-    drafts = tuple(target.with_name(target.name + ".part") for target in targets)
-    try:
-        counts = _drafted(found, source, key, drafts, (format_of(out), format_of(labels)))
-        for draft, target in zip(drafts, targets, strict=True):
-            draft.replace(target)
-    except OSError as error:
-        raise ConfigError(f"cannot write {out}: {error.strerror or error}") from None
-    finally:
-        for draft in drafts:
-            with contextlib.suppress(OSError):
-                draft.unlink(missing_ok=True)
-    return counts
+    with drafted(out, labels) as drafts:
+        return _drafted(found, source, key, drafts, (format_of(out), format_of(labels)))
 
 
 def _check_apart(source: Path, out: Path, labels: Path) -> None:
@@ -100,8 +88,13 @@ def token_key(path: Path, *, make: bool) -> bytes:
     try:
         if make and not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
-                out.write(secrets.token_bytes(KEY_BYTES))
+            made = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            try:
+                with os.fdopen(made, "wb") as out:
+                    out.write(secrets.token_bytes(KEY_BYTES))
+            except OSError:
+                path.unlink()  # Half a key would be in the way of the next run.
+                raise
         key = path.read_bytes()
     except OSError as error:
         raise ConfigError(f"cannot use the key file {path}: {error.strerror or error}") from None

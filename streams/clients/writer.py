@@ -6,6 +6,9 @@ Does not know where the rows come from.
 
 from __future__ import annotations
 
+import contextlib
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,6 +17,7 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
+from model.errors import writing
 from streams.clients.encode import messages
 from streams.clients.files import ROWS, FileFormat, format_of
 from streams.errors import ConfigError
@@ -86,10 +90,29 @@ class Writer:
         self.close()
 
 
-def write_table(path: Path, table: pa.Table) -> None:
-    """One table to one file. Raises ConfigError when it cannot be written."""
+@contextlib.contextmanager
+def drafted(*paths: Path) -> Iterator[tuple[Path, ...]]:
+    """Drafts of files, which take their places when the block has ended well: all or none.
+
+    Raises ConfigError where no file can be; OSError, which names the first, where there is no room.
+    """
+    # A link stays one: the draft lies beside the file that it leads to.
+    targets = tuple(path.resolve() for path in paths)
+    drafts = tuple(target.with_name(target.name + ".part") for target in targets)
     try:
-        with Writer(path, table.schema) as writer:
-            writer.write(table)
-    except OSError as error:
-        raise ConfigError(f"cannot write {path}: {error.strerror or error}") from None
+        with writing(paths[0]):
+            yield drafts
+            for draft, target in zip(drafts, targets, strict=True):
+                draft.replace(target)
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+        raise ConfigError(f"cannot write {paths[0]}: {os.strerror(error.errno or 0)}") from None
+    finally:
+        for draft in drafts:
+            with contextlib.suppress(OSError):
+                draft.unlink(missing_ok=True)
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """One table to one file, whole or not at all. Raises as `drafted` does."""
+    with drafted(path) as (draft,), Writer(draft, table.schema, format_of(path)) as writer:
+        writer.write(table)
