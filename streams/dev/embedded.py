@@ -35,7 +35,7 @@ def binary() -> str:
     return found
 
 
-def start(directory: Path, *, port: int | None = None) -> Broker:
+def start(directory: Path, *, port: int | None = None, die_with_parent: bool = False) -> Broker:
     """Start the broker and wait until it answers. Raises ServiceError."""
     command = binary()
     directory = directory.resolve()
@@ -49,8 +49,9 @@ def start(directory: Path, *, port: int | None = None) -> Broker:
     arguments = ["--cluster-id", "fraudstream", "--storage-engine", "memory://tansu/"]
     arguments += ["--listener-url", address, "--advertised-listener-url", address]
     child = process.serve(
-        [command, *arguments], log, directory, {"port": port}, environment={"RUST_LOG": "warn"}
-    )
+        [command, *arguments], log, directory, {"port": port},
+        environment={"RUST_LOG": "warn"}, die_with_parent=die_with_parent,
+    )  # fmt: skip
     broker = Broker(child, f"127.0.0.1:{port}", None, (log,))
     await_broker(broker, "the embedded broker", START_TIMEOUT_S)
     return broker

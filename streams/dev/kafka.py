@@ -32,6 +32,7 @@ MIN_JAVA = 17
 MAVEN_TIMEOUT_S = 600
 START_TIMEOUT_S = 120
 STOP_PATIENCE_S = 15
+CACHE = "Set XDG_CACHE_HOME to a directory that may be written to: Kafka is kept there"
 HEAP = "512m"
 
 _logger = logging.getLogger(__name__)
@@ -92,8 +93,12 @@ def java() -> str:
 
 
 def cache_root() -> Path:
-    """Where downloads are kept, for all data directories."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fraudstream"
+    """Where downloads are kept, for all data directories. Raises ServiceError."""
+    named = os.environ.get("XDG_CACHE_HOME")
+    try:
+        return Path(named or Path.home() / ".cache") / "fraudstream"
+    except RuntimeError:
+        raise ServiceError("this user has no home directory", remedy=CACHE) from None
 
 
 def jars(cache: Path | None = None) -> Path:
@@ -113,9 +118,9 @@ def jars(cache: Path | None = None) -> Path:
             remedy="Install Maven (Debian: apt-get install maven); "
             "for a demo without it use --engine embedded",
         )
-    with explained(f"filling {home}"):
+    with explained(f"filling {home}", CACHE):
         home.parent.mkdir(parents=True, exist_ok=True)
-        process.need_space(home.parent)
+        process.need_space(home.parent, remedy=CACHE)
         with tempfile.TemporaryDirectory(dir=home.parent, prefix=f".{home.name}.") as partial:
             _download(maven, pom, Path(partial))
             complete = Path(partial) / "lib"

@@ -92,7 +92,7 @@ def alive(child: Child) -> bool:
 
 
 def _die_with_parent() -> Callable[[], None] | None:
-    """For tests: the kernel ends the child when the process that started it ends, however."""
+    """The kernel ends the child when the process that started it ends, however."""
     if sys.platform != "linux":
         return None
     prctl = ctypes.CDLL(None).prctl
@@ -279,19 +279,22 @@ def tail(*logs: Path) -> str:
     return "\n".join(f"  {line[:LINE_LENGTH]}" for line in shown)
 
 
-def need_space(place: Path, needed: int = MIN_FREE_BYTES) -> None:
+def need_space(place: Path, needed: int = MIN_FREE_BYTES, remedy: str | None = None) -> None:
     """Raise ServiceError when the disk that holds `place` is nearly full."""
     free = shutil.disk_usage(place).free
     if free < needed:
         raise ServiceError(
             f"{place} has {free >> 20} MiB free; {needed >> 20} MiB are needed",
-            remedy="Free some space, or choose another place with --dir",
+            remedy=remedy or "Free some space, or choose another place with --dir",
         )
 
 
 @contextlib.contextmanager
-def explained(doing: str) -> Iterator[None]:
-    """Turn an OSError into a ServiceError that says what to do about it."""
+def explained(doing: str, remedy: str | None = None) -> Iterator[None]:
+    """Turn an OSError into a ServiceError that says what to do about it.
+
+    `remedy`: where the place is not the one that --dir names.
+    """
     try:
         yield
     except OSError as error:
@@ -305,5 +308,5 @@ def explained(doing: str) -> Iterator[None]:
         where = f" ({error.filename})" if error.filename else ""
         raise ServiceError(
             f"{doing} failed: {error.strerror or error}{where}",
-            remedy=remedies.get(error.errno or 0),
+            remedy=remedy or remedies.get(error.errno or 0),
         ) from error

@@ -95,6 +95,7 @@ def up(
     *,
     kafka_port: int | None = None,
     redis_port: int | None = None,
+    die_with_parent: bool = False,
 ) -> Report:
     """Start what does not run yet. On failure stop again what this call started.
 
@@ -107,14 +108,18 @@ def up(
             if server is not None:
                 process.stop(server.child, redis.STOP_PATIENCE_S)
             undo.callback(_stop, directory / "redis", redis.STOP_PATIENCE_S)
-            server = redis.start(directory / "redis", port=redis_port)
+            server = redis.start(
+                directory / "redis", port=redis_port, die_with_parent=die_with_parent
+            )
         found = _broker(directory)
         broker = found[1] if found else None
         if broker is None or not kafka.answers(broker.bootstrap):
             if broker is not None:
                 process.stop(broker.child, _PATIENCE_S[engine])
             undo.callback(_stop, directory / engine, 0)
-            broker = _MODULES[engine].start(directory / engine, port=kafka_port)
+            broker = _MODULES[engine].start(
+                directory / engine, port=kafka_port, die_with_parent=die_with_parent
+            )
         report = Report(
             KafkaReport(broker.bootstrap, engine, broker.child.pid),
             RedisReport(server.url, server.child.pid),

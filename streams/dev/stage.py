@@ -1,12 +1,14 @@
 """The demo's stage: its own Kafka and Redis, the topics, and workers as child processes.
 
 In: a directory of its own, settings flags. Out: settings that reach the servers; running workers.
-Does not know what is published or shown. Leaving the stage stops all of it.
+Does not know what is published or shown. Leaving the stage stops all of it; on Linux so does the
+end of this process, however it comes: a closed terminal, a second Ctrl-C, `kill -9`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import shutil
 import sys
 import time
@@ -54,7 +56,7 @@ class Stage:
 def stage(directory: Path, flags: Sequence[str], workers: int, say: Say) -> Iterator[Stage]:
     """Start everything; stop it again on the way out. Raises ServiceError with a remedy."""
     with contextlib.ExitStack() as undo:
-        _clear(directory)
+        undo.enter_context(_cleared(directory))
         undo.callback(services.down, directory)
         report = _servers(directory, say)
         assert report.kafka is not None
@@ -80,19 +82,35 @@ def stage(directory: Path, flags: Sequence[str], workers: int, say: Say) -> Iter
         yield found
 
 
-def _clear(directory: Path) -> None:
-    """Empty the directory of an earlier demo: one that was killed left its servers running, and
-    its data would count as this one's. Nobody else's directory is touched."""
+@contextlib.contextmanager
+def _cleared(directory: Path) -> Iterator[None]:
+    """The directory of an earlier demo, emptied, for this one alone: one that was killed may have
+    left its servers running, and its data would count as this one's. Nobody else's directory is
+    touched, nor that of a demo that runs."""
     mark = directory / MARK
     if directory.exists() and any(directory.iterdir()) and not mark.exists():
         raise ServiceError(
             f"{directory} is in use, and not by a demo", remedy="Give --dir a directory of its own"
         )
-    services.down(directory)
-    shutil.rmtree(directory, ignore_errors=True)
     with process.explained(f"preparing {directory}"):
-        directory.mkdir(parents=True)
-        mark.write_text("Made by `fraudstream demo`, and emptied when it starts again.\n")
+        directory.mkdir(parents=True, exist_ok=True)
+        held = mark.open("a")
+    with held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ServiceError(
+                f"a demo runs in {directory}", remedy="End it, or give --dir another directory"
+            ) from None
+        services.down(directory)
+        with process.explained(f"preparing {directory}"):
+            for each in directory.iterdir():
+                if each.is_dir() and not each.is_symlink():
+                    shutil.rmtree(each)
+                elif each != mark:
+                    each.unlink()
+            mark.write_text("Made by `fraudstream demo`, and emptied when it starts again.\n")
+        yield
 
 
 def _servers(directory: Path, say: Say) -> services.Report:
@@ -102,12 +120,12 @@ def _servers(directory: Path, say: Say) -> services.Report:
     """
     began = time.monotonic()
     try:
-        report = services.up(directory, "kafka")
+        report = services.up(directory, "kafka", die_with_parent=True)
     except ToolMissing as error:
         say(f"no real Kafka: {error}")
         from streams.dev.embedded import LABEL
 
-        report = services.up(directory, "embedded")
+        report = services.up(directory, "embedded", die_with_parent=True)
         say(f"going on with the {LABEL}")
     assert report.kafka is not None
     assert report.redis is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import os
 import re
@@ -12,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
 from streams.dev import kafka, services
@@ -119,6 +121,36 @@ def test_it_empties_no_directory_but_its_own(tmp_path: Path) -> None:
     assert code == 1
     assert "not by a demo" in err
     assert [path.name for path in tmp_path.iterdir()] == ["precious"]
+
+
+def test_a_demo_that_runs_is_left_alone(tmp_path: Path) -> None:
+    """A second one stopped its servers and deleted its data."""
+    (tmp_path / "events").write_text("its own")
+    with (tmp_path / "demo.txt").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        code, _, err = end(start(tmp_path))
+    assert (code, err.partition(";")[0][:21]) == (1, "error: a demo runs in"), err
+    assert (tmp_path / "events").read_text() == "its own"
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGKILL])
+def test_a_closed_terminal_leaves_no_server_behind(tmp_path: Path, number: int) -> None:
+    tools, place = tmp_path / "tools", tmp_path / "demo"
+    tools.mkdir()
+    (tools / "python").symlink_to(sys.executable)
+    child = start(place, path=str(tools))
+    assert child.stderr is not None
+    assert any(line.startswith("Kafka at") for line in child.stderr)
+    assert services.status(place).ready
+    os.kill(child.pid, number)
+    end(child)
+    deadline = time.monotonic() + 20
+    try:
+        while services.status(place) != services.Report(None, None, False):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    finally:
+        services.down(place)
 
 
 def test_the_screen_of_a_terminal() -> None:
