@@ -105,7 +105,13 @@ class Registry:
     def _alone(self) -> Iterator[None]:
         """Nobody else writes here meanwhile. The lock goes with the process, however it ends."""
         self.root.mkdir(parents=True, exist_ok=True)
-        with (self.root / ".lock").open("w") as lock:
+        path = self.root / ".lock"
+        try:
+            lock = path.open("a")
+        except PermissionError:
+            # Made by another user, whose umask lets us read it only: that is enough to lock it.
+            lock = path.open("r")
+        with lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
@@ -129,8 +135,12 @@ class Registry:
 
     def ids(self) -> list[str]:
         """All bundles, by name."""
-        folder = self.root / "bundles"
-        return sorted(p.name for p in folder.glob("*@*") if not p.name.startswith("."))
+        # Not by `glob`, for which a folder that may not be read is an empty one.
+        try:
+            names = os.listdir(self.root / "bundles")
+        except FileNotFoundError:
+            return []
+        return sorted(name for name in names if "@" in name and not name.startswith("."))
 
     def current(self) -> Path | None:
         """The folder of the promoted bundle, None when none is."""

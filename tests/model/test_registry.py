@@ -6,7 +6,9 @@ import contextlib
 import errno
 import os
 import shutil
+import tempfile
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
@@ -150,3 +152,34 @@ def test_a_full_disk_is_named_and_changes_nothing(
     with pytest.raises(OSError, match=f"No space left on device: '{registry.root}/{place}"):
         registry.add(tmp_path / "two") if what == "bundle" else registry.promote(name, 2)
     assert sorted(registry.root.rglob("*")) == before
+
+
+@contextlib.contextmanager
+def bound_by_rights() -> Iterator[None]:
+    """Root may do all; here it is somebody else."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65_534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def test_what_another_user_made_is_locked_and_what_may_not_be_read_is_not_empty() -> None:
+    """`models list` said that there was no bundle, and that the shipped one serves."""
+    root = Path(tempfile.mkdtemp())
+    bundles_of_another = root / "bundles"
+    try:
+        root.chmod(0o777)
+        (root / ".lock").touch(0o444)
+        bundles_of_another.mkdir(0)
+        with bound_by_rights():
+            with pytest.raises(BundleError, match="no earlier model"):
+                Registry(root).roll_back(1)
+            with pytest.raises(PermissionError, match="bundles"):
+                Registry(root).ids()
+    finally:
+        bundles_of_another.chmod(0o700)
+        shutil.rmtree(root)
