@@ -14,6 +14,7 @@ from typing import Any
 
 import orjson
 
+from model.errors import writing
 from streams.labels import LabelBook
 from streams.offline import differing, evaluation, plots, report
 from streams.offline.engine import Engine
@@ -75,9 +76,10 @@ def backtest(
         plots.calibration(events, names),
         plots.costs([model["cost_curve"] for model in models], names),
     ]
-    (job.out / "report.html").write_text(report.page(summary, drawn), "utf-8")
     content = orjson.dumps(summary, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY)
-    (job.out / "report.json").write_bytes(content)
+    with writing(job.out):
+        (job.out / "report.html").write_text(report.page(summary, drawn), "utf-8")
+        (job.out / "report.json").write_bytes(content)
     return summary
 
 

@@ -91,16 +91,15 @@ class ResultWriter:
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         try:
-            if kind is not None:
-                with contextlib.suppress(OSError):  # on a full disk again
+            if kind is None:
+                if self._rows:
+                    self._write(1)
+                with writing(self._path):
                     self._writer.close()
-                return
-            if self._rows:
-                self._write(1)
-            with writing(self._path):
-                self._writer.close()
-            self._draft.rename(self._path)
+                self._draft.rename(self._path)
         finally:
+            with contextlib.suppress(OSError):  # it is closed already, or the disk is full again
+                self._writer.close()
             self._draft.unlink(missing_ok=True)
 
 

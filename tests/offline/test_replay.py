@@ -55,6 +55,20 @@ def test_a_run_goes_on_with_the_shards_that_are_missing(
     assert not list((tmp_path / "a").glob("*.part"))
 
 
+def test_a_result_that_cannot_be_written_names_its_file(tmp_path: Path) -> None:
+    """So the command tells one line: the folder may not be written to, or the disk is full."""
+    path, draft = tmp_path / "00000.parquet", tmp_path / "00000.part"
+    draft.mkdir()
+    with pytest.raises(OSError, match=r"00000\.parquet") as refused:
+        results.ResultWriter(path, 1)
+    draft.rmdir()
+    draft.symlink_to("/dev/full")
+    with pytest.raises(OSError, match=r"00000\.parquet") as full, results.ResultWriter(path, 1):
+        pass
+    assert [refused.value.filename, full.value.filename] == [str(path), str(path)]
+    assert not path.exists()
+
+
 def test_the_results_of_another_job_are_not_mixed_in(
     source: RecordingSource, tmp_path: Path
 ) -> None:
