@@ -10,6 +10,7 @@ import faulthandler
 import hashlib
 import itertools
 import os
+import signal
 import sys
 from collections.abc import Iterator
 
@@ -26,6 +27,10 @@ from streams.dev import kafka as kafka_server  # noqa: E402
 from streams.dev import process  # noqa: E402
 from streams.dev import redis as redis_server  # noqa: E402
 from streams.errors import ServiceError  # noqa: E402
+
+# A script that runs the tests in the background lets nothing that they start hear Ctrl-C.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A slow machine is no fault: speed is for the benchmarks.
 _untimed = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
