@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.ground import machine
-from benchmarks.score import batch_of
+from benchmarks.score import batch_of, part
 from model import bundle as bundles
 from model.data import Dataset
 from model.device import PRECISIONS, DeviceScorer
@@ -42,12 +42,6 @@ STEP = 64
 STEPS = (STEP, 256, 1_024)
 CALLS = (1, 8, 64, 256, 1_024)
 Score = Callable[[ScoringBatch], NDArray[np.float32]]
-
-
-def part(batch: ScoringBatch, rows: Any) -> ScoringBatch:
-    """Some rows of a batch."""
-    arrays = (batch.current, batch.history, batch.length, batch.features)
-    return ScoringBatch(*(np.ascontiguousarray(a[rows]) for a in arrays))
 
 
 def weights_of(preset: str, knots: NDArray[np.float32]) -> Folded:

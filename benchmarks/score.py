@@ -61,6 +61,12 @@ def batch_of(features: int) -> tuple[data.Dataset, ScoringBatch]:
     return found, data.gather(found, place, rows)
 
 
+def part(batch: ScoringBatch, rows: Any) -> ScoringBatch:
+    """Some rows of a batch."""
+    arrays = (batch.current, batch.history, batch.length, batch.features)
+    return ScoringBatch(*(np.ascontiguousarray(a[rows]) for a in arrays))
+
+
 class _Onnx(torch.nn.Module):
     """`forward` with plain indexing, which every exporter knows."""
 
@@ -144,15 +150,7 @@ def main() -> None:
 
     def in_parts(size: int) -> None:
         for at in range(0, n, size):
-            part = slice(at, at + size)
-            scorer.score(
-                ScoringBatch(
-                    batch.current[part],
-                    batch.history[part],
-                    batch.length[part],
-                    batch.features[part],
-                )
-            )
+            scorer.score(part(batch, slice(at, at + size)))
 
     table: dict[str, float] = {}
     for size in (1, 64, n):

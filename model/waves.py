@@ -51,7 +51,7 @@ class Waved(Transformer):
         """The same function as a plain model, which is what a bundle holds."""
         state = self.state_dict()
         table = self.feature_table().double()
-        steps = torch.cat([table[:, :1], table[:, 1:2], table[:, 1:].diff(dim=1)], 1)
+        steps = torch.cat([table[:, :2], table[:, 1:].diff(dim=1)], 1)
         state["feature_step"] = steps.flatten(0, 1).float()
         with torch.device("meta"):  # draws nothing: a judge in the middle of a run changes no run
             plain = Transformer(self.shape, self.knots.cpu().numpy())

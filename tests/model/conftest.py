@@ -1,4 +1,4 @@
-"""A small training set and a bundle of it; a module with another `data` has its own."""
+"""A small training set, a model and a bundle of it; a module with another `data` has its own."""
 
 from __future__ import annotations
 
@@ -8,12 +8,18 @@ import pytest
 
 from model import bundle as bundles
 from model.data import Dataset
+from model.transformer import Transformer
 from tests.model import streams_of_words as made
 
 
 @pytest.fixture(scope="module")
 def data() -> Dataset:
     return made.dataset(accounts=4)
+
+
+@pytest.fixture(scope="module")
+def model(data: Dataset) -> Transformer:
+    return made.model(data)
 
 
 @pytest.fixture

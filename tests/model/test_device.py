@@ -23,18 +23,7 @@ from model.inputs import ScoringBatch
 from model.kernel import encode_batch, torch_codes
 from model.score import Scorer
 from model.transformer import Transformer
-from tests.model import streams_of_words as made
 from tests.model.test_kernel import probability, run
-
-
-@pytest.fixture(scope="module")
-def data() -> Dataset:
-    return made.dataset()
-
-
-@pytest.fixture(scope="module")
-def model(data: Dataset) -> Transformer:
-    return made.model(data)
 
 
 @pytest.fixture(scope="module")

@@ -22,11 +22,6 @@ def data() -> Dataset:
     return made.dataset()
 
 
-@pytest.fixture(scope="module")
-def model(data: Dataset) -> Transformer:
-    return made.model(data)
-
-
 def run(folded: fold.Folded, b: ScoringBatch) -> NDArray[np.float32]:
     out = np.empty(len(b), np.float32)
     kernel.kernel_of(folded)(b.current, b.history, b.length, b.features, folded, out, NO_WEIGHTS)

@@ -30,11 +30,6 @@ def data() -> Dataset:
     return replace(found, names=names, features=features)
 
 
-@pytest.fixture(scope="module")
-def model(data: Dataset) -> Transformer:
-    return made.model(data)
-
-
 def taken_over(variant: Any, model: Transformer) -> Any:
     """The variant with all weights of the model that have the same shape, and without waves."""
     state = variant.state_dict()
