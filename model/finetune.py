@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from model import calibrate, metrics, processes
+from model import calibrate, metrics, processes, quiet
 from model.bundle import GOLDEN, Bundle, weights_of
 from model.checkpoint import digest_of
 from model.costs import Costs
@@ -246,8 +246,9 @@ def fit(
     label = np.asarray(dataset.label)
     learnt = labels_only(label, chosen.fit) if lesson is None else lesson
     fit_rows, judge_rows = np.flatnonzero(chosen.fit), np.flatnonzero(chosen.judge)
-    model = start(dataset, fit_rows, shape, base, recipe.seed, recipe.splits).to(device)
-    source = Source(dataset, model.knots.cpu().numpy(), device)
+    heard = quiet.hushed(dataset, learnt.chosen, recipe.seed) if recipe.hushed else dataset
+    model = start(heard, fit_rows, shape, base, recipe.seed, recipe.splits).to(device)
+    source = Source(heard, model.knots.cpu().numpy(), device)
     y = label[judge_rows]
 
     def judge(current: Transformer, _: int) -> float:

@@ -117,6 +117,8 @@ def _held_mb() -> int:
 def _added_bytes(dataset: Dataset, job: Job) -> int:
     """What grows with the rows, beside the arrays that are read already."""
     added = len(dataset) * CODES_BYTES
+    if job.judged:  # a fit on labels deals some columns anew, in a copy
+        added += dataset.features.nbytes
     if job.labelled is not None:
         added += len(dataset.names) * (HISTOGRAM_BYTES + BINNED_BYTES * len(job.labelled))
     return added

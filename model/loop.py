@@ -128,6 +128,8 @@ class Recipe:
     clip: float = 1.0
     splits: bool = False
     """Fine-tuning: knots also where the fraud rate jumps (`model/knots.py`)."""
+    hushed: bool = True
+    """Fine-tuning: the size of places without known fraud says nothing (`model/quiet.py`)."""
     seed: int = 0
     every: int = 0
     """Steps between evaluations; 0 means a tenth of all."""

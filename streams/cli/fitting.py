@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from model.data import Dataset
     from model.finetune import Blocks, Plan
     from model.forecast import Job
+    from model.loop import Recipe
     from model.teacher import Lesson
     from streams.cli.training import Training
 
@@ -86,12 +87,21 @@ def others_of(dataset: Dataset, plan: Plan, chosen: Blocks) -> NDArray[np.bool_]
     return teacher.unlabelled(dataset, chosen.fit, chosen.judge, plan.cut_ms)
 
 
-def usual_steps(chosen: Blocks, others: NDArray[np.bool_] | None) -> int:
-    """PASSES over the events that are learnt from; a short stream gets MIN_STEPS."""
+def recipe_of(
+    chosen: Blocks,
+    others: NDArray[np.bool_] | None,
+    steps: int | None,
+    seed: int,
+    place_sizes: bool,
+) -> Recipe:
+    """How to fit. Where nobody says how many, the steps are PASSES over the events that are learnt
+    from; a short stream gets MIN_STEPS."""
     from model.loop import Recipe
 
-    events = int(chosen.fit.sum()) + (0 if others is None else int(others.sum()))
-    return max(-(-PASSES * events // (Recipe.chunk * Recipe.batch)), MIN_STEPS)
+    if steps is None:
+        events = int(chosen.fit.sum()) + (0 if others is None else int(others.sum()))
+        steps = max(-(-PASSES * events // (Recipe.chunk * Recipe.batch)), MIN_STEPS)
+    return Recipe(steps=steps, seed=seed, splits=True, hushed=not place_sizes)
 
 
 def job_of(chosen: Blocks, others: NDArray[np.bool_] | None, seeds: int, threads: int) -> Job:
@@ -108,11 +118,11 @@ def lesson_of(
     dataset: Dataset,
     chosen: Blocks,
     others: NDArray[np.bool_] | None,
-    seed: int,
+    recipe: Recipe,
     training: Training,
 ) -> Lesson | None:
     """What trees teach; None without a teacher. Each process grows the same ones."""
-    from model import teacher
+    from model import quiet, teacher
 
     if others is None:
         return None
@@ -120,5 +130,7 @@ def lesson_of(
         f"teacher: trees are grown on {int(chosen.fit.sum()):,} labelled events; they soften the"
         f" labels, and tell what to answer on {int(others.sum()):,} events without one"
     )
+    if recipe.hushed:
+        dataset = quiet.hushed(dataset, chosen.fit | others, recipe.seed)
     mix, threads = teacher.MIX, training.threads
-    return teacher.lesson(dataset, chosen.fit, others, seed, threads, mix=mix)
+    return teacher.lesson(dataset, chosen.fit, others, recipe.seed, threads, mix=mix)

@@ -46,6 +46,12 @@ Teacher = Annotated[
         " Default: where LightGBM is installed."
     ),
 ]
+PlaceSizes = Annotated[
+    bool,
+    typer.Option(
+        "--place-sizes", help="Learn from the size of merchants and terminals without fraud, too."
+    ),
+]
 Cost = Annotated[
     list[str] | None,
     typer.Option(
@@ -158,6 +164,7 @@ def finetune(
     seed: Seed = 0,
     seeds: Annotated[int, typer.Option(min=1, max=32, help="Fits; the best one is kept.")] = 1,
     teacher: Teacher = None,
+    place_sizes: PlaceSizes = False,
     cost: Cost = None,
     checkpoint: Resume = None,
     tensorboard: Board = None,
@@ -173,7 +180,6 @@ def finetune(
     from model import bundle as bundles
     from model import finetune as tuning
     from model.card import card
-    from model.loop import Recipe
     from streams.cli.training import Training
 
     bundles.check_name(name)
@@ -187,11 +193,11 @@ def finetune(
         dataset, cut, test_days, judge_days, maturity_days, _usual_days(dataset)
     )
     others = fitting.others_of(dataset, plan, chosen) if teach else None
-    recipe = Recipe(steps=steps or fitting.usual_steps(chosen, others), seed=seed, splits=True)
+    recipe = fitting.recipe_of(chosen, others, steps, seed, place_sizes)
     with Training(recipe.steps, threads, device, tensorboard) as training:
         job = fitting.job_of(chosen, others, seeds, threads)
         training.plan(dataset, base_id or preset, shape, recipe, job)
-        lesson = fitting.lesson_of(dataset, chosen, others, seed, training)
+        lesson = fitting.lesson_of(dataset, chosen, others, recipe, training)
         best = tuning.seeds(
             dataset, chosen, shape, recipe, seeds, start, training.say, checkpoint,
             training.device, training.watch, lesson,
@@ -204,7 +210,7 @@ def finetune(
         about = {
             "plan": vars(plan), "learnt_until": max(plan.cut_ms, _learnt_until(start)),
             "maturity_days": maturity_days, "steps": recipe.steps, "seed": seed,
-            "card": card(dataset, plan, chosen, base_id, taught),
+            "place_sizes": place_sizes, "card": card(dataset, plan, chosen, base_id, taught),
         }  # fmt: skip
         made = tuning.to_bundle(dataset, chosen, best, name, _groups(dataset), about, costs)
         made = bundles.write(made, out, signer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,6 +42,9 @@ def test_updates_follow_the_events_that_are_learnt_from() -> None:
         mask = np.arange(1_000_000) < fit
         return Blocks(fit=mask, judge=~mask)
 
-    assert fitting.usual_steps(blocks(600_000), None) == 879
-    assert fitting.usual_steps(blocks(600_000), np.arange(1_000_000) >= 900_000) == 1_026
-    assert fitting.usual_steps(blocks(5_000), None) == fitting.MIN_STEPS
+    def steps(chosen: Blocks, others: Any = None) -> int:
+        return fitting.recipe_of(chosen, others, None, 0, False).steps
+
+    assert steps(blocks(600_000)) == 879
+    assert steps(blocks(600_000), np.arange(1_000_000) >= 900_000) == 1_026
+    assert steps(blocks(5_000)) == fitting.MIN_STEPS
