@@ -30,8 +30,16 @@ from numpy.typing import NDArray
 
 from benchmarks import handbook
 from benchmarks.score import rate
-from benchmarks.variants import WAVES, Encoded, LongHistory, OwnKeys, RiskTokens, Variant
-from model import baseline, finetune, metrics
+from benchmarks.variants import (
+    WAVES,
+    Encoded,
+    LongHistory,
+    OwnKeys,
+    PlaceSizes,
+    RiskTokens,
+    Variant,
+)
+from model import baseline, finetune, metrics, quiet
 from model.data import Dataset, gather
 from model.fold import fold
 from model.inputs import HISTORY
@@ -89,6 +97,7 @@ ABLATIONS: dict[str, Maker] = {
     "own keys a layer": lambda k: OwnKeys(SMALL, k),
     "L = 256": lambda k: LongHistory(SMALL, k),
     "risk in the tokens": lambda k: RiskTokens(SMALL, k),
+    "sizes of quiet places": lambda k: PlaceSizes(SMALL, k),
     "features as steps": lambda k: Transformer(SMALL, k),
     "features as numbers": lambda k: Encoded(SMALL, k, 0),
     "features as waves alone": lambda k: Encoded(SMALL, k, WAVES),
@@ -128,11 +137,12 @@ def fitted(make: Maker, one: Set, seed: int) -> Any:
     model = make(start.knots.numpy())
     with torch.no_grad():
         model.head.bias.copy_(start.head.bias)
-    source = getattr(model, "source", Source)(one.dataset, start.knots.numpy())
+    cut, hushed = getattr(model, "source", Source), getattr(model, "hushed", True)
+    heard = quiet.hushed(one.dataset, one.fit, seed) if hushed else one.dataset
     loss = finetune.fraud_loss(label, one.fit)
     recipe = replace(one.recipe, seed=seed)
-    train(model, source, one.fit, loss, recipe)
-    return model.eval(), source
+    train(model, cut(heard, start.knots.numpy()), one.fit, loss, recipe)
+    return model.eval(), cut(one.dataset, start.knots.numpy())
 
 
 def speed(model: Any, source: Source, dataset: Dataset) -> float:

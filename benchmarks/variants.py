@@ -36,6 +36,8 @@ class Variant(Waved):
 
     source: type[Source] = Source
     """What cuts its chunks."""
+    hushed: bool = True
+    """Fitted as `model/quiet.py` has it."""
 
     def __init__(
         self,
@@ -133,6 +135,12 @@ class LongSource(Source):
     """Chunks whose targets see up to LONG - 4 events."""
 
     reach = LONG - 4
+
+
+class PlaceSizes(Variant):
+    """Learns from the size of places without a known fraud, too."""
+
+    hushed = False
 
 
 class LongHistory(Variant):
