@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -42,6 +43,10 @@ SERVICES_FILE = "services.json"
 """Where the local services, if they run, tell their addresses; in the data directory."""
 
 
+ADDRESS = re.compile(r"(?:\[[0-9A-Fa-f:.%]+\]|[^\s:/,\[\]]+)(?::([0-9]{1,5}))?")
+"""A broker: a name or number, in brackets where it holds colons, and a port if not 9092."""
+
+
 class Section(BaseModel):
     """A section: frozen, and an unknown name in it is an error."""
 
@@ -52,7 +57,7 @@ class KafkaSettings(Section):
     """How to reach Kafka, and how the service reads from it."""
 
     bootstrap: str = Field("localhost:9092", min_length=1)
-    group: str = "fraudstream"
+    group: str = Field("fraudstream", min_length=1)
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
     sasl_username: str | None = None
@@ -62,8 +67,18 @@ class KafkaSettings(Section):
     ssl_key: Path | None = None
     ssl_key_password: SecretStr | None = None
     fetch_max_wait_ms: int = Field(20, ge=1, le=5_000)
-    session_timeout_ms: int = Field(10_000, ge=6_000, le=300_000)
+    session_timeout_ms: int = Field(10_000, ge=6_000, le=90_000)
+    """Faust gives a request 90 s, and refuses a session that is longer."""
     topic_prefix: str = Field("", max_length=32, pattern=r"^[A-Za-z0-9._-]*$")
+
+    @field_validator("bootstrap")
+    @classmethod
+    def _addresses(cls, bootstrap: str) -> str:
+        for address in bootstrap.split(","):
+            found = ADDRESS.fullmatch(address.strip())
+            if not found or not 0 < int(found[1] or 9_092) < 65_536:
+                raise ValueError("write host:port, and a comma between two of them")
+        return bootstrap
 
     @model_validator(mode="after")
     def _credentials(self) -> KafkaSettings:
@@ -169,7 +184,8 @@ class DecideSettings(Section):
 class MetricsSettings(Section):
     """The Prometheus endpoint; port 0 means off."""
 
-    host: str = "127.0.0.1"
+    host: str = Field("127.0.0.1", min_length=1)
+    """Empty would be every address of the machine: who wants that writes 0.0.0.0."""
     port: int = Field(0, ge=0, le=65_535)
 
 

@@ -63,6 +63,26 @@ def test_an_address_that_is_none_is_among_the_problems() -> None:
     assert "hunter2" not in message
 
 
+@pytest.mark.parametrize(
+    ("flag", "right"),
+    [
+        ("kafka.bootstrap=h:99999", "kafka.bootstrap=h:65535"),
+        ("kafka.bootstrap=h:0", "kafka.bootstrap=h"),
+        ("kafka.bootstrap=h:x", "kafka.bootstrap=[::1]:9092"),
+        ("kafka.bootstrap=a:1,", "kafka.bootstrap=a:1, b:2"),
+        ("kafka.bootstrap=SSL://h:1", "kafka.bootstrap=kafka-1.payments_eu.svc:9093"),
+        ("kafka.group=", "kafka.group=g"),
+        ("kafka.session_timeout_ms=90001", "kafka.session_timeout_ms=90000"),
+        ("metrics.host=", "metrics.host=0.0.0.0"),
+    ],
+)
+def test_what_no_worker_can_start_with_is_refused_before_it_starts(flag: str, right: str) -> None:
+    """The broker was asked at a port that is none; Faust ended with a traceback."""
+    load(flags=[right])
+    with pytest.raises(ConfigError, match=re.escape(flag.partition("=")[0])):
+        load(flags=[flag])
+
+
 def test_a_day_is_whole_periods_of_risk() -> None:
     assert load(flags=["risk.period_hours=3"]).risk.period_hours == 3
     with pytest.raises(ConfigError, match=r"risk\.period_hours: a day must be whole periods"):
