@@ -8,4 +8,6 @@ start = sys.argv[2] if len(sys.argv) > 2 else "latest"
 with Subscriber("alerts", *sys.argv[1:2], start=start) as alerts:
     for alert in alerts:
         why = "; ".join(reason["text"] for reason in alert["reasons"])
-        print(alert["decision"], alert["account_id"], f"{alert['score']:.3f}", why, flush=True)
+        score = alert["score"]  # null where rules alone decide
+        number = "-" if score is None else f"{score:.3f}"
+        print(alert["decision"], alert["account_id"], number, why, flush=True)

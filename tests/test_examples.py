@@ -38,17 +38,19 @@ def test_publisher(kafka: str, topic_prefix: str) -> None:
 
 def test_subscriber(kafka: str, topic_prefix: str) -> None:
     settings(kafka, topic_prefix)
-    put(kafka, f"{topic_prefix}alerts", [alert(700), alert(700), alert(900, "review")])
+    by_rules = alert(901, "review", score=None, mode="rules_only")
+    put(kafka, f"{topic_prefix}alerts", [alert(700), alert(700), alert(900, "review"), by_rules])
     with subprocess.Popen(
         [sys.executable, EXAMPLES / "subscriber.py", kafka, "earliest"],
         env=environment(topic_prefix), stdout=subprocess.PIPE, text=True,
     ) as child:  # fmt: skip
         assert child.stdout is not None
-        lines = [child.stdout.readline() for _ in range(2)]
+        lines = [child.stdout.readline() for _ in range(3)]
         child.terminate()
     assert lines == [
         "block a0 0.700 4 payments in 60 s; usual: 1 in 2 days\n",
         "review a4 0.900 4 payments in 60 s; usual: 1 in 2 days\n",
+        "review a5 - 4 payments in 60 s; usual: 1 in 2 days\n",
     ]
 
 
