@@ -23,6 +23,7 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -51,6 +52,15 @@ class Section(BaseModel):
     """A section: frozen, and an unknown name in it is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth(cls, value: Any, about: ValidationInfo) -> Any:
+        # Pydantic would read true as 1.
+        assert about.field_name is not None
+        if isinstance(value, bool) and cls.model_fields[about.field_name].annotation is not bool:
+            raise ValueError("true and false are no value of this setting")
+        return value
 
 
 class KafkaSettings(Section):

@@ -83,6 +83,18 @@ def test_what_no_worker_can_start_with_is_refused_before_it_starts(flag: str, ri
         load(flags=[flag])
 
 
+def test_true_is_no_number(tmp_path: Path) -> None:
+    """`batch_events = true` made rounds of one message, `port = true` listened at port 1."""
+    file = tmp_path / "true.toml"
+    file.write_text("[worker]\nbatch_events = true\nretry_s = false\n[metrics]\nport = true\n")
+    with pytest.raises(ConfigError, match="3 problems") as caught:
+        load(file)
+    for named in ("worker.batch_events", "worker.retry_s", "metrics.port"):
+        assert named in str(caught.value)
+    file.write_text("[risk]\nenabled = false\n")
+    assert not load(file).risk.enabled
+
+
 def test_a_day_is_whole_periods_of_risk() -> None:
     assert load(flags=["risk.period_hours=3"]).risk.period_hours == 3
     with pytest.raises(ConfigError, match=r"risk\.period_hours: a day must be whole periods"):
