@@ -110,14 +110,16 @@ def _aligned(array: pa.Array, field: pa.Field, where: str) -> pa.Array:
 
 def _parquet(path: Path) -> Iterator[pa.RecordBatch]:
     try:
-        names = pq.read_schema(path).names
-        schema = check_columns(names, path.name)
-        repeating = [n for n in names if n not in ("transaction_id", "label_id", "ext")]
+        found = pq.read_schema(path)
+        schema = check_columns(found.names, path.name)
+        # What nests has no column of its own name; `_aligned` refuses all of it but `ext`.
+        flat = [field.name for field in found if not pa.types.is_nested(field.type)]
+        repeating = [name for name in flat if name not in ("transaction_id", "label_id")]
         file = pq.ParquetFile(path, read_dictionary=repeating)
         first = 0
         for batch in file.iter_batches(batch_size=ROWS):
             where = f"{path.name}, rows {first + 1} to {first + len(batch)}"
-            _check_lengths(batch, where)
+            _check_texts(batch, where)
             columns = [
                 _aligned(column, schema.field(name), where)
                 for name, column in zip(batch.schema.names, batch.columns, strict=True)
@@ -129,10 +131,15 @@ def _parquet(path: Path) -> Iterator[pa.RecordBatch]:
         raise FormatError(f"{path.name} is not a Parquet file: {error}") from None
 
 
-def _check_lengths(batch: pa.RecordBatch, where: str) -> None:
+def _check_texts(batch: pa.RecordBatch, where: str) -> None:
     """A value that no message can hold is found before it is copied into one message after the
-    other: a few bytes of a compressed file may say it ten thousand times. Raises FormatError."""
+    other: a few bytes of a compressed file may say it ten thousand times. Nor does Parquet check
+    that texts are UTF-8. Raises FormatError."""
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        try:
+            column.validate(full=True)
+        except pa.ArrowInvalid:
+            raise FormatError(f"{where}, column {name}: a text that is not UTF-8") from None
         texts = column.dictionary if pa.types.is_dictionary(column.type) else column
         if not (pa.types.is_string(texts.type) or pa.types.is_large_string(texts.type)):
             continue

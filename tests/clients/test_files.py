@@ -131,6 +131,32 @@ def test_wrong_types_in_parquet(tmp_path: Path) -> None:
         batches(io.BytesIO(), "-", "parquet")
 
 
+@pytest.mark.parametrize("name", ["merchant_id", "amount"])
+@pytest.mark.parametrize("value", [["m"], {"a": "m"}])
+def test_what_nests_in_parquet_is_refused(name: str, value: object, tmp_path: Path) -> None:
+    path = tmp_path / "p.parquet"
+    made = table([ROWS[1]])
+    if name in made.schema.names:
+        made = made.drop_columns(name)
+    pq.write_table(made.append_column(name, pa.array([value])), path)
+    with pytest.raises(FormatError, match=f"rows 1 to 1, column {name}: "):
+        list(batches(path, path.name, "parquet"))
+
+
+@pytest.mark.parametrize("name", ["account_id", "transaction_id", "merchant_id", "ext"])
+def test_texts_of_parquet_that_are_not_utf8(name: str, tmp_path: Path) -> None:
+    """Parquet takes any bytes for a text; the message would be a dead letter, if it could be."""
+    path = tmp_path / "p.parquet"
+    (full,) = table([FULL]).to_batches()
+    raw = pa.array([b"caf\xe9"])
+    texts = pa.StringArray.from_buffers(1, raw.buffers()[1], raw.buffers()[2])
+    column = pa.MapArray.from_arrays([0, 1], pa.array(["a"]), texts) if name == "ext" else texts
+    at = full.schema.names.index(name)
+    pq.write_table(pa.Table.from_batches([full]).set_column(at, name, column), path)
+    with pytest.raises(FormatError, match=f"rows 1 to 1, column {name}: a text that is not UTF-8"):
+        list(batches(path, path.name, "parquet"))
+
+
 def test_damaged_parquet_is_refused_or_read(tmp_path: Path) -> None:
     """Arrow has many words for damage; the user hears one."""
     path = tmp_path / "p.parquet"
