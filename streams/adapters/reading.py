@@ -52,6 +52,7 @@ def csv_pieces(
             path,
             # One thread, so that an error names its row.
             read_options=pacsv.ReadOptions(use_threads=False, block_size=BLOCK_BYTES),
+            parse_options=pacsv.ParseOptions(newlines_in_values=True),
             convert_options=pacsv.ConvertOptions(
                 column_types=dict(types), include_columns=list(types), null_values=[""],
                 strings_can_be_null=True,
@@ -59,6 +60,7 @@ def csv_pieces(
         )  # fmt: skip
         first = 1
         for piece in reader:
+            closed_quotes(path.name, first, piece)
             yield first, piece
             first += len(piece)
     except pa.ArrowInvalid as error:
@@ -67,9 +69,27 @@ def csv_pieces(
         raise FormatError(f"cannot read {path}: {error.strerror or error}") from None
 
 
+def closed_quotes(name: str, first: int, piece: pa.RecordBatch, but: str = "") -> None:
+    """Raises FormatError at the first text with a line break (outside the column `but`): no field
+    has one, and after a quote that is not closed Arrow takes the rows that follow, to the next
+    quote or to the end, for a part of that text."""
+    for column, texts in zip(piece.schema.names, piece.columns, strict=True):
+        if column == but or not pa.types.is_string(texts.type):
+            continue
+        broken = pc.or_(pc.match_substring(texts, "\n"), pc.match_substring(texts, "\r"))
+        row = pc.index(broken, True).as_py()
+        if row >= 0:
+            raise FormatError(
+                f"{name}, row {first + row}, column {column}: a line break in a text",
+                remedy="Look for a quote before it that is not closed",
+            )
+
+
 def without_data(said: str) -> str:
     """What Arrow says of a CSV file, without its content, which is an account's data; columns
     counted from 1, as rows are."""
+    if "straddling" in said:
+        return "a row of many megabytes: look for a quote that is not closed"
     told = re.sub(r"^In |(?<=, got )(\d+): .*", r"\1", said, flags=re.DOTALL)
     told = re.sub(r"CSV column #(\d+)", lambda found: f"CSV column #{int(found[1]) + 1}", told)
     return re.sub(r"invalid value '.*'", "invalid value", told, flags=re.DOTALL)

@@ -21,7 +21,7 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from streams.adapters.canonical import LABEL, TRANSACTION
-from streams.adapters.reading import without_data
+from streams.adapters.reading import closed_quotes, without_data
 from streams.errors import ConfigError, FormatError
 from streams.schema import MAX_MESSAGE_BYTES, REQUIRED_FIELDS
 
@@ -179,6 +179,7 @@ def _csv(source: Path | BinaryIO, name: str) -> Iterator[pa.RecordBatch]:
             source,
             # One thread, so that an error names its row.
             read_options=pacsv.ReadOptions(use_threads=False, block_size=CSV_BLOCK),
+            parse_options=pacsv.ParseOptions(newlines_in_values=True),
             convert_options=pacsv.ConvertOptions(
                 column_types=types, strings_can_be_null=True, null_values=[""]
             ),
@@ -186,6 +187,7 @@ def _csv(source: Path | BinaryIO, name: str) -> Iterator[pa.RecordBatch]:
         check_columns(reader.schema.names, name)
         first = 0
         for batch in reader:
+            closed_quotes(name, first + 1, batch, but="ext")
             where = f"{name}, rows {first + 1} to {first + len(batch)}"
             if "ext" in batch.schema.names:
                 at = batch.schema.names.index("ext")

@@ -203,6 +203,15 @@ def test_a_fault_is_named_by_row_and_column(
     assert "4111" not in str(error.value)
 
 
+def test_quotes_that_are_not_closed_swallow_no_rows(tmp_path: Path) -> None:
+    """Between two of one column Arrow takes the rows for a part of the first text."""
+    text = (DATA / "sparkov.csv").read_text()
+    path = tmp_path / "bad.csv"
+    path.write_text(text.replace(",grocery_pos", ',"grocery_pos').replace(",gas_tr", ',"gas_tr'))
+    with pytest.raises(FormatError, match="row 2, column category: a line break"):
+        read("sparkov", path)
+
+
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "handbook"])
 def test_a_row_cut_short_is_named_and_not_shown(name: str, tmp_path: Path) -> None:
     heading, first, *_ = (DATA / f"{name}.csv").read_text().splitlines()

@@ -210,6 +210,36 @@ def test_wrong_values_in_csv(tmp_path: Path) -> None:
             list(batches(path, path.name, "csv"))
 
 
+def test_a_quote_that_is_not_closed_swallows_no_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Arrow takes what follows, to the next quote or to the end, for one text."""
+    path = tmp_path / "p.csv"
+    heading = "schema_version,transaction_id,account_id,event_time,amount,currency,merchant_id\n"
+    rows = [f"1,t{i},a1,1735689600000,12,EUR,m\n" for i in range(9)]
+    for broken in ({4}, {4, 7}):
+        lines = [row.replace(",m", ',"m') if i in broken else row for i, row in enumerate(rows)]
+        path.write_text(heading + "".join(lines))
+        with pytest.raises(FormatError, match=r"row 5, column merchant_id: a line break .* quote"):
+            list(batches(path, path.name, "csv"))
+    monkeypatch.setattr("streams.clients.files.CSV_BLOCK", 256)
+    path.write_text(heading + rows[0].replace(",m", ',"m') + 50 * rows[1])
+    with pytest.raises(FormatError, match=r"a row of many megabytes: .* quote"):
+        list(batches(path, path.name, "csv"))
+
+
+def test_line_breaks_inside_ext_are_read_wherever_a_block_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streams.clients.files.CSV_BLOCK", 256)
+    path = tmp_path / "p.csv"
+    heading = "schema_version,transaction_id,account_id,event_time,amount,currency,ext\n"
+    row = '1,t1,a1,1735689600000,12,EUR,"{\n""a"":\n""b""\n}"\n'
+    path.write_text(heading + 50 * row)
+    found = [v for batch in batches(path, path.name, "csv") for v in messages(batch)[1]]
+    assert [orjson.loads(value)["ext"] for value in found] == [{"a": "b"}] * 50
+
+
 def test_ext_in_csv_is_spelled_as_json_spells_it(tmp_path: Path) -> None:
     path = tmp_path / "p.csv"
     heading = "schema_version,transaction_id,account_id,event_time,amount,currency,ext\n"
