@@ -44,9 +44,9 @@ PUBLISHED = {
 SCENARIOS = {"1": "large_amount", "2": "compromised_terminal", "3": "compromised_customer"}
 
 
-def _ours(path: Path, first: int, piece: pa.RecordBatch) -> pa.RecordBatch:
-    """The book's own columns as ours: times in ms, amounts in cents, ids as numbers (pandas keeps
-    some as text). Raises FormatError for a column of another kind."""
+def _numbers(path: Path, first: int, piece: pa.RecordBatch) -> pa.RecordBatch:
+    """The book's own columns in our units: times in ms, amounts in cents, ids as numbers (pandas
+    keeps some as text). Raises FormatError for a column of another kind."""
     columns: list[pa.Array] = []
     for name, column in zip(piece.schema.names, piece.columns, strict=True):
         try:
@@ -62,7 +62,7 @@ def _ours(path: Path, first: int, piece: pa.RecordBatch) -> pa.RecordBatch:
             raise FormatError(
                 f"{path.name}, row {first}, column {name}: {column.type} is not the book's"
             ) from None
-    return pa.RecordBatch.from_arrays(columns, names=[PUBLISHED[n] for n in piece.schema.names])
+    return pa.RecordBatch.from_arrays(columns, names=piece.schema.names)
 
 
 def rows(path: Path, key: bytes) -> Iterator[Converted]:
@@ -75,31 +75,32 @@ def rows(path: Path, key: bytes) -> Iterator[Converted]:
     named = PUBLISHED if "TX_DATETIME" in names else {name: name for name in PUBLISHED.values()}
     wanted = [name for name, ours in named.items() if ours in COLUMNS]
     missing_columns(path, names, wanted, "the handbook's stream")
+    theirs = {ours: name for name, ours in named.items()}
     first = 1
     for piece in file.iter_batches(batch_size=ROWS, columns=[n for n in named if n in names]):
         required(path, first, piece)
         if named is PUBLISHED:
-            piece = _ours(path, first, piece)
-        for name in COLUMNS:
+            piece = _numbers(path, first, piece)
+        for name in wanted:
             if not pa.types.is_integer(piece.schema.field(name).type):
                 raise FormatError(f"{path.name}, row {first}, column {name}: not an integer")
-        amount = piece.column("amount").to_numpy()
-        refuse(path, first, amount < 0, "amount", "negative")
+        amount = piece.column(theirs["amount"]).to_numpy()
+        refuse(path, first, amount < 0, theirs["amount"], "negative")
         n = len(piece)
         batch = transactions(
             n,
             {
-                "transaction_id": prefixed("hb", piece.column("transaction_id")),
-                "account_id": prefixed("customer-", piece.column("customer_id")),
-                "event_time": piece.column("event_time"),
+                "transaction_id": prefixed("hb", piece.column(theirs["transaction_id"])),
+                "account_id": prefixed("customer-", piece.column(theirs["customer_id"])),
+                "event_time": piece.column(theirs["event_time"]),
                 "amount": amount,
                 "currency": constant("EUR", n),
-                "terminal_id": prefixed("terminal-", piece.column("terminal_id")),
+                "terminal_id": prefixed("terminal-", piece.column(theirs["terminal_id"])),
             },
         )
         kinds = None
-        if "fraud_scenario" in piece.schema.names:
-            kinds = mapped(piece.column("fraud_scenario").cast(pa.string()), SCENARIOS)
-        fraud = yes_or_no(path, first, piece, "is_fraud")
+        if theirs["fraud_scenario"] in piece.schema.names:
+            kinds = mapped(piece.column(theirs["fraud_scenario"]).cast(pa.string()), SCENARIOS)
+        fraud = yes_or_no(path, first, piece, theirs["is_fraud"])
         yield Converted(batch, fraud_labels(batch, fraud, kinds))
         first += n

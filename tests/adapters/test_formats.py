@@ -104,7 +104,8 @@ def test_handbook_under_its_own_names(tmp_path: Path) -> None:
     for column, values, said in (
         ("CUSTOMER_ID", ["596", "a", "1"], "column CUSTOMER_ID: string is not the book's"),
         ("TX_AMOUNT", [1.0, 2.005, 3.0], "row 2, column TX_AMOUNT: more than 2 decimals"),
-        ("TX_FRAUD", [0, 1, 2], "row 3, column is_fraud: neither 1 nor 0"),
+        ("TX_AMOUNT", [1.0, 2.0, -3.0], "row 3, column TX_AMOUNT: negative"),
+        ("TX_FRAUD", [0, 1, 2], "row 3, column TX_FRAUD: neither 1 nor 0"),
     ):
         pq.write_table(pa.table({**published, column: values}), path)
         with pytest.raises(FormatError, match=said):
