@@ -162,6 +162,7 @@ def test_frauds_are_reported_as_often_and_as_late_as_asked(unreported: float) ->
         {"events": 1_000, "fraud_rate": 0.2, "scenarios": ("order",)},
         {"start_ms": MIN_EVENT_TIME_MS - 1},
         {"start_ms": MAX_EVENT_TIME_MS - 3 * DAY_MS, "days": 4},
+        {"events": 100, "faults": 0.5, "duplicates": 0.5},
     ],
 )
 def test_a_plan_that_cannot_be(wrong: dict[str, object]) -> None:

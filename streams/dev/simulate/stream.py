@@ -126,7 +126,10 @@ def _live(plan: Plan, world: World, wanted: int) -> ev.Events:
 def _arrivals(
     plan: Plan, e: ev.Events, repeats: int
 ) -> tuple[ev.Events, NDArray[np.int64], NDArray[np.intp]]:
-    """Events in arrival order with lateness, duplicates and faults: (events, row, first places)."""
+    """Events in arrival order with lateness, duplicates and faults: (events, row, first places).
+
+    Raises ConfigError where too few events are left to arrive twice.
+    """
     rng = _generator(plan, 3)
     n = len(e)
     arrival = e.time.copy()
@@ -138,7 +141,13 @@ def _arrivals(
     faulty = (rng.random(n) < plan.faults) & (e.scenario == 0)
     e.fault[faulty] = 1 + rng.integers(0, len(tables.FAULTS), int(faulty.sum()))
     row = np.arange(n)
-    twice = rng.choice(np.flatnonzero(e.fault == 0), repeats, replace=False)
+    whole = np.flatnonzero(e.fault == 0)
+    if repeats > len(whole):
+        raise ConfigError(
+            f"{repeats} duplicates are more than the {len(whole)} events without faults",
+            remedy="lower --duplicates or --faults",
+        )
+    twice = rng.choice(whole, repeats, replace=False)
     place = np.concatenate([row, twice + rng.integers(1, 1_000, len(twice))])
     which = np.concatenate([row, twice])
     order = np.argsort(place, kind="stable")
