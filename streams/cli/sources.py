@@ -41,12 +41,14 @@ def simulate(
 
     Example: fraudstream simulate stream.parquet --events 100000 --seed 7
     """
+    from streams.clients.files import format_of
     from streams.clients.writer import write_table
     from streams.dev.simulate import Plan
     from streams.dev.simulate import simulate as make
     from streams.dev.simulate.frauds import SCENARIOS
     from streams.errors import ConfigError
 
+    format_of(out)  # a wrong name is told before the work
     try:
         first = options.moment(start)
     except ValueError:
@@ -96,7 +98,9 @@ def convert(
     """
     from streams.clients.convert import convert as turn
     from streams.clients.convert import token_key
+    from streams.clients.files import format_of
 
+    format_of(out)
     data_dir = options.settings(config, sets).worker.data_dir
     key = token_key(key_file or data_dir / "token.key", make=key_file is None)
     labels = beside(out, "labels")

@@ -48,7 +48,8 @@ def format_of(path: Path, given: str | None = None) -> FileFormat:
         return given  # type: ignore[return-value]
     if path.suffix.lower() not in SUFFIXES:
         raise ConfigError(
-            f"cannot tell the format of {path.name}", remedy="name it .parquet, .csv or .jsonl"
+            f"cannot tell the format of {path.name or path}",
+            remedy="name it .parquet, .csv or .jsonl",
         )
     return SUFFIXES[path.suffix.lower()]
 

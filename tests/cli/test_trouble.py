@@ -86,6 +86,16 @@ def test_half_a_stream_is_not_left_for_publish(run: Run, suffix: str) -> None:
     assert run("simulate", f"nowhere/s.{suffix}")[0] == 2
 
 
+@pytest.mark.parametrize("name", [".", "/", "..", "stream", "stream.xls"])
+def test_a_file_without_a_name_is_told_before_the_work(run: Run, name: str) -> None:
+    for words in (("simulate",), ("convert", "sparkov", "in.csv")):
+        code, said = run(*words, name)
+        assert (code, said.startswith(f"error: cannot tell the format of {name}")) == (2, True), (
+            said
+        )
+    assert list(Path().iterdir()) == []
+
+
 def test_half_a_key_is_not_left_for_the_next_run(run: Run) -> None:
     source = Path(__file__).parents[1] / "data" / "sparkov.csv"
     words = ("convert", "sparkov", str(source), "out.jsonl", "--set", "worker.data_dir=d")
