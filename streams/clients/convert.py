@@ -22,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from model.errors import writing
 from streams.adapters.canonical import LABEL
 from streams.adapters.formats import Adapter, Converted, adapter
 from streams.clients.files import FileFormat, format_of
@@ -83,24 +84,30 @@ def _drafted(
 def token_key(path: Path, *, make: bool) -> bytes:
     """The secret in a file; made of random bytes when it is missing and `make` is set.
 
-    Raises ConfigError for a file that is missing or too short to be a secret.
+    Raises ConfigError for a file that is missing, none, or too short to be a secret; OSError, which
+    names it, where the system refuses it.
     """
     try:
-        if make and not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            made = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            try:
-                with os.fdopen(made, "wb") as out:
-                    out.write(secrets.token_bytes(KEY_BYTES))
-            except OSError:
-                path.unlink()  # Half a key would be in the way of the next run.
-                raise
-        key = path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"cannot use the key file {path}: {error.strerror or error}") from None
+        with writing(path):
+            if make and not path.exists():
+                _make_key(path)
+            key = path.read_bytes()
+    except (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError) as error:
+        raise ConfigError(f"cannot use the key file {path}: {error.strerror}") from None
     if len(key) < KEY_BYTES // 2:
         raise ConfigError(f"the key in {path} is shorter than {KEY_BYTES // 2} bytes")
     return key
+
+
+def _make_key(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    made = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(made, "wb") as out:
+            out.write(secrets.token_bytes(KEY_BYTES))
+    except OSError:
+        path.unlink()  # Half a key would be in the way of the next run.
+        raise
 
 
 def _write(
