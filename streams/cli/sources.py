@@ -104,7 +104,13 @@ def convert(
     data_dir = options.settings(config, sets).worker.data_dir
     key = token_key(key_file or data_dir / "token.key", make=key_file is None)
     labels = beside(out, "labels")
-    rows, frauds = turn(form, source, out, labels, key)
+    rows, frauds, outside = turn(form, source, out, labels, key)
+    if outside:
+        typer.echo(
+            f"{outside:,} transactions are not within the years 2000 to 2099: the service refuses "
+            "them, with a dead letter each",
+            err=True,
+        )
     if as_json:
         options.print_json(
             {

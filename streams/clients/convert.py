@@ -17,6 +17,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -28,7 +29,7 @@ from streams.adapters.formats import Adapter, Converted, adapter
 from streams.clients.files import FileFormat, format_of
 from streams.clients.writer import Writer, drafted
 from streams.errors import ConfigError, FormatError
-from streams.schema import DAY_MS
+from streams.schema import DAY_MS, MAX_EVENT_TIME_MS, MIN_EVENT_TIME_MS
 
 SPAN_MS = 30 * DAY_MS
 KEY_BYTES = 32
@@ -36,11 +37,20 @@ MAX_SPANS = 2_000
 """More of them is a broken time column, not a data set."""
 
 
+class Counts(NamedTuple):
+    """What was written. outside: transactions at times that the schema does not have, which the
+    service will refuse."""
+
+    transactions: int = 0
+    labels: int = 0
+    outside: int = 0
+
+
 class _StepBack(Exception):
     """An event before the one that precedes it, in a format that is sorted as published."""
 
 
-def convert(name: str, source: Path, out: Path, labels: Path, key: bytes) -> tuple[int, int]:
+def convert(name: str, source: Path, out: Path, labels: Path, key: bytes) -> Counts:
     """Write both files, or neither; returns how many transactions and labels.
 
     Raises ConfigError and FormatError; OSError on a full disk.
@@ -73,7 +83,7 @@ def _drafted(
     key: bytes,
     drafts: tuple[Path, ...],
     forms: tuple[FileFormat, ...],
-) -> tuple[int, int]:
+) -> Counts:
     """Write the drafts of transactions and labels in time order."""
     if found.SORTED:
         with contextlib.suppress(_StepBack):
@@ -112,11 +122,11 @@ def _make_key(path: Path) -> None:
 
 def _write(
     pieces: Iterator[Converted], drafts: tuple[Path, ...], forms: tuple[FileFormat, ...]
-) -> tuple[int, int]:
+) -> Counts:
     first = next(pieces, None)
     if first is None:
         raise FormatError("the file has no rows")
-    counts = [0, 0]
+    counts = Counts()
     with (
         Writer(drafts[0], first.transactions.schema, forms[0]) as left,
         Writer(drafts[1], LABEL, forms[1]) as right,
@@ -125,10 +135,15 @@ def _write(
         while piece is not None:
             left.write(piece.transactions)
             right.write(piece.labels)
-            counts[0] += len(piece.transactions)
-            counts[1] += len(piece.labels)
+            times = piece.transactions.column("event_time").to_numpy()
+            odd = (times < MIN_EVENT_TIME_MS) | (times > MAX_EVENT_TIME_MS)
+            counts = Counts(
+                counts.transactions + len(piece.transactions),
+                counts.labels + len(piece.labels),
+                counts.outside + int(odd.sum()),
+            )
             piece = next(pieces, None)
-    return counts[0], counts[1]
+    return counts
 
 
 def _watched(pieces: Iterator[Converted]) -> Iterator[Converted]:

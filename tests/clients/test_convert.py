@@ -7,8 +7,10 @@ from pathlib import Path
 import orjson
 import pyarrow.parquet as pq
 import pytest
+from typer.testing import CliRunner
 
 from streams.adapters.formats import NAMES
+from streams.cli import build
 from streams.clients.convert import convert, token_key
 from streams.clients.files import batches, format_of
 from streams.errors import ConfigError, FormatError
@@ -22,13 +24,29 @@ KEY = b"a secret for the tests"
 def test_convert_writes_what_publish_reads(name: str, suffix: str, tmp_path: Path) -> None:
     out, labels = tmp_path / f"o.{suffix}", tmp_path / f"l.{suffix}"
     counts = convert(name, DATA / f"{name}.csv", out, labels, KEY)
-    for path, count in zip((out, labels), counts, strict=True):
+    assert counts.outside == 0
+    for path, count in zip((out, labels), counts[:2], strict=True):
         if suffix == "jsonl":
             assert len(list(map(orjson.loads, path.read_bytes().splitlines()))) == count > 0
             continue
         found = list(batches(path, path.name, format_of(path)))
         assert sum(map(len, found)) == count > 0
     assert set(tmp_path.iterdir()) == {out, labels}
+
+
+def test_times_that_the_service_refuses_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TabFormer begins in 1991."""
+    monkeypatch.chdir(tmp_path)
+    source = tmp_path / "tabformer.csv"
+    source.write_text(
+        (DATA / "tabformer.csv").read_text().replace("0,0,2002,9,1,", "0,0,1991,9,1,")
+    )
+    words = ["convert", "tabformer", str(source), "o.parquet", "--set", "worker.data_dir=d"]
+    done = CliRunner().invoke(build(), words, catch_exceptions=False)
+    assert (done.exit_code, done.stdout.split()[:2]) == (0, ["transactions", "4"])
+    assert done.stderr.startswith("1 transactions are not within the years 2000 to 2099")
 
 
 def test_order_of_time(tmp_path: Path) -> None:
@@ -46,7 +64,7 @@ def test_a_month_without_fraud(suffix: str, tmp_path: Path) -> None:
     lines = (DATA / "tabformer.csv").read_text().splitlines(keepends=True)
     source.write_text("".join(lines).replace("0,0,2002,9,1,", "0,0,2001,1,1,"))
     out, labels = tmp_path / f"o.{suffix}", tmp_path / f"l.{suffix}"
-    assert convert("tabformer", source, out, labels, KEY) == (4, 2)
+    assert convert("tabformer", source, out, labels, KEY)[:2] == (4, 2)
 
 
 def test_a_broken_column_of_times_does_not_open_files_without_end(
@@ -65,7 +83,7 @@ def test_a_file_that_should_be_sorted_and_is_not(tmp_path: Path) -> None:
     source = tmp_path / "joined.csv"
     source.write_text(heading + "".join(reversed(rows)))
     out, labels = tmp_path / "o.parquet", tmp_path / "l.parquet"
-    assert convert("sparkov", source, out, labels, KEY) == (3, 1)
+    assert convert("sparkov", source, out, labels, KEY) == (3, 1, 0)
     times = pq.read_table(out).column("event_time").to_pylist()
     assert times == sorted(times)
     assert len(set(times)) == 3
