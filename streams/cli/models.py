@@ -99,10 +99,11 @@ def models_show(
 
 @models.command("add")
 def models_add(
-    bundle: Annotated[Path, typer.Argument(help="Folder of the bundle.")],
-    public_key: Annotated[Path | None, typer.Option(help="Ed25519 key it must be signed by.")] = (
-        None
-    ),
+    bundle: Annotated[Path, typer.Argument(file_okay=False, help="Folder of the bundle.")],
+    public_key: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="Ed25519 key it must be signed by."),
+    ] = None,
     config: options.Config = None,
     sets: options.Set = None,
     as_json: options.Json = False,

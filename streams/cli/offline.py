@@ -24,7 +24,10 @@ Recorded = Annotated[
 Labels = Annotated[
     Path | None, typer.Option("--labels", help="A file of labels; a recording's own count too.")
 ]
-Out = Annotated[Path | None, typer.Option("--out", help="Directory for results; it resumes.")]
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", file_okay=False, help="Directory for results; it resumes."),
+]
 Jobs = Annotated[
     int | None, typer.Option(min=1, help="Processes. Default: every core that the source can use.")
 ]
@@ -37,7 +40,10 @@ Engine = Annotated[str, typer.Option(help="processes, or ray for a Ray cluster."
 
 
 Snapshot = Annotated[
-    Path | None, typer.Option("--snapshot", help="State to start from; default: empty.")
+    Path | None,
+    typer.Option(
+        "--snapshot", exists=True, file_okay=False, help="State to start from; default: empty."
+    ),
 ]
 
 
@@ -215,7 +221,8 @@ def verify(
     recording: Annotated[str, typer.Argument(help="A recording made with --scores.")],
     snapshot: Snapshot = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Working directory; default: a temporary one.")
+        Path | None,
+        typer.Option("--out", file_okay=False, help="Working directory; default: a temporary one."),
     ] = None,
     jobs: Jobs = None,
     config: options.Config = None,
@@ -273,7 +280,9 @@ def whatif(
 
 def dataset(
     recording: Recorded,
-    out: Annotated[Path, typer.Argument(help="Directory of the training set; it resumes.")],
+    out: Annotated[
+        Path, typer.Argument(file_okay=False, help="Directory of the training set; it resumes.")
+    ],
     labels: Labels = None,
     jobs: Jobs = None,
     engine: Engine = "processes",

@@ -39,6 +39,8 @@ def record(
     from streams.offline.record import SAID, Recorder, Request
     from streams.offline.recording import Recording
 
+    if Path(out).is_file():
+        raise typer.BadParameter(f"{out} is a file; name a directory", param_hint="OUT")
     if follow and end is not None:
         raise typer.BadParameter("--follow has no --to")
     first, last = options.time_ms(start), options.time_ms(end)
@@ -74,7 +76,7 @@ def record(
 
 
 def snapshot(
-    out: Annotated[Path, typer.Argument(help="Directory.")],
+    out: Annotated[Path, typer.Argument(file_okay=False, help="Directory.")],
     config: options.Config = None,
     sets: options.Set = None,
     as_json: options.Json = False,

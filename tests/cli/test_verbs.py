@@ -75,6 +75,16 @@ def test_wrong_use_is_told_before_anybody_waits_for_a_server(tmp_path: Path) -> 
         ),
         (["backtest", recording, "--review-cost", "inf"], "--review-cost"),
         (["backtest", recording, "--budget", "9" * 20], "--budget"),
+        *(
+            ([*verb, *flags], "is a file")
+            for flags, *verbs in (
+                (["--out", __file__], ["replay", recording], ["backtest", recording]),
+                ([__file__], ["dataset", recording], ["record"], ["snapshot"], ["models", "add"]),
+            )
+            for verb in verbs
+        ),
+        (["replay", recording, "--snapshot", recording], "does not exist"),
+        (["models", "add", recording, "--public-key", recording], "does not exist"),
         (["replay", "nowhere://user:secret@x"], "at nowhere://...: Protocol not known: nowhere"),
         (["replay", recording, "--to-topic", "scores"], "the service's own"),
         (
