@@ -160,6 +160,8 @@ def _all_chunks(source: Path | None, form: str | None) -> Iterator[Chunk]:
     if source is None:
         if form not in (None, "jsonl"):
             raise ConfigError("standard input is read as JSON lines", remedy="Give a file")
+        if sys.stdin is None:
+            raise ConfigError("standard input is closed", remedy="Give a file")
         return _line_chunks(None)
     if not source.exists() or source.is_dir():
         raise ConfigError(f"no file {source}")

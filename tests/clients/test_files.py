@@ -285,3 +285,9 @@ def test_what_is_no_file_is_named(name: str, tmp_path: Path) -> None:
     (tmp_path / "directory.jsonl").mkdir()
     with pytest.raises(ConfigError, match=f"no file .*{name}"):
         chunks(tmp_path / name, None)
+
+
+def test_standard_input_that_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(ConfigError, match="standard input is closed"):
+        chunks(None, None)
