@@ -102,6 +102,11 @@ def _aligned(array: pa.Array, field: pa.Field, where: str) -> pa.Array:
     except pa.ArrowNotImplementedError as error:
         raise FormatError(f"{where}, column {field.name}: {error}") from None
     except pa.ArrowInvalid:
+        if pa.types.is_timestamp(kind):
+            raise FormatError(
+                f"{where}, column {field.name}: {kind} with parts of a millisecond",
+                remedy="Schema v1 has whole milliseconds: round them first",
+            ) from None
         # Arrow's words quote the value, which is an account's.
         raise FormatError(
             f"{where}, column {field.name}: a value of {kind} that no {wanted} holds"

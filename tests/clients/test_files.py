@@ -124,6 +124,12 @@ def test_wrong_types_in_parquet(tmp_path: Path) -> None:
         with pytest.raises(FormatError, match=said) as refusal:
             list(batches(path, path.name, "parquet"))
         assert "83" not in str(refusal.value)
+    times = pa.array([1735689600000083], pa.timestamp("us"))
+    pq.write_table(
+        made.set_column(made.schema.names.index("event_time"), "event_time", times), path
+    )
+    with pytest.raises(FormatError, match=r"timestamp\[us\] with parts of a millisecond.*round"):
+        list(batches(path, path.name, "parquet"))
     path.write_bytes(b"PAR1 but no more")
     with pytest.raises(FormatError, match="not a Parquet file"):
         list(batches(path, path.name, "parquet"))
