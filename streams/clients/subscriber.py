@@ -37,6 +37,7 @@ from streams.clients.publisher import settings_for
 from streams.clients.records import record_of
 from streams.connect import check_kafka, confluent_config, passes
 from streams.errors import BrokerError, ConfigError
+from streams.schema import MAX_EVENT_TIME_MS
 from streams.settings import Settings
 
 REMEMBERED = 200_000
@@ -112,7 +113,7 @@ def fixed(start: str) -> str:
     """
     if start in ("earliest", "latest"):
         return start
-    moment = max(0, start_time_ms(start, int(time.time() * 1_000)))
+    moment = min(max(0, start_time_ms(start, int(time.time() * 1_000))), MAX_EVENT_TIME_MS)
     return datetime.fromtimestamp(moment / 1_000, UTC).isoformat()
 
 

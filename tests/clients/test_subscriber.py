@@ -15,7 +15,7 @@ from rich.console import Console
 
 from streams import Subscriber
 from streams.clients import deadletters
-from streams.clients.subscriber import Once, identity, start_time_ms
+from streams.clients.subscriber import Once, fixed, identity, start_time_ms
 from streams.clients.view import Lines
 from streams.errors import BrokerError, ConfigError, StoreError
 from streams.settings import Settings
@@ -129,6 +129,8 @@ def test_start_times() -> None:
     assert start_time_ms("2d", 0) == -172_800_000
     assert start_time_ms("2025-01-01T00:00:00", 0) == 1_735_689_600_000
     assert start_time_ms("2025-01-01T01:00:00+01:00", 0) == 1_735_689_600_000
+    assert fixed("2025-01-01T01:00:00+01:00") == "2025-01-01T00:00:00+00:00"
+    assert fixed("9999-12-31T23:59:59-14:00") == "2100-01-01T00:00:00+00:00"
     with pytest.raises(ConfigError):
         start_time_ms("tomorrow", 0)
 
