@@ -16,6 +16,7 @@ import typer
 from streams import logs
 from streams.cli import trouble
 from streams.errors import FraudstreamError
+from streams.signals import endings
 
 GROUPS = ("services", "live", "demo", "clients", "sources", "state", "offline", "model")
 """Modules of this package, each with `register(app)`, in the order of `--help`."""
@@ -66,8 +67,10 @@ def _version(
 
 def main() -> None:
     """Entry point of `fraudstream`. A deliberate error is one message, not a traceback."""
-    # SIGTERM ends a verb as Ctrl-C does: what is queued is sent, what was started is stopped.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # SIGTERM and a closed terminal end a verb as Ctrl-C does (Python's own): what is queued is
+    # sent, what was started is stopped.
+    for number in set(endings()) - {signal.SIGINT}:
+        signal.signal(number, signal.default_int_handler)
     try:
         try:
             build()()

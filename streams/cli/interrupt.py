@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a question that a loop asks, so that it ends at a safe place.
+"""Ctrl-C, SIGTERM and SIGHUP as a question that a loop asks, so that it ends at a safe place.
 
 In: signals. Out: `stop() -> bool`. Does not know what is stopped. A second signal ends at once.
 """
@@ -10,10 +10,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from streams.signals import endings
+
 
 @contextmanager
 def interrupted() -> Iterator[Callable[[], bool]]:
-    """While inside, the first SIGINT or SIGTERM only makes `stop()` true."""
+    """While inside, the first of them only makes `stop()` true."""
     asked = False
 
     def ask(number: int, frame: FrameType | None) -> None:
@@ -22,7 +24,7 @@ def interrupted() -> Iterator[Callable[[], bool]]:
             raise KeyboardInterrupt
         asked = True
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, ask) for number in endings()}
     try:
         yield lambda: asked
     finally:

@@ -30,6 +30,7 @@ from types import FrameType
 from typing import Any
 
 from streams.errors import ServiceError
+from streams.signals import endings
 
 TAIL_BYTES = 65_536
 TAIL_LINES = 12
@@ -126,7 +127,7 @@ def start(
 
 @contextlib.contextmanager
 def _unbroken() -> Iterator[None]:
-    """A SIGINT or SIGTERM that comes inside takes effect at the end.
+    """A signal to end that comes inside takes effect at the end.
 
     Python runs a handler between any two steps of the main thread, and one that raises would part
     a process that runs from the note by which it is found and stopped.
@@ -139,7 +140,7 @@ def _unbroken() -> Iterator[None]:
     def note(number: int, _frame: FrameType | None) -> None:
         came.append(number)
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, note) for number in endings()}
     try:
         yield
     finally:

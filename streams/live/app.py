@@ -1,6 +1,7 @@
 """One worker process, put together: settings in, exit code out.
 
-In: Settings. Out: a running worker, until SIGTERM (exit 0) or a crash (exit 1, its cause logged).
+In: Settings. Out: a running worker, until it is told to stop (exit 0: SIGTERM, Ctrl-C, a closed
+terminal) or a crash (exit 1, its cause logged).
 Does not know how any part does its work.
 """
 
@@ -17,6 +18,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
+from types import FrameType
 from typing import Final, cast
 
 from prometheus_client import start_http_server
@@ -44,6 +46,7 @@ from streams.risk_pace import Pace
 from streams.rules import RuleSet
 from streams.settings import Settings
 from streams.settle import Policy
+from streams.signals import endings
 from streams.store import Identity, Store
 from streams.store.redis import RedisStore
 
@@ -164,8 +167,12 @@ async def serve(
     stop begins, for what ends beside it."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+
+    def asked(number: int, frame: FrameType | None) -> None:
+        loop.call_soon_threadsafe(stop.set)
+
+    # Not the loop's own handlers: with those the end of the loop would put Python's back.
+    before = {number: signal.signal(number, asked) for number in endings()}
     app = worker.app
     app.loop = loop
     stalled: list[Stalled] = []
@@ -213,6 +220,9 @@ async def serve(
                 raise
             _logger.info("while stopping: %s", error)
         watchdog.stop()
+        for number, handler in before.items():
+            if signal.getsignal(number) is asked:
+                signal.signal(number, handler)
     return reason
 
 
@@ -273,6 +283,9 @@ def run(settings: Settings, ready: Callable[[], None] = lambda: None) -> int:
         last.daemon = True
 
         def stopping() -> None:
+            # A second signal must not break the stop off: LAST_S ends it.
+            for number in endings():
+                signal.signal(number, signal.SIG_IGN)
             ask_builder()
             last.start()
 
@@ -283,7 +296,7 @@ def run(settings: Settings, ready: Callable[[], None] = lambda: None) -> int:
             _logger.critical("a step hangs; ending without it", exc_info=reason)
             logging.shutdown()
             os._exit(0 if reason is None else 1)
-        last.cancel()
+    last.cancel()
     if reason is None:
         return 0
     if isinstance(reason, FraudstreamError):

@@ -38,8 +38,9 @@ def main(settings: Settings) -> None:
         asked.set()
 
     signal.signal(signal.SIGTERM, stop)
-    # Ctrl-C reaches the whole group; the parent says when to stop.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ctrl-C and a closed terminal reach the whole group; the parent says when to stop.
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     logs.start(settings.log.level, json_lines=settings.log.json_lines)
     parent = multiprocessing.parent_process()
     assert parent is not None

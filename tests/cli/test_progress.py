@@ -34,7 +34,7 @@ def test_lines_where_there_is_no_terminal(
     assert capsys.readouterr().err == "600, 100/s\n"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_the_first_signal_asks_and_the_second_ends(number: signal.Signals) -> None:
     before = signal.getsignal(number)
     with interrupted() as stop:

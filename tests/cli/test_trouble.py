@@ -17,6 +17,7 @@ import pytest
 
 from streams.cli import main, trouble
 from streams.offline.source import open_source
+from streams.signals import endings
 from tests.offline import world
 
 Run = Callable[..., tuple[int, str]]
@@ -29,7 +30,7 @@ def run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Iterator[Run]:
     """A verb as its user runs it, in a directory of its own: exit code and stderr."""
-    before = signal.getsignal(signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in endings()}
     monkeypatch.chdir(tmp_path)
 
     def verb(*words: str) -> tuple[int, str]:
@@ -40,7 +41,8 @@ def run(
         return ended.value.code, capsys.readouterr().err
 
     yield verb
-    signal.signal(signal.SIGTERM, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @contextlib.contextmanager

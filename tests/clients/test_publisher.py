@@ -317,11 +317,11 @@ def test_wrong_use(place: Settings, tmp_path: Path) -> None:
             run(*arguments, *flags(place))
 
 
-@pytest.mark.parametrize("sent_signal", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("sent_signal", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_stopped_publisher_says_what_it_sent(
     place: Settings, sent_signal: signal.Signals
 ) -> None:
-    """Who reads a pipe without an end is stopped by Ctrl-C or by an init system."""
+    """Who reads a pipe without an end is stopped by Ctrl-C, an init system, a closed terminal."""
     child = subprocess.Popen(
         [sys.executable, "-c", "from streams.cli import main; main()", "publish", "-", "--json",
          *flags(place)],

@@ -98,7 +98,7 @@ def test_a_stale_record_is_passed_over_and_its_pid_left_alone(place: Path) -> No
 
 
 @pytest.mark.parametrize("nth", [1, 2], ids=["redis", "broker"])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_while_a_server_is_being_made_leaves_none_behind(
     place: Path, monkeypatch: pytest.MonkeyPatch, nth: int, number: signal.Signals
 ) -> None:

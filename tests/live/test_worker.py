@@ -8,6 +8,7 @@ import time
 import urllib.request
 from pathlib import Path
 
+import pytest
 import redis
 
 from streams.dev import kafka as kafka_server
@@ -101,6 +102,23 @@ def test_a_frozen_worker_wakes_up_fenced(
     # The refused round published nothing. A slow machine may lose a session on top of it, and then
     # the next owner says that it sent what it found in the outbox again.
     assert set(check_scores(settings, 100).values()) == {1} or "outbox entries again" in said
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGTERM])
+def test_a_stop_asked_for_again_and_again_is_an_orderly_one(
+    kafka: str, redis_url: str, topic_prefix: str, tmp_path: Path, number: signal.Signals
+) -> None:
+    """A closed terminal was a death, and so was a second Ctrl-C towards the end of the stop."""
+    settings = settings_for(kafka, topic_prefix, partitions=1)
+    with team(settings, redis_url, tmp_path) as workers:
+        worker = workers.start().ready()
+        while worker.process.is_alive():
+            worker.signal(number)
+            time.sleep(0.005)
+        assert worker.ended() == 0, worker.said()
+        assert worker.said().endswith("stopped\n")
+        with redis.Redis.from_url(redis_url) as client:
+            assert client.keys("*:deaths") == []
 
 
 def test_a_worker_stops_though_kafka_hangs(
