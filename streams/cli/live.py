@@ -55,6 +55,8 @@ def worker(
     code = 1
     try:
         code = app.run(settings, ready=ready)
+    except KeyboardInterrupt:
+        code = 0  # told to stop before it was ready, and it had not begun anything
     finally:
         slow.cancel()
         if code == 0:

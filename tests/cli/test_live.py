@@ -30,3 +30,15 @@ def test_a_slow_start_says_why_it_may_be(
     assert [line for line in lines if " " not in line] == ["starting", "ready", "stopped"]
     assert any("compiles" in line for line in lines) is said
     assert done.stdout.count("\n") == 3
+
+
+def test_a_worker_stopped_while_it_starts_has_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It said nothing and exited with 130: a failure, to who had told it to stop."""
+
+    def run(settings: object, ready: Callable[[], None]) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(app, "run", run)
+    done = RUN.invoke(build(), ["worker"], catch_exceptions=False)
+    assert done.exit_code == 0
+    assert done.stderr.splitlines() == ["starting", "stopped"]
