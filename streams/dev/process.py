@@ -126,11 +126,12 @@ def start(
 
 
 @contextlib.contextmanager
-def _unbroken() -> Iterator[None]:
+def unbroken() -> Iterator[None]:
     """A signal to end that comes inside takes effect at the end.
 
     Python runs a handler between any two steps of the main thread, and one that raises would part
-    a process that runs from the note by which it is found and stopped.
+    a process that runs from the note by which it is found and stopped. Or it raises in what Python
+    does around a fork, where no exception is heard, and Ctrl-C has no effect.
     """
     if threading.current_thread() is not threading.main_thread():
         yield  # No handler runs in other threads.
@@ -163,7 +164,7 @@ def serve(
 
     Raises ServiceError; nothing runs then.
     """
-    with _unbroken():
+    with unbroken():
         child = start(command, log, environment=environment, die_with_parent=die_with_parent)
         try:
             remember(child, directory, facts)

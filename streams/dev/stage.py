@@ -75,9 +75,10 @@ def stage(directory: Path, flags: Sequence[str], workers: int, say: Say) -> Iter
         logs = tuple(directory / f"worker-{n + 1}.log" for n in range(workers))
         started = []
         for log in logs:
-            child = _worker(own, log)
+            with process.unbroken():
+                child = _worker(own, log)
+                undo.callback(process.stop, child, WORKER_STOP_S)
             started.append(child)
-            undo.callback(process.stop, child, WORKER_STOP_S)
         found = Stage(settings, report.kafka.engine, tuple(started), logs)
         yield found
 

@@ -11,12 +11,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from streams.dev import kafka, services
+from streams import topics
+from streams.dev import kafka, process, services, stage
 from streams.dev.demo_screen import Screen
 from tests.clients.records import alert
 
@@ -113,6 +115,30 @@ def test_a_worker_that_dies_is_told(tmp_path: Path) -> None:
     code, _, err = end(child)
     assert code == 1
     assert re.search(r"error: worker [12] has ended:(\n.*)*nowhere", err), err
+
+
+def test_ctrl_c_while_a_worker_is_being_started_is_heard_and_leaves_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It raised where Python lets no exception out, around a fork, and the demo went on."""
+    place, made = tmp_path / "demo", []
+
+    def start_one(flags: Sequence[str], log: Path) -> process.Child:
+        made.append(process.start(["sleep", "600"], log))
+        signal.raise_signal(signal.SIGINT)
+        return made[-1]
+
+    here = services.Report(
+        services.KafkaReport("127.0.0.1:1", "kafka", 0),
+        services.RedisReport("redis://127.0.0.1:1/0", 0),
+        ready=True,
+    )
+    monkeypatch.setattr(stage, "_servers", lambda directory, say: here)
+    monkeypatch.setattr(stage, "_worker", start_one)
+    monkeypatch.setattr(topics, "create", lambda settings: {})
+    with pytest.raises(KeyboardInterrupt), stage.stage(place, [], 2, lambda text: None):
+        pytest.fail("Ctrl-C was not heard")
+    assert [process.alive(child) for child in made] == [False]
 
 
 def test_it_empties_no_directory_but_its_own(tmp_path: Path) -> None:
