@@ -12,7 +12,9 @@ message at a time writes its offset down first; the claim after its death finds 
 message goes to the dead letters unread. Past the stretch everything is as before.
 
 A note belongs to the claim that left it: a worker that was frozen while others claimed the
-partition finds another's note, or none, and changes nothing.
+partition finds another's note, or none, and changes nothing. It belongs to the run of Redis that it
+was left in, too: a worker that ends while Redis is away cannot take its note off, and no message is
+to blame.
 
 An ordinary crash costs one stretch of smaller rounds, about a second.
 """
@@ -21,13 +23,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Protocol, cast
+from typing import Any, Final, Protocol, cast
 
 import redis
 
 from streams.store import scripts
 
 NOBODY: Final = -1
+RUN_DIGITS: Final = 15
+"""Of the 40 of a run's name, so many as a number of 64 bits holds."""
 
 
 class Notes(Protocol):
@@ -99,23 +103,32 @@ class RedisNotes:
         return f"{self._namespace}:{{{partition}}}:deaths"
 
     def read(self, partition: int) -> dict[str, int]:
-        """The note; empty when there is none. Raises StoreLost."""
+        """The note; empty when there is none, or Redis ended since. Raises StoreLost."""
         with scripts.named_failures(partition):
             answer = self._client.hgetall(self._name(partition))
-        found = cast(dict[bytes, bytes], answer)
-        return {name.decode(): int(value) for name, value in found.items()}
+        found = {k.decode(): int(v) for k, v in cast(dict[bytes, bytes], answer).items()}
+        run = found.pop("run", None)
+        return found if run is None or run == self._run_of_redis(partition) else {}
 
     def write(self, partition: int, note: Mapping[str, int], mine: int | None = None) -> None:
         """Put these numbers into the note, also where memory is full; with `mine`, a claim's token,
         only into the note of that claim. Raises StoreLost."""
+        if mine is None:
+            note = {**note, "run": self._run_of_redis(partition)}
         pairs = [part for pair in note.items() for part in pair]
-        self._run(partition, "" if mine is None else mine, *pairs)
+        self._call(partition, "" if mine is None else mine, *pairs)
 
     def erase(self, partition: int, mine: int) -> None:
         """Take the note of this claim away. Raises StoreLost."""
-        self._run(partition, mine)
+        self._call(partition, mine)
 
-    def _run(self, partition: int, *given: str | int) -> None:
+    def _run_of_redis(self, partition: int) -> int:
+        """Another number after each start of a server, and after a failover."""
+        with scripts.named_failures(partition):
+            info = cast(Mapping[str, Any], self._client.info("server"))
+        return int(str(info.get("run_id", "0"))[:RUN_DIGITS], 16)
+
+    def _call(self, partition: int, *given: str | int) -> None:
         name = self._name(partition)
         scripts.run(self._client, self.note_script, [name], given, partition=partition)
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import redis
 
+from streams.connect import redis_client
+from streams.dev import process
+from streams.dev import redis as redis_server
 from streams.errors import StoreLost
 from streams.live.suspects import NOBODY, Care, Notes, NotesInMemory, RedisNotes, Suspects
+from streams.settings import load
 
 ROUND = 4_096
 
@@ -107,6 +113,25 @@ def test_an_older_claim_changes_nobodys_note(where: str, redis_url: str) -> None
         kept.passed(0, 2)
         assert notes.read(0) == {}, "no half of a note, which nobody could read"
         assert kept.claimed(0, 9, 3) is None
+
+
+def test_a_worker_that_ends_while_redis_is_away_is_no_death(tmp_path: Path) -> None:
+    """It cannot take its note off. Three times, and a message was put aside for it."""
+    server = redis_server.start(tmp_path)
+    try:
+        for token in range(1, 6):
+            with redis_client(load(flags=[f"redis.url={server.url}"])) as client:
+                kept = Suspects(RedisNotes(client, "fs"), 2, ROUND)
+                assert kept.claimed(0, 7, token) is None
+                kept.trying(0, 7, token)
+            process.stop(server.child, 0)
+            server = redis_server.start(tmp_path)
+        with redis_client(load(flags=[f"redis.url={server.url}"])) as client:
+            kept = Suspects(RedisNotes(client, "fs"), 2, ROUND)
+            assert kept.claimed(0, 7, 8) is None
+            assert kept.claimed(0, 7, 9) is not None, "a death is one still"
+    finally:
+        process.stop(server.child, 0)
 
 
 def test_a_full_redis_takes_notes(redis_url: str) -> None:
