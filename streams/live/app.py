@@ -55,6 +55,7 @@ STOP_TIMEOUT_S: Final = 4.0
 LAST_S: Final = 8.0
 """After this from the begin of the stop the process ends, whatever hangs."""
 REPORT_EVERY_S: Final = 1.0
+REPEAT_S: Final = 10.0
 GC_THRESHOLD: Final = 100_000
 """Objects made and not yet let go."""
 CHATTY: Final = ("faust", "mode", "aiokafka", "streams.live.microbatch")
@@ -345,6 +346,26 @@ class _Told(logging.Filter):
         )
 
 
+class _Seldom(logging.Filter):
+    """Lets each thing that aiokafka says through once in REPEAT_S: of a broker that is away it
+    speaks sixty times a second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: dict[tuple[str, int], float] = {}
+        """When a line of its code spoke last."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is to be logged."""
+        if not record.name.startswith("aiokafka"):
+            return True
+        place = record.pathname, record.lineno
+        if 0 <= record.created - self._said.get(place, -REPEAT_S) < REPEAT_S:
+            return False
+        self._said[place] = record.created
+        return True
+
+
 def quiet(settings: Settings) -> None:
     """Let Faust and aiokafka say what matters to somebody who runs a worker."""
     level = logging.INFO if settings.log.level == "DEBUG" else logging.WARNING
@@ -352,3 +373,5 @@ def quiet(settings: Settings) -> None:
         logging.getLogger(name).setLevel(level)
     for handler in logging.getLogger().handlers:
         handler.addFilter(_Told())
+        if level > logging.INFO:
+            handler.addFilter(_Seldom())

@@ -57,7 +57,7 @@ class RiskLog:
     def __init__(self, settings: Settings) -> None:
         self._names = {settings.topic(name): name for name in NAMES}
         self._topics = {name: full for full, name in self._names.items()}
-        self._admin = AdminClient(confluent_config(settings))
+        self._admin = AdminClient(confluent_config(settings, {"log_level": 2}))
         self._consumer = Consumer(
             confluent_config(
                 settings,
@@ -71,6 +71,7 @@ class RiskLog:
                     "fetch.queue.backoff.ms": 5,
                     "queued.min.messages": 20_000,
                     "queued.max.messages.kbytes": 4_096,
+                    "log_level": 2,
                 },
             )
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import time
@@ -13,6 +14,7 @@ import redis
 
 from streams.dev import kafka as kafka_server
 from streams.dev import process
+from streams.live import app
 from tests.certificates import Certificates
 from tests.conftest import PASSWORD, USER
 from tests.live.reading import publish, settings_for
@@ -119,6 +121,22 @@ def test_a_stop_asked_for_again_and_again_is_an_orderly_one(
         assert worker.said().endswith("stopped\n")
         with redis.Redis.from_url(redis_url) as client:
             assert client.keys("*:deaths") == []
+
+
+def test_a_broker_that_is_away_is_told_now_and_then() -> None:
+    """It was told 60 times a second: what else a worker says could not be found."""
+    seldom = app._Seldom()
+
+    def passes(name: str, line: int, time_s: float) -> bool:
+        record = logging.LogRecord(name, logging.ERROR, "client.py", line, "no %s", ("node",), None)
+        record.created = time_s
+        return seldom.filter(record)
+
+    assert passes("aiokafka", 7, 100.0) and passes("aiokafka.consumer.fetcher", 8, 100.0)
+    assert not any(passes("aiokafka", 7, 100.0 + tenths / 10) for tenths in range(100))
+    assert passes("aiokafka", 7, 110.0)
+    assert passes("aiokafka", 7, 50.0), "the clock was put back"
+    assert all(passes("streams.live.app", 7, 100.0) for _ in range(2)), "ours is all said"
 
 
 def test_a_worker_stops_though_kafka_hangs(
