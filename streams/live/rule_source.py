@@ -3,7 +3,7 @@
 In: settings, the rule book of the file. Out: a `RuleSet`, newer whenever the topic has a message.
 Does not know what a rule means. Each worker reads the whole topic for itself, without a group: at
 start up to its end, so that no transaction is decided by fewer rules than there are; then as
-messages come. A message that is no rule is logged by its key, and changes nothing.
+messages come. A message that is no rule is logged by its place, and changes nothing.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import threading
 import time
 from typing import Final
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from streams.connect import confluent_config, content_bytes, passes
 from streams.errors import BrokerError, ConfigError
@@ -47,6 +47,8 @@ class RuleSource:
                     "enable.auto.offset.store": False,
                     "auto.offset.reset": "earliest",
                     "enable.partition.eof": True,
+                    # Of a broker that is away aiokafka tells, and not twenty times a second.
+                    "log_level": 2,
                 },
             )
         )
@@ -111,7 +113,7 @@ class RuleSource:
             assert partition is not None
             if error is None:
                 ended.discard(partition)
-                book = self._after(book, message.key(), message.value())
+                book = self._after(book, message)
             elif error.code() == KafkaError._PARTITION_EOF:
                 ended.add(partition)
             elif not passes(error):
@@ -127,13 +129,14 @@ class RuleSource:
             raise KafkaException(fault)
         return ended
 
-    def _after(
-        self, book: RuleBook, key: bytes | str | None, value: bytes | str | None
-    ) -> RuleBook:
+    def _after(self, book: RuleBook, message: Message) -> RuleBook:
         try:
-            return book.with_message(content_bytes(key), content_bytes(value))
+            return book.with_message(content_bytes(message.key()), content_bytes(message.value()))
         except ConfigError as error:
-            _logger.warning("a message of %s is left out: %s", self._topic, error)
+            _logger.warning(
+                "a message of %s is left out (partition %s offset %s): %s",
+                self._topic, message.partition(), message.offset(), error,
+            )  # fmt: skip
             return book
 
     def _follow(self) -> None:

@@ -17,7 +17,7 @@ from streams.live.app import _policy
 from streams.live.rule_source import RuleSource
 from streams.rulebook import RuleBook, parse_toml
 from streams.settings import Settings
-from tests.live.reading import settings_for
+from tests.live.reading import contents, settings_for
 from tests.messages import rule_file
 from tests.test_settle import POLICY
 
@@ -70,6 +70,10 @@ def test_a_worker_starts_with_all_rules_and_follows(
         assert policy().thresholds == POLICY.thresholds
     said = [each.getMessage() for each in caplog.records if "left out" in each.getMessage()]
     assert len(said) == 2
+    for one in contents(settings, "rules"):
+        if one.key() in (b"bad", b"wrong"):
+            place = f"(partition {one.partition()} offset {one.offset()})"
+            assert sum(place in words for words in said) == 1, said
     with RuleSource(settings, book) as again:
         assert again.rules().digest == source.rules().digest
 
