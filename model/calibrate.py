@@ -111,6 +111,8 @@ def apply(logit: NDArray[np.float32], line: Knots) -> NDArray[np.float64]:
 
 
 def threshold_for_budget(p: NDArray[np.float64], share: float) -> float:
-    """The threshold from which on `share` of events lie, or fewer where many are alike there."""
-    cut = float(np.quantile(p, 1 - share))
-    return cut if (p >= cut).mean() <= share else float(np.nextafter(cut, np.inf))
+    """The threshold from which on `share` of events lie, or fewer where many are alike there, or
+    where there are so few events that one more would be too many."""
+    allowed = int(share * len(p) + 1e-9)  # 0.07 * 100 is 7.000000000000001, 0.29 * 100 below 29
+    beyond = np.sort(p)[::-1][min(allowed, len(p) - 1)]  # the highest that is no alert any more
+    return max(float(np.quantile(p, 1 - share)), float(np.nextafter(beyond, np.inf)))

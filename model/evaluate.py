@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model import baseline, metrics
+from model.calibrate import threshold_for_budget
 from model.costs import Costs
 from model.costs import to_text as costs_text
 from model.data import DAY_MS, Dataset, as_of, gather, now
@@ -120,7 +121,7 @@ def segments(
     a fraud is NaN in a segment without one.
     """
     y = dataset.answer()[rows]
-    alert = scores >= np.quantile(scores, 1 - budget) if len(scores) else scores > 0
+    alert = scores >= threshold_for_budget(scores, budget) if len(scores) else scores > 0
     found = {}
     for name, inside in _segment_masks(dataset, rows).items():
         if inside.any():

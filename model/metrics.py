@@ -53,12 +53,22 @@ def recall_at_fpr(labels: Labels, scores: Floats, fpr: float) -> float:
     return float(true[allowed][-1] / true[-1]) if allowed.any() else 0.0
 
 
+def highest(scores: Floats, alerts: int) -> Floats:
+    """How much of each row is among the `alerts` highest scores: 1, 0, or of those with the very
+    score where they end an equal part, as if drawn by lot; their order says nothing of a model."""
+    if alerts >= len(scores):
+        return np.ones(len(scores))
+    last = np.partition(scores, len(scores) - alerts)[len(scores) - alerts]
+    above, alike = scores > last, scores == last
+    part: Floats = above + alike * ((alerts - above.sum()) / alike.sum())
+    return part
+
+
 def recall_at_budget(labels: Labels, scores: Floats, alerts: int) -> float:
-    """The share of frauds among the `alerts` highest scores (ties by position)."""
+    """The share of frauds among the `alerts` highest scores (`highest`)."""
     if not len(labels) or not labels.any():
         return float("nan")
-    top = np.argsort(-scores, kind="stable")[:alerts]
-    return float(labels[top].sum() / labels.sum())
+    return float(highest(scores, alerts)[labels > 0].sum() / labels.sum())
 
 
 def card_precision(
@@ -116,8 +126,9 @@ def log_loss(labels: Labels, scores: Floats) -> float:
 
 def value_detected(labels: Labels, scores: Floats, amounts: NDArray[Any], alerts: int) -> float:
     """The share of the defrauded amount among the `alerts` highest scores."""
-    top = np.argsort(-scores, kind="stable")[:alerts]
-    return float(amounts[top][labels[top] > 0].sum() / max(amounts[labels > 0].sum(), 1))
+    fraud = labels > 0
+    caught = (amounts * highest(scores, alerts))[fraud].sum()
+    return float(caught / max(amounts[fraud].sum(), 1))
 
 
 def bootstrap(
@@ -163,7 +174,6 @@ def summary(
 ) -> dict[str, float]:
     """The measures of a report, by name. `budget` is the share of events that become alerts."""
     alerts = max(int(budget * len(labels)), 1)
-    top = np.argsort(-scores, kind="stable")[:alerts]
     return {
         "events": float(len(labels)),
         "frauds": float((labels > 0).sum()),
@@ -173,7 +183,7 @@ def summary(
         "recall_fpr_0.1%": recall_at_fpr(labels, scores, 0.001),
         "recall_fpr_0.01%": recall_at_fpr(labels, scores, 0.0001),
         "recall_budget": recall_at_budget(labels, scores, alerts),
-        "precision_budget": float((labels[top] > 0).mean()),
+        "precision_budget": float(highest(scores, alerts)[labels > 0].sum() / alerts),
         "value_budget": value_detected(labels, scores, amounts, alerts),
         "brier": brier(labels, scores),
         "log_loss": log_loss(labels, scores),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from model import calibrate
 from model.score import calibrate as to_probability
@@ -31,3 +33,18 @@ def test_log_odds_far_from_the_rate_are_calibrated(centre: float, apart: float) 
     logit, y = (noise + 2 * apart * FRAUDS).astype(np.float32), FRAUDS.astype(np.int8)
     p = to_probability(logit, calibrate.knots(logit, y))
     assert p.mean() == pytest.approx(y.mean(), rel=0.1)
+
+
+@given(st.lists(st.integers(0, 30), min_size=1, max_size=60), st.floats(1e-6, 1))
+def test_the_threshold_of_a_budget_never_lets_more_through(tens: list[int], share: float) -> None:
+    """Of 50 events half a per cent is none; a threshold between the two highest let one through."""
+    p = np.array(tens, float) / 30
+    assert (p >= calibrate.threshold_for_budget(p, share)).mean() <= share + 1e-9
+
+
+@pytest.mark.parametrize(("events", "share", "alerts"), [(1_500, 0.002, 3), (100, 0.29, 29)])
+def test_the_threshold_of_a_budget_lets_through_what_it_may(
+    events: int, share: float, alerts: int
+) -> None:
+    p = np.random.default_rng(2).permutation(events) / events
+    assert (p >= calibrate.threshold_for_budget(p, share)).sum() == alerts

@@ -36,6 +36,20 @@ def test_budgets_count_what_they_catch() -> None:
     assert metrics.recall_at_fpr(labels, scores, 1 / 7) == pytest.approx(2 / 3)
 
 
+@given(st.integers(0, 99))
+def test_budgets_do_not_hang_on_the_order_of_rows_with_one_score(seed: int) -> None:
+    """Sorted by account as a training set is, a model of few scores was as good as its order."""
+    labels, scores = np.array([0, 0, 0, 1, 1, 0]), np.array([0.9, 0.5, 0.5, 0.5, 0.5, 0.1])
+    order = np.random.default_rng(seed).permutation(6)
+    labels, scores, amounts = labels[order], scores[order], np.array([1, 1, 1, 30, 10, 1])[order]
+    ids = np.arange(6)
+    assert metrics.recall_at_budget(labels, scores, 3) == pytest.approx(0.5)
+    assert metrics.value_detected(labels, scores, amounts, 3) == pytest.approx(0.5)
+    told = metrics.summary(labels, scores, ids, ids, amounts, budget=0.5)
+    assert told["precision_budget"] == pytest.approx(1 / 3)
+    assert metrics.recall_at_budget(labels, scores, 60) == 1.0
+
+
 def test_card_precision_takes_a_card_once_a_day() -> None:
     labels = np.array([1, 1, 0, 0, 1])
     scores = np.array([0.9, 0.8, 0.7, 0.1, 0.9])
