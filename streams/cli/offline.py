@@ -294,13 +294,19 @@ def dataset(
 
     Example: fraudstream dataset recording/ data/
     """
+    from dataclasses import replace
+
+    from model.data import check_place
     from streams.cli.progress import Shown
+    from streams.offline.dataset import PARTS
     from streams.offline.dataset import dataset as run
 
+    check_place(out)
     # No model is asked: the training set holds what a model will see, not what one said.
     settings = options.settings(config, [*(sets or []), "model.bundle=stub"])
     with Shown() as shown:
-        job = _job(recording, labels, out, (settings,))
+        # A plain file is laid out among what is gone when the set is whole.
+        job = replace(_job(recording, labels, out / PARTS, (settings,)), out=out)
         summary = run(job, jobs=_jobs(jobs, job), engine=_engine(engine), progress=shown)
     shown_text = "{rows:,} events of {accounts:,} accounts, {frauds:,} frauds".format(**summary)
     options.say(summary, f"{shown_text} in {out}", as_json)

@@ -20,6 +20,7 @@ from streams.offline import differing, evaluation, plots, report
 from streams.offline.engine import Engine
 from streams.offline.evaluation import DEFAULT_TERMS, Events, Terms
 from streams.offline.run import Job, Progress, replay
+from streams.offline.source import decoded
 from streams.schema import DAY_MS
 
 
@@ -40,7 +41,7 @@ def backtest(
     `judge_from` only warm the state up.
     Raises ConfigError when no event can be judged.
     """
-    book = LabelBook.of(job.source.labels())
+    book = LabelBook(decoded(job.source))
     if not len(book) and as_of is None:
         raise evaluation.nothing_to_judge()
     replayed = replay(job, jobs=jobs, engine=engine, progress=progress)

@@ -7,8 +7,10 @@ what was known by a moment; the features were computed by the pipeline, hence wi
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +18,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model import data
-from model.errors import writing
+from model.errors import DatasetError, writing
 from streams import features
 from streams.errors import ConfigError
 from streams.labels import FRAUD, Age, LabelBook, each_label, transaction_keys
 from streams.offline.engine import Engine, Tell
 from streams.offline.risk_pass import Snapshots
 from streams.offline.run import Job, Progress, claim_directory, open_shard, over_shards
+from streams.offline.source import decoded
 from streams.risk_pace import Pace
 from streams.windows import APPLIED
 
-PARTS = "parts"
+PARTS = ".parts"
+"""Within the set's folder: what a run that was broken off goes on with; gone when it is done."""
+_logger = logging.getLogger(__name__)
 ID_BYTES = 256
 """Bytes kept of an id while sorting: 64 characters of UTF-8."""
 
 
 def _shard_file(job: Job, shard: int) -> Path:
-    return job.out / PARTS / f"{shard:05d}.npz"
+    return job.out / f"{shard:05d}.npz"
 
 
 def collect_shard(on: tuple[Job, Snapshots], shard: int, tell: Tell) -> None:
@@ -78,27 +83,40 @@ def dataset(
     the parts of another training set; OutputTaken when it holds a recording or a bundle.
     """
     data.check_place(job.out)
-    claim_directory(job.out / PARTS, job.identity())
+    part = replace(job, out=job.out / PARTS)
+    claim_directory(part.out, job.identity())
     shards = job.source.shards()
-    missing = [shard for shard in shards if not _shard_file(job, shard).exists()]
-    over_shards(collect_shard, job, missing, jobs, engine, progress)
-    loaded = [np.load(_shard_file(job, shard)) for shard in shards]
+    missing = [shard for shard in shards if not _shard_file(part, shard).exists()]
+    over_shards(collect_shard, part, missing, jobs, engine, progress)
+    loaded = [np.load(_shard_file(part, shard)) for shard in shards]
     parts = {
         name: np.concatenate([one[name] for one in loaded])
         for name in ("words", "features", "account", "transaction")
     }
     if not len(parts["words"]):
         raise ConfigError("the source holds no accepted transaction")
+    before = _digest_at(job.out)
     summary = _write(job, parts)
-    shutil.rmtree(job.out / PARTS)
+    if before not in (None, summary["digest"]):
+        _logger.warning("the training set %s that was in %s is replaced", before, job.out)
+    shutil.rmtree(part.out)
     return summary
+
+
+def _digest_at(folder: Path) -> str | None:
+    """Of the training set there; None where none can be read."""
+    try:
+        return data.read(folder).digest
+    except DatasetError:
+        return None
 
 
 def _write(job: Job, parts: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
     values = list(job.source.labels())
+    book = LabelBook(decoded(job.source, values))
     accounts = [name.decode() for name in parts["account"].tolist()]
     transactions = [name.decode() for name in parts["transaction"].tolist()]
-    label, label_time = LabelBook.of(values).newest(accounts, transactions)
+    label, label_time = book.newest(accounts, transactions)
     kind, kinds = _kinds(values, accounts, transactions)
     kind[label != FRAUD] = 0  # what was overruled is no case of its kind
     built = data.build(
@@ -129,15 +147,20 @@ def _kinds(
 ) -> tuple[NDArray[np.int8], list[str]]:
     """The fraud_type of each transaction as a code, 0 for none; for evaluation by segment.
 
-    Of several that labels of fraud tell the newest counts, as of verdicts.
+    Of several that labels of fraud tell the newest counts, as of verdicts. Tells how many labelled
+    transactions there are not.
     """
     found: dict[int, tuple[Age, str]] = {}
+    named: set[int] = set()
     for key, age, label in each_label(values):
+        named.add(key)
         if label["label"] == "fraud" and label.get("fraud_type"):
             told = age, label["fraud_type"]
             found[key] = max(found.get(key, told), told)
     names = sorted({name for _, name in found.values()})[: np.iinfo(np.int8).max - 1]
     code = {name: index for index, name in enumerate(names, 1)}
     keys = transaction_keys(accounts, transactions).tolist()
+    if strange := len(named.difference(keys)):
+        _logger.warning("%d transactions with a label are not among the accepted ones", strange)
     kind = np.array([code.get(found[key][1], 0) if key in found else 0 for key in keys], np.int8)
     return kind, ["none", *names]

@@ -21,9 +21,8 @@ from model.errors import writing
 from streams.columns import Columns
 from streams.decode import decode
 from streams.errors import RecordingError
-from streams.labels import decode_labels
 from streams.offline.engine import Tell
-from streams.offline.source import Source
+from streams.offline.source import Source, decoded
 from streams.risk import RiskView, Sheet, digest_of, kind
 from streams.risk_feed import RiskFeed
 from streams.risk_pace import Pace
@@ -97,7 +96,7 @@ def build(
     directory.mkdir(parents=True, exist_ok=True)
     shards = source.shards()
     feed = RiskFeed(pace, dict.fromkeys(shards, 0), {0: 0})
-    feed.add_labels(0, decode_labels(source.labels()), 0, 1)
+    feed.add_labels(0, decoded(source), 0, 1)
     periods: dict[str, str] = {}
     max_future_ms = settings.worker.max_future_s * 1_000
     open_shards = set(shards)

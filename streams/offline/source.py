@@ -11,9 +11,11 @@ of the row in the file. Features, digests and alert ids depend on neither.
 from __future__ import annotations
 
 import hashlib
+import logging
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Protocol
 
@@ -24,6 +26,7 @@ from model.errors import writing
 from streams.batch import Batch
 from streams.clients.publish import chunks, labels_in
 from streams.errors import ConfigError, FormatError
+from streams.labels import Labels, decode_labels
 from streams.offline.recording import Manifest, RecordedFile, Recording, to_table
 
 FILE_PARTITIONS = 8
@@ -31,6 +34,7 @@ FILE_ROWS = 65_536
 FILE = "file"
 """Names, in a manifest's origin, the plain file that was laid out; a log's origin has none."""
 _Rows = tuple[list[int], list[bytes], list[bytes]]
+_logger = logging.getLogger(__name__)
 
 
 class Source(Protocol):
@@ -123,6 +127,21 @@ class RecordingSource:
         if self.more is not None:
             whole.update(_file_digest(self.more).encode())
         return whole.hexdigest()
+
+
+def decoded(source: Source, values: Iterable[bytes] | None = None) -> Labels:
+    """The labels of a source, in `values` where they are at hand; tells how many messages among
+    them are none, since anybody may write to a topic."""
+    labels = decode_labels(source.labels() if values is None else values)
+    if labels.bad:
+        _tell_bad(source.location(), labels.bad)
+    return labels
+
+
+@cache
+def _tell_bad(location: str, bad: int) -> None:
+    """Once, though a verb reads the labels for the risk snapshots and again for the judgement."""
+    _logger.warning("%d messages among the labels of %s are no labels: passed over", bad, location)
 
 
 def spool(transactions: Path, labels: Path | None, recording: Recording) -> None:

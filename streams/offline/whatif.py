@@ -18,6 +18,7 @@ from streams.labels import FRAUD, LEGITIMATE, LabelBook
 from streams.offline import results
 from streams.offline.engine import Engine
 from streams.offline.run import Job, Progress, replay
+from streams.offline.source import decoded
 from streams.settings import Settings
 
 DECIDING = {"decide", "model"}
@@ -43,7 +44,7 @@ def whatif(
         raise ConfigError(
             "the source holds no transaction", remedy="record for longer, or name another file"
         )
-    book = LabelBook.of(job.source.labels())
+    book = LabelBook(decoded(job.source))
     columns = ["outcome", "transaction_id", "account_id", "amount", "currency"]
     columns += [f"{name}_{k}" for k in range(2) for name in ("decision", "score")]
     table = results.read(job.out, columns)

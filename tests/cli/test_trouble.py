@@ -73,6 +73,16 @@ def test_a_full_disk_is_one_line_and_the_next_run_trusts_nothing(
     assert contents("again") == contents("good")
 
 
+def test_a_plain_file_is_laid_out_in_nothing_of_the_users(run: Run) -> None:
+    """Before it was said that nothing there was touched, the file had been laid out there."""
+    files = world.stream(Path("s"), events=300)
+    recording = Path(open_source(*files, Path("s")).location())
+    before = contents(str(recording))
+    code, said = run("dataset", str(files[0]), str(recording))
+    assert code == 2 and "nothing there was touched" in said
+    assert contents(str(recording)) == before
+
+
 def contents(folder: str) -> dict[str, bytes]:
     names = (path for path in Path(folder).rglob("*") if path.is_file())
     return {str(path.relative_to(folder)): path.read_bytes() for path in names}

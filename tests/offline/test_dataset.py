@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -78,7 +79,41 @@ def test_jobs_and_batches_leave_no_trace(source: RecordingSource, tmp_path: Path
     one = dataset(job(source, tmp_path / "a"))
     two = dataset(job(source, tmp_path / "b", batch=77), jobs=2)
     assert one == two
-    assert not (tmp_path / "b" / "parts").exists()
+    made = {data.MANIFEST, *(f"{name}.npy" for name in data.ARRAYS)}
+    assert {path.name for path in (tmp_path / "b").iterdir()} == made
+
+
+class Strange(RecordingSource):
+    """Somebody wrote other things to the topic of labels, and of another stream's transactions."""
+
+    def labels(self) -> Iterator[bytes]:
+        held = [orjson.loads(value) for value in super().labels()]
+        yield from map(orjson.dumps, held)
+        yield from (b"[]", b'{"label": "fraud"}')
+        yield orjson.dumps(held[0] | {"transaction_id": "nobody's"})
+
+
+def test_labels_of_nothing_are_told(
+    source: RecordingSource, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = dataset(job(source, tmp_path / "d"))
+    caplog.clear()
+    assert dataset(job(Strange(source.path), tmp_path / "d2")) == whole
+    assert [record.getMessage() for record in caplog.records] == [
+        f"2 messages among the labels of {source.path} are no labels: passed over",
+        "1 transactions with a label are not among the accepted ones",
+    ]
+
+
+def test_a_training_set_that_is_replaced_is_named(
+    source: RecordingSource, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data.write(streams_of_words.dataset(accounts=2), tmp_path / "d")
+    before = data.read(tmp_path / "d").digest
+    for _ in range(2):  # the second writes the same again
+        dataset(job(source, tmp_path / "d"))
+    replaced = [record.getMessage() for record in caplog.records if before in record.getMessage()]
+    assert len(replaced) == 1 and "is replaced" in replaced[0]
 
 
 def test_a_source_without_accepted_events(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from streams.errors import ConfigError
 from streams.offline import results
-from streams.offline.dataset import dataset
+from streams.offline.dataset import PARTS, dataset
 from streams.offline.run import Job, replay
 from streams.offline.source import RecordingSource, open_source
 from streams.settings import load
@@ -96,7 +96,7 @@ def test_one_large_shard_tells_how_far_it_is(source: RecordingSource, tmp_path: 
 
 def test_parts_of_another_dataset_are_not_mixed_in(source: RecordingSource, tmp_path: Path) -> None:
     whole = dataset(Job(source, (world.settings(),), tmp_path / "whole"))
-    parts = tmp_path / "d" / "parts"
+    parts = tmp_path / "d" / PARTS
     parts.mkdir(parents=True)
     (parts / "00001.part").write_bytes(b"the remains of a run that died")
     assert dataset(Job(source, (world.settings(),), tmp_path / "d")) == whole
