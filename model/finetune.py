@@ -127,7 +127,8 @@ def blocks(dataset: Dataset, plan: Plan) -> Blocks:
 
 
 def widened(dataset: Dataset, plan: Plan) -> Plan:
-    """A plan whose judging block goes back by whole days until it holds enough frauds.
+    """A plan whose judging block goes back by whole days until it holds enough frauds, in a stream
+    of hours as far as the one that makes them enough.
 
     Where the training block would then keep too few, the plan is left as it is.
     """
@@ -137,11 +138,12 @@ def widened(dataset: Dataset, plan: Plan) -> Plan:
     judged = int((time >= plan.judge_from).sum())
     if judged >= MIN_FRAUDS or len(time) < 2 * MIN_FRAUDS:
         return plan
-    back = plan.judge_from - int(time[-MIN_FRAUDS])
-    start = plan.judge_from - -(-back // DAY_MS) * DAY_MS
-    if int((time < start).sum()) < MIN_FRAUDS:
-        return plan
-    return replace(plan, train_to=start, judge_from=start)
+    last = int(time[-MIN_FRAUDS])
+    days = -(-(plan.judge_from - last) // DAY_MS)
+    for start in (plan.judge_from - days * DAY_MS, last):
+        if int((time < start).sum()) >= MIN_FRAUDS:
+            return replace(plan, train_to=start, judge_from=start)
+    return plan
 
 
 def logits_of(

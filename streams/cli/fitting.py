@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from model.loop import Recipe
     from model.teacher import Lesson
     from streams.cli.training import Training
+    from streams.errors import FraudstreamError
 
 PASSES, MIN_STEPS = 6, 300
 """Updates where nobody says how many: judged best after about five passes on streams of 0.3 and of
@@ -46,6 +47,7 @@ def fit_plan(
     from streams.errors import DatasetError
     from streams.schema import DAY_MS
 
+    _check_both_kinds(dataset)
     judge = usual if judge_days is None else judge_days
     test = usual if test_days is None else test_days
     wait = int(maturity_days * DAY_MS)
@@ -70,14 +72,42 @@ def fit_plan(
         except DatasetError as error:
             if test_days is not None:
                 raise
-            typer.echo(f"no days are left for a test, all labels are used: {error}", err=True)
+            _say_why("no days are left for a test, all labels are used", error)
     try:
         return blocks_of(data.now(dataset) if cut is None else cut)
     except DatasetError as error:
         if cut is not None:
             raise
-        typer.echo(f"events count as legitimate before their labels are due: {error}", err=True)
+        _say_why("events count as legitimate before their labels are due", error)
     return blocks_of(int(np.asarray(dataset.label_time).max()) + 1)
+
+
+def _check_both_kinds(dataset: Dataset) -> None:
+    """Raise DatasetError where no choice of days could help: flags about days would mislead."""
+    import numpy as np
+
+    from model.finetune import MIN_FRAUDS
+    from streams.errors import DatasetError
+
+    label = np.asarray(dataset.label)
+    frauds = int((label == 1).sum())
+    if frauds < 2 * MIN_FRAUDS:
+        raise DatasetError(
+            f"the training set has {frauds} known frauds, {2 * MIN_FRAUDS} are needed: half to fit"
+            " on, half to judge by",
+            remedy="give `fraudstream dataset` the labels (--labels FILE), or record for longer",
+        )
+    if not (label == 0).any():
+        raise DatasetError(
+            f"no event is known to be legitimate, {frauds} are labelled fraud",
+            remedy="label the frauds alone: what nobody reports counts as legitimate in time",
+        )
+
+
+def _say_why(done: str, error: FraudstreamError) -> None:
+    """What is done instead, and why; not the remedy, which is for who would not have it so."""
+    why = str(error).removesuffix(f". {error.remedy}")
+    typer.echo(f"{done}: {why}", err=True)
 
 
 def others_of(dataset: Dataset, plan: Plan, chosen: Blocks) -> NDArray[np.bool_]:

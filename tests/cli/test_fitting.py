@@ -27,12 +27,28 @@ def test_judging_days_that_nobody_asked_for_widen_where_frauds_are_few(
         fit_plan(whole, None, 0.0, 0.5, 0.0, 0.5)
 
 
-def test_a_set_of_frauds_alone_is_told_what_it_lacks() -> None:
-    """Their labels were known, and yet it was said that none was."""
+def test_a_set_that_lacks_a_kind_is_told_so_before_any_day_is_tried(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Three times other days were tried, and the last error spoke of days, too."""
     whole = made.dataset(12, 150)
     frauds = replace(whole, label=np.ones(len(whole), np.int8))
-    with pytest.raises(DatasetError, match="no event was known to be legitimate"):
+    with pytest.raises(DatasetError, match=r"no event is known to be legitimate, 1,?800 are"):
         fit_plan(frauds, None, None, None, 14.0, 0.5)
+    clean = replace(whole, label=np.zeros(len(whole), np.int8))
+    with pytest.raises(DatasetError, match=r"has 0 known frauds, 40 are needed.*--labels FILE"):
+        fit_plan(clean, None, None, None, 14.0, 0.5)
+    assert capsys.readouterr().err == ""
+
+
+def test_what_is_done_instead_comes_with_its_reason_alone(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Its remedy would undo what was done instead."""
+    fit_plan(made.dataset(12, 150), None, None, None, 0.0, 40.0)
+    said = capsys.readouterr().err
+    assert "no days are left for a test, all labels are used: " in said
+    assert "--" not in said
 
 
 def test_updates_follow_the_events_that_are_learnt_from() -> None:
