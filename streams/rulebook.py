@@ -19,6 +19,7 @@ File:                                         Topic `rules` (compacted): key = r
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
@@ -75,8 +76,8 @@ class RuleBook:
         """
         try:
             name = (key or b"").decode()
-            document = None if value is None else orjson.loads(value)
-        except (UnicodeDecodeError, orjson.JSONDecodeError):
+            document = None if value is None else _parsed(value, f"rule {name}")
+        except (ValueError, RecursionError):
             raise ConfigError("rule message is not JSON under a text key") from None
         topic = dict(self.topic)
         if document is None:
@@ -95,6 +96,21 @@ class RuleBook:
         changed = replace(self, topic=topic)
         changed.rules()
         return changed
+
+
+def _parsed(value: bytes, at: str) -> Any:
+    """The JSON of a message. Raises ConfigError where an object names a member twice: readers
+    differ on which one counts; ValueError, RecursionError for what is no JSON."""
+
+    def once(pairs: list[tuple[str, Any]]) -> None:
+        names = [name for name, _ in pairs]
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise ConfigError(f"{at}: names the member {twice!r} twice")
+
+    document = orjson.loads(value)
+    json.loads(value, object_pairs_hook=once)
+    return document
 
 
 def key_of(item: Rule | NamedList) -> str:

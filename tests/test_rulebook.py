@@ -127,6 +127,26 @@ def test_faults_are_named(document: Any, said: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("given", "twice"),
+    [(b'"outcome":"review"', b'"outcome":"approve"'), (b'"value":', b'"value":0,"value":')],
+)
+def test_a_member_given_twice_is_refused(given: bytes, twice: bytes) -> None:
+    """The last one counted here; who wrote the rule may have read the first."""
+    value = orjson.dumps(message())
+    assert given in value
+    book = RuleBook(frozenset(FEATURES))
+    told = twice if b'"value"' in twice else given + b"," + twice
+    with pytest.raises(ConfigError, match=r"rule r: names the member '(outcome|value)' twice"):
+        book.with_message(b"r", value.replace(given, told))
+
+
+@pytest.mark.parametrize("value", [b"{", b"[" * 1_010 + b"]" * 1_010, b"9" * 5_000])
+def test_what_is_no_json_is_refused(value: bytes) -> None:
+    with pytest.raises(ConfigError, match="rule"):
+        RuleBook(frozenset(FEATURES)).with_message(b"r", value)
+
+
+@pytest.mark.parametrize(
     ("text", "said"),
     [
         ("[[rule]", "not TOML"),

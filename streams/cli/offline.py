@@ -239,8 +239,14 @@ def verify(
     import tempfile
 
     from streams.cli.progress import Shown
+    from streams.errors import ConfigError
     from streams.offline.verify import verify as run
 
+    if Path(recording).is_file():
+        raise ConfigError(
+            f"{recording} is a file, and no recording with scores",
+            remedy="name a folder that `fraudstream record --scores` wrote",
+        )
     settings = options.settings(config, sets)
     with tempfile.TemporaryDirectory() as scratch, Shown() as shown:
         job = _job(recording, None, out or Path(scratch), (settings,), snapshot)

@@ -83,6 +83,13 @@ def test_a_plain_file_is_laid_out_in_nothing_of_the_users(run: Run) -> None:
     assert contents(str(recording)) == before
 
 
+def test_a_file_is_no_recording_to_verify(run: Run) -> None:
+    """The error named a temporary folder that nobody had given, and that was gone."""
+    Path("stream.jsonl").write_text("{}\n")
+    code, said = run("verify", "stream.jsonl")
+    assert code == 2 and "error: stream.jsonl is a file, and no recording with scores" in said
+
+
 def contents(folder: str) -> dict[str, bytes]:
     names = (path for path in Path(folder).rglob("*") if path.is_file())
     return {str(path.relative_to(folder)): path.read_bytes() for path in names}
