@@ -286,7 +286,7 @@ def by_moment(events: Events, book: LabelBook, k: int) -> list[dict[str, Any]]:
     """What could be known at the end of each week of the alerts of the weeks before.
 
     At each moment: the events of the last 28 days that could be judged then, by the labels known
-    then; `then` holds the measures, `since` those of the same events by what is known by `as_of`.
+    then (`then`), and the same by `as_of` (`since`); what is disputed by `as_of` is in neither.
     """
     week = 7 * DAY_MS
     first = (int(events.time.min()) // week + 1) * week

@@ -225,7 +225,8 @@ def page(summary: dict[str, Any], plots: Sequence[str]) -> str:
         "with an alert; equal, it is called equal opportunity.</p>",
         _segments(models),
         "<h2>What was known when</h2><p class=note>The events of the four weeks that could be "
-        "judged at each moment: by the labels known then / by those known since.</p>",
+        "judged at each moment: by the labels known then / by those known since. What is disputed "
+        "at the end is left out.</p>",
         _moments(models),
         f"<h2>How this was made</h2><p class=note>{html.escape(summary['method'])}</p></html>",
     ]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from model import finetune
 from model.errors import DatasetError
 from model.finetune import MIN_FRAUDS, Blocks
 from streams.cli import fitting
@@ -25,6 +26,19 @@ def test_judging_days_that_nobody_asked_for_widen_where_frauds_are_few(
     assert "few frauds: the newest" in capsys.readouterr().err
     with pytest.raises(DatasetError, match=r"judge by more days \(--judge-days\)"):
         fit_plan(whole, None, 0.0, 0.5, 0.0, 0.5)
+
+
+def test_a_stream_of_hours_widens_by_less_than_a_day() -> None:
+    """A whole day back would leave too few to fit on."""
+    whole = made.dataset(12, 150)
+    end = int(whole.time.max()) + 1
+    frauds = np.sort(whole.time[whole.label == 1])
+    late = int(frauds[-MIN_FRAUDS]) + 1
+    assert (frauds >= late - made.DAY_MS).sum() > MIN_FRAUDS
+    plan = finetune.Plan(int(frauds[-2 * MIN_FRAUDS]), late, late, end, end + 10 * made.DAY_MS)
+    chosen = finetune.blocks(whole, finetune.widened(whole, plan))
+    found = [(whole.label[part] == 1).sum() for part in (chosen.fit, chosen.judge)]
+    assert found == [MIN_FRAUDS, MIN_FRAUDS]
 
 
 def test_a_set_that_lacks_a_kind_is_told_so_before_any_day_is_tried(

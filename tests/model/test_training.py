@@ -193,13 +193,6 @@ def test_few_frauds_widen_the_judging_block_by_days() -> None:
     # Both blocks together hold too few: the plan stays, and its error says so.
     few = replace(plan, train_from=wide.judge_from)
     assert finetune.widened(whole, few) == few
-    # A whole day back would leave too few to fit on: not so far, then.
-    need, frauds = finetune.MIN_FRAUDS, np.sort(whole.time[(whole.label == 1) & (whole.time < end)])
-    late = int(frauds[-need]) + 1
-    assert (frauds >= late - made.DAY_MS).sum() > need
-    short = replace(plan, train_from=int(frauds[-2 * need]), train_to=late, judge_from=late)
-    chosen = finetune.blocks(whole, finetune.widened(whole, short))
-    assert [(whole.label[part] == 1).sum() for part in (chosen.fit, chosen.judge)] == [need, need]
 
 
 def test_pretraining_learns_and_hidden_fields_do_not_leak() -> None:
