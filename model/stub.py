@@ -1,7 +1,7 @@
-"""A scorer without a model, for tests, load runs and a service that has none yet.
+"""Scorers without a model: one for tests and load runs, one where rules decide alone.
 
-In: a `ScoringBatch`. Out: a number for each row. Does not know bundles, nor torch: a process that
-wants no model starts in a fraction of the time.
+In: a `ScoringBatch`. Out: a number for each row, or none. Does not know bundles, nor torch: a
+process that wants no model starts in a fraction of the time.
 """
 
 from __future__ import annotations
@@ -35,6 +35,20 @@ class StubScorer:
     def explain(self, batch: ScoringBatch) -> list[dict[str, float]]:
         """Nothing to tell."""
         return [{} for _ in range(len(batch))]
+
+
+class NoScorer:
+    """No score of any row: rules decide alone."""
+
+    needs_history: Final = False
+    model_id: Final = "none"
+
+    def __init__(self, feature_digest: str = "") -> None:
+        self.feature_digest = feature_digest
+
+    def score(self, batch: ScoringBatch) -> NDArray[np.float64]:
+        """NaN, float64 [n]: the decision knows it as no score."""
+        return np.full(len(batch), np.nan)
 
 
 @njit(cache=True, nogil=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from model.inputs import AnyScorer
-from model.stub import StubScorer
+from model.stub import NoScorer, StubScorer
 from streams import features
 from streams.decide import Thresholds
 from streams.errors import BundleError, ConfigError
@@ -81,7 +81,9 @@ def wants_model(settings: Settings) -> bool:
 def scorer(settings: Settings) -> AnyScorer:
     """Load the model. Raises BundleError when it is damaged, made for other features, or has seen
     no label."""
-    if not wants_model(settings):
+    if settings.model.bundle == NO_MODEL:
+        return NoScorer()
+    if settings.model.bundle == STUB:
         return StubScorer()
     from model.bundle import require_fitted
     from model.score import Scorer
@@ -124,7 +126,7 @@ def judge(settings: Settings) -> Judge:
             "code": code_version(),
         },
         rules=rule_book(settings).rules(),
-        mode=Mode.FULL,
+        mode=Mode.RULES_ONLY if settings.model.bundle == NO_MODEL else Mode.FULL,
         explain=explain if settings.decide.explain else None,  # type: ignore[arg-type]
     )
     return Judge(settings.model.bundle, loaded, policy)

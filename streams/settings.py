@@ -168,7 +168,8 @@ class ModelSettings(Section):
     """Which model, on what."""
 
     bundle: str = "default"
-    """A path, a name in the registry, `default` (the one shipped), `stub`, or `none`."""
+    """A path, a name in the registry, `default` (the promoted or shipped one), `stub` (scores
+    without a meaning) or `none` (no scores: rules decide alone)."""
     registry: Path = Path(".fraudstream/models")
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["fp32", "bf16"] = "fp32"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from model.inputs import EVENT_WORDS, ScoringBatch
 from streams import assembly, features
 from streams.errors import BundleError, ConfigError
 from streams.settings import load
@@ -37,6 +39,22 @@ def test_a_bundle_that_is_not_there_is_named(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=r"'nowhere'.*models list"):
         assembly.judge(load(flags=["model.bundle=nowhere"]))
+
+
+def test_without_a_model_rules_decide_alone_and_a_score_is_none_at_all() -> None:
+    """The stub's made-up scores went out as if a model had given them."""
+    alone, stub = (assembly.judge(load(flags=[f"model.bundle={b}"])) for b in ("none", "stub"))
+    assert alone.policy.mode == "rules_only" and stub.policy.mode == "full"
+    assert alone.policy.versions["model"] == "none"
+    n = 3
+    batch = ScoringBatch(
+        current=np.zeros((n, EVENT_WORDS), np.uint64),
+        history=np.zeros((n, 0, EVENT_WORDS), np.uint64),
+        length=np.zeros(n, np.int32),
+        features=np.ones((n, features.COUNT), np.float32),
+    )
+    assert np.isnan(alone.scorer.score(batch)).all()
+    assert not np.isnan(stub.scorer.score(batch)).any()
 
 
 RULE = rule_file("large")

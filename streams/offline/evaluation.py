@@ -185,7 +185,7 @@ def gather(
         time=joined["event_time"],
         account=joined["account_id"],
         segments={name: (joined[name], codes[name].names()) for name in _SEGMENTS},
-        score=np.stack([joined[f"score_{k}"] for k in range(models)]),
+        score=np.nan_to_num([joined[f"score_{k}"] for k in range(models)]),  # NaN: rules alone
         decision=np.stack([joined[f"decision_{k}"] for k in range(models)]),
         unlabelled=scored - judged,
         as_of=int(moment),
