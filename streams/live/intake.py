@@ -135,6 +135,8 @@ class Intake:
             log = {tp: log[tp] for tp in log.keys() - closing}
         for tp in log:
             self.given_up.pop(tp, None)
+            if tp.partition not in self._partitions.held:
+                self.given_up[tp] = time.monotonic()
         self.assigned = True
         return {names[partition]: offset for partition, offset in found.items()}
 
@@ -149,8 +151,9 @@ class Intake:
         """From now on ranges of these partitions carry `epoch`, and the first begins here."""
         for tp, offset in positions.items():
             self._closed.discard(tp)
-            self._cursors[tp] = (epoch, offset)
-            self._applied[tp] = offset
+            if tp not in self.given_up:
+                self._cursors[tp] = (epoch, offset)
+                self._applied[tp] = offset
 
     def close(self, partitions: Sequence[TP]) -> None:
         """Admit nothing more of these partitions."""

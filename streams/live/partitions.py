@@ -13,7 +13,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from streams.errors import StoreError
+from streams.errors import Fenced, StoreError
 from streams.live.outbox import Outbox
 from streams.live.patience import Patience
 from streams.live.ranges import LogRange
@@ -76,7 +76,8 @@ class Partitions:
         self._metrics = metrics
 
     def claim(self, logs: Mapping[int, LogRange]) -> dict[int, int]:
-        """Take these partitions over; return where to read each from. All or nothing is kept."""
+        """Take these partitions over; return where to read each from. All or nothing is kept, but
+        for a partition that another worker has taken meanwhile: it has a start and is not held."""
         identity = self._identity()
         share = self._arena_bytes // max(len(self.held.keys() | logs.keys()), 1)
         starts, claims = {}, {}
@@ -87,22 +88,28 @@ class Partitions:
             claim = claims[partition] = self._patience(self._store.acquire, partition, identity)
             starts[partition] = start_offset(claim, log.start, log.end, log.committed, self._topic)
         for partition, claim in claims.items():
-            self._resend(claim)
-            forgotten = self._patience(self._store.forgotten, claim)
-            held = Held(claim, Arena(partition, share), claim.offset, forgotten)
-            held.care = self._patience(
-                self._suspects.claimed, partition, starts[partition], claim.token
-            )
-            if held.care is not None:
-                _logger.warning(
-                    "partition %d: the worker before died; %d messages a round up to offset %d",
-                    partition,
-                    held.care.limit,
-                    held.care.until,
-                )
-            self.held[partition] = held
+            try:
+                self.held[partition] = self._begun(claim, starts[partition], share)
+            except Fenced as error:
+                _logger.warning("%s; giving the partition up", error)
+                self._metrics.fenced.inc()
         self._metrics.partitions.set(len(self.held))
         return starts
+
+    def _begun(self, claim: Claim, start: int, arena_bytes: int) -> Held:
+        """What is held of a partition before its first round. Raises Fenced."""
+        self._resend(claim)
+        forgotten = self._patience(self._store.forgotten, claim)
+        held = Held(claim, Arena(claim.partition, arena_bytes), claim.offset, forgotten)
+        held.care = self._patience(self._suspects.claimed, claim.partition, start, claim.token)
+        if held.care is not None:
+            _logger.warning(
+                "partition %d: the worker before died; %d messages a round up to offset %d",
+                claim.partition,
+                held.care.limit,
+                held.care.until,
+            )
+        return held
 
     def _resend(self, claim: Claim) -> None:
         """Deliver what an earlier owner, or this worker before it died, left in the outbox."""

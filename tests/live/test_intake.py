@@ -89,6 +89,7 @@ class Shares:
         self.dropped: list[int] = []
         self.released: list[int] = []
         self.stored = 0
+        self.held = {0, 1}
         self.limits: dict[int, int] = {}
         self.broken = False
 

@@ -35,3 +35,12 @@ def test_who_asks_again_leaves_out_what_is_being_revoked(monkeypatch: pytest.Mon
     asyncio.run(case.intake._claim_again([TP0, TP1]))
     assert asked == [[0, 1], [1]]
     assert [sorted(each) for each in case.consumer.placed] == [[TP1]]
+
+
+def test_what_another_worker_took_during_the_claim_is_left_alone() -> None:
+    case = Case()
+    case.shares.held = {1}
+    drive(case, Event(TP0, 0, 1), Event(TP1, 0, 1))
+    assert case.rounds == [[[b"0"]]] and case.crashes == []
+    assert case.intake.given_up.keys() == {TP0}
+    assert case.metric("stale_batches_total") == 1

@@ -116,6 +116,24 @@ def test_a_claim_fences_the_one_before() -> None:
         store.commit(held.claim, Commit(None, 1, Writes.of([])))
 
 
+def test_a_partition_that_is_taken_during_the_claim_is_given_up() -> None:
+    """The worker ended with an error, where the one that took it goes on."""
+    store = MemoryStore()
+    moved(store, 5)
+    case, other = Case(store), Case(store)
+    deliver = case.outbox.deliver
+
+    def taken(entries: Iterable[bytes]) -> int:
+        other.partitions.claim({0: NEW})
+        return deliver(entries)
+
+    case.outbox.deliver = taken  # type: ignore[method-assign]
+    assert case.partitions.claim({0: NEW, 1: NEW}) == {0: 5, 1: 0}
+    assert case.partitions.held.keys() == {1}
+    assert case.metrics.registry.get_sample_value("fraudstream_fenced_total") == 1
+    assert other.partitions.held[0].applied == 5
+
+
 def test_letting_go_trims_what_was_delivered() -> None:
     store = MemoryStore()
     moved(store, 5)
