@@ -83,6 +83,12 @@ class Worker:
     thread: ThreadPoolExecutor
     risk: RiskSource | None
     watchdog_s: float
+    stalled: Stalled | None = None
+
+    @property
+    def failed(self) -> BaseException | None:
+        """What ended it that was not asked for."""
+        return self.stalled or self.app.crash_reason
 
 
 def assemble(
@@ -176,11 +182,10 @@ async def serve(
     before = {number: signal.signal(number, asked) for number in endings()}
     app = worker.app
     app.loop = loop
-    stalled: list[Stalled] = []
 
     def crash(reason: Stalled) -> None:
         _logger.critical("%s", reason)
-        stalled.append(reason)
+        worker.stalled = worker.stalled or reason
         loop.call_soon_threadsafe(stop.set)
 
     watchdog = Watchdog(worker.watchdog_s, crash)
@@ -203,7 +208,7 @@ async def serve(
         worker.patience.stop()
         if worker.risk is not None:
             worker.risk.stop()
-        reason = stalled[0] if stalled else app.crash_reason
+        reason = worker.failed
         if isinstance(reason, FraudstreamError):
             # It is told to the user; what Faust says of parts that broke with it hides the cause.
             for name in CHATTY:
@@ -294,7 +299,10 @@ def run(settings: Settings, ready: Callable[[], None] = lambda: None) -> int:
         worker.thread.shutdown(wait=False, cancel_futures=True)
         if worker.intake.in_thread or fetching():
             # Python would wait for the thread, which waits for a server that does not answer.
-            _logger.critical("a step hangs; ending without it", exc_info=reason)
+            bug = None if isinstance(reason, FraudstreamError) else reason
+            _logger.critical(
+                "a step hangs; ending without it (%s)", reason or "asked", exc_info=bug
+            )
             logging.shutdown()
             os._exit(0 if reason is None else 1)
     last.cancel()
@@ -324,7 +332,7 @@ def _end(worker: Worker) -> None:
     that for a broker that does not answer. What was not committed will be read again."""
     _logger.critical("did not stop in %.0f s; ending", LAST_S)
     logging.shutdown()
-    os._exit(0 if worker.app.crash_reason is None else 1)
+    os._exit(0 if worker.failed is None else 1)
 
 
 def collect_seldom() -> None:

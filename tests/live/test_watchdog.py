@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from streams.live.app import _signs
+from streams.live.app import Worker, _end, _signs
 from streams.live.watchdog import EXIT_CODE, GRACE_S, Signs, Stalled, Watchdog
 from streams.metrics import Metrics
 
@@ -147,3 +147,22 @@ def test_who_waits_for_somebody_else_is_excused(who: str) -> None:
     worker = SimpleNamespace(intake=intake, metrics=Metrics(), **each)
     signs = _signs(worker)  # type: ignore[arg-type]
     assert (signs.waiting, signs.rounds, signs.excused) == (5, 3, who != "nobody")
+
+
+@pytest.mark.parametrize(
+    ("stalled", "crashed", "code"),
+    [(None, None, 0), (Stalled("no round"), None, 1), (None, KeyError("x"), 1)],
+)
+def test_a_stop_that_hangs_tells_why_it_was_begun(
+    stalled: Stalled | None,
+    crashed: BaseException | None,
+    code: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A worker that stalled and then hung exited with 0: nobody would have started another."""
+    codes: list[int] = []
+    monkeypatch.setattr("os._exit", codes.append)
+    monkeypatch.setattr("logging.shutdown", lambda: None)
+    app, parts = SimpleNamespace(crash_reason=crashed), [None] * 6
+    _end(Worker(app, *parts, watchdog_s=1.0, stalled=stalled))  # type: ignore[arg-type]
+    assert codes == [code]
