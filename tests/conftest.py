@@ -31,6 +31,9 @@ from streams.errors import ServiceError  # noqa: E402
 # A script that runs the tests in the background lets nothing that they start hear Ctrl-C.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+# Nor does `nohup` let it hear that a terminal was closed. The tests themselves go on then.
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda number, frame: None)
 
 # A slow machine is no fault: speed is for the benchmarks.
 _untimed = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}

@@ -114,7 +114,8 @@ def test_a_stop_asked_for_again_and_again_is_an_orderly_one(
     settings = settings_for(kafka, topic_prefix, partitions=1)
     with team(settings, redis_url, tmp_path) as workers:
         worker = workers.start().ready()
-        while worker.process.is_alive():
+        deadline = time.monotonic() + 120
+        while worker.process.is_alive() and time.monotonic() < deadline:
             worker.signal(number)
             time.sleep(0.005)
         assert worker.ended() == 0, worker.said()
