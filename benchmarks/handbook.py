@@ -261,17 +261,18 @@ def run_fold(
 ) -> dict[str, dict[str, float]]:
     """Our model (each seed, and the mean of their log-odds) and LightGBM on one fold."""
     rows = chosen_rows(d, fold, row)
-    y, trees, x = np.asarray(d.label), {}, np.asarray(d.features[fold.test])
-    found, learnt = {}, {"LightGBM": d}
+    x, y = np.asarray(d.features[fold.test]), np.asarray(d.label)
+    heard, learnt = d, {"LightGBM": d}
     if hush:
         past = (d.time >= _ms(WARM)) & (d.time < fold.test_from)
-        learnt["LightGBM, quiet places hushed"] = quiet.hushed(d, past)
+        heard = learnt["LightGBM, quiet places hushed"] = quiet.hushed(d, past)
+    trees, found = {}, {}
     for name, one in learnt.items():
         began = time.process_time()
         grown = baseline.lightgbm(np.asarray(one.features[rows]), y[rows], **TREES[row])
         trees[name] = np.asarray(grown.predict(x))
         found[name] = measured(d, fold.test, trees[name], time.process_time() - began)
-    heard, tree_scores = list(learnt.values())[-1], trees["LightGBM"]
+    tree_scores = trees["LightGBM"]
     began = time.process_time()
     lesson = taught(heard, fold, rows, row) if teach else teacher.labels_only(y, rows)
     recipe = RECIPES[f"{row} taught" if teach else row]

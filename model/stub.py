@@ -43,9 +43,6 @@ class NoScorer:
     needs_history: Final = False
     model_id: Final = "none"
 
-    def __init__(self, feature_digest: str = "") -> None:
-        self.feature_digest = feature_digest
-
     def score(self, batch: ScoringBatch) -> NDArray[np.float64]:
         """NaN, float64 [n]: the decision knows it as no score."""
         return np.full(len(batch), np.nan)
