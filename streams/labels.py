@@ -185,11 +185,6 @@ class LabelBook:
         self._labels = in_order(labels)
         self.bad = labels.bad
 
-    @classmethod
-    def of(cls, values: Iterable[bytes | None]) -> LabelBook:
-        """From raw messages, in any order."""
-        return cls(decode_labels(values))
-
     def __len__(self) -> int:
         return len(self._labels)
 

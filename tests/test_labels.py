@@ -91,7 +91,7 @@ def test_keys_tell_the_pair_apart() -> None:
 
 
 def test_known_only_from_its_time_on() -> None:
-    book = LabelBook.of([label()])
+    book = LabelBook(decode_labels([label()]))
     assert book.known(["a-1"], ["t-1"], START - 1).tolist() == [NOT_KNOWN]
     assert book.known(["a-1"], ["t-1"], START).tolist() == [FRAUD]
     assert book.known(["a-2", "a-1"], ["t-1", "t-2"], START).tolist() == [NOT_KNOWN] * 2
@@ -105,13 +105,13 @@ def test_the_newest_label_wins_whatever_came_last() -> None:
         label(label="disputed", label_time=START + 7, label_id="l-3"),
     ]
     for order in (values, values[::-1]):
-        book = LabelBook.of(order)
+        book = LabelBook(decode_labels(order))
         seen = [int(book.known(["a-1"], ["t-1"], START + i)[0]) for i in (4, 5, 7, 9, 100)]
         assert seen == [NOT_KNOWN, LEGITIMATE, DISPUTED, FRAUD, FRAUD]
 
 
 def test_nothing_known() -> None:
-    book = LabelBook.of([])
+    book = LabelBook(decode_labels([]))
     assert book.known(["a-1"], ["t-1"], START).tolist() == [NOT_KNOWN]
     assert book.known([], [], START).tolist() == []
     assert book.latest == 0
@@ -120,7 +120,9 @@ def test_nothing_known() -> None:
 
 def test_a_dispute_is_told_from_silence() -> None:
     """Waiting makes silence a verdict, and not what somebody claims."""
-    book = LabelBook.of([label(), label(label="disputed", label_time=START + 3, label_id="l-2")])
+    book = LabelBook(
+        decode_labels([label(), label(label="disputed", label_time=START + 3, label_id="l-2")])
+    )
     verdict, time = book.newest(["a-1", "a-1"], ["t-1", "t-2"])
     assert verdict.tolist() == [NOT_KNOWN, NOT_KNOWN] and time.tolist() == [START + 3, -1]
 
@@ -149,7 +151,7 @@ def as_message(row: Row) -> bytes:
 def test_as_of_join_against_its_definition(
     rows: list[Row], moment: int, shuffler: random.Random
 ) -> None:
-    book = LabelBook.of(map(as_message, rows))
+    book = LabelBook(decode_labels(map(as_message, rows)))
     found = book.known(["a-1"] * 4, [f"t-{i}" for i in range(4)], START + moment)
     for transaction in range(4):
         known = [row for row in rows if row[0] == transaction and row[1] <= moment]
@@ -157,7 +159,7 @@ def test_as_of_join_against_its_definition(
         allowed = {VERDICTS[row[2]] for row in newest} or {NOT_KNOWN}
         assert int(found[transaction]) in allowed
     shuffled = shuffler.sample(rows, len(rows))
-    again = LabelBook.of(map(as_message, shuffled))
+    again = LabelBook(decode_labels(map(as_message, shuffled)))
     then = again.known(["a-1"] * 4, [f"t-{i}" for i in range(4)], START + moment)
     assert then.tolist() == found.tolist()
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import orjson
 import pyarrow.parquet as pq
 
-from streams.labels import LabelBook
+from streams.labels import LabelBook, decode_labels
 from streams.offline import differing
 from streams.schema import DAY_MS
 from tests.offline.test_evaluation import DAY_0, label, row, write
@@ -27,7 +27,7 @@ def test_every_alert_of_one_side_only_with_its_reasons(tmp_path: Path) -> None:
         row(4, 2, **calm | flagged(0, 0.95)),
     ]
     write(tmp_path, rows, models=2, shard=3)
-    book = LabelBook.of([label(0, 5), label(2, 6, "legitimate"), label(4, 30)])
+    book = LabelBook(decode_labels([label(0, 5), label(2, 6, "legitimate"), label(4, 30)]))
     as_of = (DAY_0 + 10) * DAY_MS
     shown = differing.write(tmp_path, book, ["a", "b"], as_of=as_of, judge_from=0)
     assert [(each["alerted_by"], each["offset"]) for each in shown[0]] == [

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from streams.errors import ConfigError
-from streams.labels import LabelBook
+from streams.labels import LabelBook, decode_labels
 from streams.offline import evaluation, results
 from streams.offline.backtest import backtest
 from streams.offline.evaluation import DEFAULT_TERMS, Events
@@ -81,7 +81,7 @@ def write(out: Path, rows: list[dict[str, Any]], models: int = 1, shard: int = 0
 
 def gather(out: Path, labels: list[bytes], models: int = 1, **changes: Any) -> Events:
     given: dict[str, Any] = {"as_of": None, "delay_days": DELAY_DAYS, **changes}
-    return evaluation.gather(out, LabelBook.of(labels), models, **given)
+    return evaluation.gather(out, LabelBook(decode_labels(labels)), models, **given)
 
 
 def test_labels_count_from_their_label_time_on(tmp_path: Path) -> None:
@@ -209,7 +209,7 @@ def test_what_was_known_at_each_moment(tmp_path: Path) -> None:
     rows = [row(n, first + n, decision_0="review" if n < 2 else "approve") for n in range(4)]
     labels = [label(0, first + 3), label(1, first + 20), label(3, first + 30)]
     write(tmp_path, rows)
-    book = LabelBook.of(labels)
+    book = LabelBook(decode_labels(labels))
     events = gather(tmp_path, labels)
     found = evaluation.by_moment(events, book, 0)
     weeks = [(each["moment"] // DAY_MS - DAY_0 - first) for each in found]
