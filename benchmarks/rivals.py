@@ -1,6 +1,6 @@
 """Target attention beside its rivals and its own parts: quality and speed, on the same rows.
 
-    python benchmarks/rivals.py [--handbook handbook.parquet] [--seeds 3] [--ablations] [--json]
+    python -m benchmarks.rivals [--handbook handbook.parquet] [--seeds 3] [--ablations] [--json]
 
 Sets: `order` (frauds told apart by the order of events alone; rows judged: the final payments),
 `simulated` (all scenarios of `fraudstream simulate`) and, when its file is named, `handbook` (one
@@ -9,6 +9,7 @@ Every model gets the same rows, steps and recipe, no early stopping, and the ave
 weights. Table: average precision of each seed, its mean over seeds beside target attention's with
 a paired bootstrap of the test rows (mean log-odds of the seeds), and scores a second on one core
 (CPU time): the serving kernel for what is served, torch over 64 + 1 events for the others.
+`--stream SEED` draws another simulated stream.
 `--ablations` takes the parts out one by one instead (`benchmarks/variants.py`); `--only` names some
 of the models, the shipped one is always among them.
 """
@@ -112,9 +113,9 @@ def order_set() -> Set:
     return Set(d, fit | judge, rows, replace(RECIPE, steps=240))
 
 
-def simulated_set() -> Set:
+def simulated_set(seed: int) -> Set:
     """All events of the last weeks."""
-    d = stream(SIMULATED)
+    d = stream(replace(SIMULATED, seed=seed))
     fit, judge, test = split(d)
     return Set(d, fit | judge, np.flatnonzero(test), replace(RECIPE, steps=160))
 
@@ -171,9 +172,11 @@ def compared(one: Set, makers: dict[str, Maker], seeds: int) -> dict[str, dict[s
             logits.append(logits_by_chunks(model, source, one.test))
             per_s = speed(model, source, d) if seed == 0 else per_s
         means[name] = np.mean(logits, axis=0)
-        ap = [metrics.average_precision(y, s) for s in logits]
         spent = (time.process_time() - began) / seeds
-        found[name] = {"ap": ap, "scores_per_s": per_s, "cpu_s": spent}
+        found[name] = {"ap": [], "auc": [], "scores_per_s": per_s, "cpu_s": spent}
+        for one_seeds in logits:
+            found[name]["ap"].append(metrics.average_precision(y, one_seeds))
+            found[name]["auc"].append(metrics.roc_auc(y, one_seeds))
         _tell(f"{name}: {found[name]}")
     x, label = np.asarray(d.features), np.asarray(d.label)
     trees = baseline.lightgbm(x[one.fit], label[one.fit], **one.trees)
@@ -209,7 +212,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--handbook", type=Path)
     parser.add_argument("--work", type=Path, help="keeps the Handbook's training set between runs")
-    parser.add_argument("--sets", default="order,simulated,handbook")
+    parser.add_argument("--sets", help="by commas; all of which the data is there")
+    parser.add_argument("--stream", type=int, default=SIMULATED.seed, help="seed of `simulated`")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--ablations", action="store_true")
     parser.add_argument("--only", default="", help="names of models, by commas")
@@ -217,19 +221,24 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    makers: dict[str, Callable[[], Set]] = {"order": order_set, "simulated": simulated_set}
+    makers: dict[str, Callable[[], Set]] = {
+        "order": order_set,
+        "simulated": lambda: simulated_set(args.stream),
+    }
     if args.handbook is not None:
         makers["handbook"] = lambda: handbook_set(args.handbook, args.work)
     models = ABLATIONS if args.ablations else RIVALS
     if args.only:
         models = {name: models[name] for name in dict.fromkeys([SHIPPED, *args.only.split(",")])}
+    sets = args.sets.split(",") if args.sets else list(makers)
+    if unknown := set(sets) - set(makers):
+        parser.error(f"no set {', '.join(sorted(unknown))}; there are {', '.join(makers)}")
     every = {}
-    for name in args.sets.split(","):
-        if name in makers:
-            _tell(name)
-            every[name] = compared(makers[name](), models, args.seeds)
-            if not args.json:
-                shown(name, every[name])
+    for name in sets:
+        _tell(name)
+        every[name] = compared(makers[name](), models, args.seeds)
+        if not args.json:
+            shown(name, every[name])
     if args.json:
         print(json.dumps(every))
 
