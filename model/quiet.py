@@ -1,4 +1,4 @@
-"""Quiet places, those of which no fraud is known: what a fit must not learn of them.
+"""Quiet places, those without a known fraud: what a fit must not learn of them.
 
 In: a training set and the rows to be learnt from. Out: the set with these rows' volumes dealt anew.
 Does not know the fit.
@@ -8,10 +8,9 @@ it is half a name. A training set holds some hundred places that went bad before
 fit learns which sizes were hit, and that is luck: it then ranks the next such frauds worse than
 chance would (`model/LOG.md`, 2026-11-28). So in training each row of a quiet place gets the volume
 and the mean amount of another such row, all of one row together. They are then of the usual kind
-and say nothing, which is what the model learns about them. Places never heard of, whose sizes are
-unknown, are dealt among the rest: measured better than leaving them out (the same log, later that
-day). Beside known frauds sizes stay: two of three payments are something else than two of a
-thousand. A model that serves sees them all as they are.
+and say nothing, which is what the model learns about them. Beside known frauds they stay: two of
+three payments are something else than two of a thousand. A model that serves sees them all as they
+are.
 
 Where the size of a place is a reason in itself (new and small merchants, say), this takes it away.
 """
@@ -28,7 +27,7 @@ from model.data import Dataset
 
 PLACES: Final = ("merchant", "terminal")
 KNOWN: Final = "30d_frauds"
-"""Of a place: frauds known in the longest of the windows; none or unknown, and it is quiet."""
+"""Of a place: frauds known in the longest of the windows; none, and it is quiet."""
 SIZES: Final = ("transactions", "mean_amount")
 
 
@@ -51,6 +50,6 @@ def hushed(dataset: Dataset, rows: NDArray[np.bool_], seed: int = 0) -> Dataset:
     for place in told:
         sizes = _sizes(dataset.names, place)
         known = features[:, dataset.names.index(f"{place}_{KNOWN}")]
-        quiet = np.flatnonzero(rows & (known <= 0))
+        quiet = np.flatnonzero(rows & (known == 0))
         features[np.ix_(quiet, sizes)] = features[np.ix_(rng.permutation(quiet), sizes)]
     return replace(dataset, features=features)
