@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 from confluent_kafka import Message
 from numpy.typing import NDArray
 
 from streams.clients.deadletters import parse
 from streams.clients.ledger import DECISIONS, Ledger, content_of
 from streams.clients.publish import labels_in
+from streams.clients.records import record_of
 from streams.clients.subscriber import Subscriber, fixed
 from streams.connect import content_bytes
 from streams.labels import frauds
@@ -110,19 +110,19 @@ def _enter_results(
             value = content_bytes(message.value())
             if value is None:
                 continue
-            try:
-                record = orjson.loads(value)
-                source = record["source"]
-                if source["topic"] != name or source["partition"] not in books:
-                    continue
-                book = books[source["partition"]]
-                if topic == "scores":
-                    book.add_score(record, value, _place(message)[2])
-                else:
-                    book.add_alert(record, value)
-            except (ValueError, KeyError, TypeError, AttributeError):
+            record = record_of(topic, value)
+            if record is None:
                 for some in list(books.values())[:1]:
                     some.faults[f"{topic}: a message that the service does not write"] += 1
+                continue
+            source = record["source"]
+            if source["topic"] != name or source["partition"] not in books:
+                continue
+            book = books[source["partition"]]
+            if topic == "scores":
+                book.add_score(record, value, _place(message)[2])
+            else:
+                book.add_alert(record, value)
     for message in _sweep(settings, "transactions.dlq", start, told):
         letter = parse(message)
         found, partition, offset = letter.source

@@ -292,8 +292,10 @@ def test_the_books_of_a_real_topic(kafka: str, topic_prefix: str, tmp_path: Path
     assert "published                6" in text
     assert "bad_json 1" in text
     assert text.endswith("The books balance.")
-    put(kafka, place.topic("scores"), [b"{", b"[]", {"source": 5}, {"source": {"topic": name}}])
-    assert audit(place).faults == {"scores: a message that the service does not write": 4}
+    between = score(9, source={"topic": name, "partition": 0, "offset": 1.5})
+    strange = [b"{", b"[]", {"source": 5}, {"source": {"topic": name}}, between]
+    put(kafka, place.topic("scores"), strange)
+    assert audit(place).faults == {"scores: a message that the service does not write": 5}
     empty = settings(kafka, f"{topic_prefix}empty-")
     assert audit(empty).balanced
     assert audit(place, start="2100-01-01").published == 0
