@@ -287,7 +287,7 @@ def examine(
         fault = Reject.EMPTY, "no value"
     elif len(value) > MAX_MESSAGE_BYTES:
         # The dead letter carries the first bytes only; the last one may cut a number in two.
-        pan = has_pan_bytes(value[: MAX_MESSAGE_BYTES + MAX_PAN])
+        pan = _holds_pan(value[: MAX_MESSAGE_BYTES + MAX_PAN], None)
         fault = Reject.TOO_LARGE, f"{len(value)} bytes, more than {MAX_MESSAGE_BYTES}"
         fault = _PAN_FOUND if pan else fault
     elif value == UNREAD:

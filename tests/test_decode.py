@@ -171,6 +171,7 @@ VERDICTS = [
     (b'{"a":' * 2_000, "too_deep"),
     (b"x" * (MAX_MESSAGE_BYTES + 1), "too_large"),
     (b"x" * (10 * 2**20), "too_large"),
+    ("\u0664".encode() + "\u0661".encode() * 15 + b"x" * MAX_MESSAGE_BYTES, "pan_found"),
     (UNREAD, "too_large"),
 ]
 
