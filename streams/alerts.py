@@ -206,9 +206,9 @@ def render(packed: bytes, produced_time_ms: int) -> list[OutMessage]:
 def scrub(packed: bytes, account: str, until: int | None = None) -> bytes:
     """The entry without this account: its scores become blanked dead letters `forgotten`.
 
-    Offsets from `until` on stay as they are: they came after the erasure.
-    Each transaction stays accounted for. Dead letters of the account, and those whose bytes
-    mention it, lose key and value. Unchanged bytes come back when it is not in the entry.
+    So do dead letters of the account, and those whose bytes mention it: what their senders wrote
+    in the headers goes, too. Each transaction stays accounted for. Offsets from `until` on stay as
+    they are: they came after the erasure. Unchanged bytes come back when it is not in the entry.
     """
     entry = unpack(packed)
     wanted = account.encode()
@@ -219,7 +219,7 @@ def scrub(packed: bytes, account: str, until: int | None = None) -> bytes:
         row for row, each in enumerate(accounts) if each != wanted or int(entry.offsets[row]) >= end
     ]
     dead = [
-        DeadRow(each.offset, None, b"", each.headers)
+        _forgotten(entry, each.offset)
         if each.offset < end
         and (each.key == wanted or (each.value is not None and quoted in each.value))
         else each
@@ -228,22 +228,21 @@ def scrub(packed: bytes, account: str, until: int | None = None) -> bytes:
     gone = sorted(set(range(len(entry))) - set(rows))
     if not gone and dead == list(entry.dead):
         return packed
-    dead.extend(
-        DeadRow(int(entry.offsets[row]), None, b"", _forgotten_headers(entry, row)) for row in gone
-    )
+    dead.extend(_forgotten(entry, int(entry.offsets[row])) for row in gone)
     kept = keep(entry, rows)
     return pack(replace(kept, dead=tuple(dead)))
 
 
-def _forgotten_headers(entry: Entry, row: int) -> tuple[tuple[str, bytes], ...]:
-    return (
+def _forgotten(entry: Entry, offset: int) -> DeadRow:
+    headers = (
         ("reason", Reject.FORGOTTEN.encode()),
         ("detail", b"erased before it was published"),
         ("topic", entry.topic.encode()),
         ("partition", b"%d" % entry.partition),
-        ("offset", b"%d" % entry.offsets[row]),
+        ("offset", b"%d" % offset),
         ("schema_version", b"%d" % SCHEMA_VERSION),
     )
+    return DeadRow(offset, None, b"", headers)
 
 
 def message_digest(value: bytes) -> int:

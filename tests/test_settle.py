@@ -18,7 +18,7 @@ from streams import features
 from streams.alerts import alert_id, message_digest, render, run_digest, scrub
 from streams.batch import Batch
 from streams.decide import Thresholds
-from streams.entry import unpack
+from streams.entry import pack, unpack
 from streams.pipeline import advance, read
 from streams.rulebook import parse_toml
 from streams.rules import RuleSet
@@ -267,10 +267,13 @@ def test_scrub_takes_an_account_out() -> None:
     work = work_of([*MIXED[:5], payment(5, "acct-2")])
     outcome = settle(work, np.full(len(work.columns), 0.5), POLICY)
     assert outcome.entry is not None
-    assert scrub(outcome.entry, "acct-9") == outcome.entry
-    cleaned = scrub(outcome.entry, "acct-2")
+    before = unpack(outcome.entry)
+    traced = [replace(each, headers=(("by", b"branch 7"), *each.headers)) for each in before.dead]
+    entry = pack(replace(before, dead=tuple(traced)))
+    assert scrub(entry, "acct-9") == entry
+    cleaned = scrub(entry, "acct-2")
     assert cleaned is not None and b"acct-2" not in cleaned and b"tx-5" not in cleaned
-    before, after = unpack(outcome.entry), unpack(cleaned)
+    after = unpack(cleaned)
     assert len(before) == 3 and len(after) == 1 and len(after.alerts) == 1
     rendered = render(cleaned, 5)
     # As many messages account for the batch as before, without the alerts that went.
@@ -280,9 +283,11 @@ def test_scrub_takes_an_account_out() -> None:
     assert told == {
         b"51": (b"forgotten", None, b""),
         b"52": (b"bad_json", b"acct-1", b"{nothing"),
-        b"54": (b"id_conflict", None, b""),
+        b"54": (b"forgotten", None, b""),
         b"55": (b"forgotten", None, b""),
     }
+    by = {dict(m.headers)["offset"] for m in dead if "by" in dict(m.headers)}
+    assert by == {b"52"}, "what its senders wrote goes, too"
     assert scrub(cleaned, "acct-2") == cleaned
 
 
