@@ -12,8 +12,7 @@ from typing import Any, Final
 
 from streams.errors import ConfigError
 from streams.privacy import has_pan, strings_in
-from streams.schema import MAX_ID_LENGTH, MAX_TEXT_LENGTH
-from streams.validate import BAD_CHARACTERS
+from streams.schema import BAD_CHARACTERS, MAX_ID_LENGTH, MAX_TEXT_LENGTH
 
 MAX_LISTS: Final = 100
 MAX_LIST_VALUES: Final = 10_000

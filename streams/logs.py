@@ -13,6 +13,8 @@ import re
 import sys
 from datetime import UTC, datetime
 
+from streams.schema import printable
+
 PLAIN = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
@@ -37,7 +39,12 @@ def masked(text: str) -> str:
 
 
 class Plain(logging.Formatter):
-    """Time, level, logger, message."""
+    """Time, level, logger, message. Further lines of a message are indented: none of them passes
+    for a record of its own, whoever wrote what is quoted there."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        """The record without its traceback."""
+        return "\n    ".join(map(printable, super().formatMessage(record).split("\n")))
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as lines."""

@@ -5,6 +5,7 @@ The JSON Schemas in `streams/schemas/` are the published form; a test holds the 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -34,6 +35,16 @@ MAX_REASONS: Final = 5
 MAX_RULES: Final = 500
 
 DAY_MS: Final = 86_400_000
+
+BAD_CHARACTERS: Final = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
+)
+"""Controls, line separators, bidirectional controls, the byte order mark, lone surrogates."""
+
+
+def printable(text: str) -> str:
+    """The text without them, for a terminal or a log: whoever may write a topic wrote it."""
+    return BAD_CHARACTERS.sub("\ufffd", text)
 
 
 class Reject(StrEnum):

@@ -30,6 +30,7 @@ from streams.codes import (
 from streams.privacy import has_look_alikes, has_pan, has_pan_bytes, strings_in
 from streams.scan import outline
 from streams.schema import (
+    BAD_CHARACTERS,
     MAX_AMOUNT_MINOR,
     MAX_EVENT_TIME_MS,
     MAX_EXT_FIELDS,
@@ -50,10 +51,6 @@ from streams.schema import (
 Verdict = tuple[Reject, str] | None
 Check = Callable[[Any], Verdict]
 
-BAD_CHARACTERS: Final = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
-)
-"""Controls, line separators, bidirectional controls, the byte order mark, lone surrogates."""
 PARTING: Final = "|"
 """Between strings that are searched as one text: part of no number, token or key."""
 

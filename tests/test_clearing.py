@@ -18,8 +18,8 @@ from streams.kernels.fields import LETTERS, SPANNED, TABLES, Taken, taken
 from streams.kernels.message import clear
 from streams.kernels.xxh3 import LONGEST, xxh3
 from streams.privacy import has_look_alikes
-from streams.schema import MAX_EVENT_TIME_MS
-from streams.validate import BAD_CHARACTERS, examine, retold
+from streams.schema import BAD_CHARACTERS, MAX_EVENT_TIME_MS
+from streams.validate import examine, retold
 from tests.messages import FULL, SMALL, message, odd_documents, valid_documents
 
 KEY = b"acct-1"

@@ -45,6 +45,14 @@ def test_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err.endswith("WARNING streams.test: careful\n")
 
 
+def test_what_a_message_quotes_forges_no_line(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.start("INFO", json_lines=False)
+    logging.getLogger("a").info("rule %s", "x\n12:00:00 INFO a: all is well\x1b[2J")
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.endswith("INFO a: rule x")
+    assert second == "    12:00:00 INFO a: all is well\ufffd[2J"
+
+
 @pytest.mark.parametrize("json_lines", [False, True])
 @pytest.mark.parametrize(
     "number", ["4111111111111111", "4111 1111 1111 1111", "4111 - 1111 - 1111 - 1111"]

@@ -195,6 +195,7 @@ def dlq_list(
 
     from streams.clients import deadletters
     from streams.clients.view import moment
+    from streams.schema import printable
 
     wanted = _reasons(reason)
     counts: Counter[str] = Counter()
@@ -205,11 +206,12 @@ def dlq_list(
         else:
             topic, partition, offset = letter.source
             place = f"{topic}/{partition}/{offset}"
-            typer.echo(f"{moment(letter.time_ms)}  {letter.reason:<18} {place:<32} {letter.detail}")
+            line = f"{moment(letter.time_ms)}  {letter.reason:<18} {place:<32} {letter.detail}"
+            typer.echo(printable(line))
         if counts.total() == limit:
             break
     told = ", ".join(f"{name} {n:,}" for name, n in counts.most_common())
-    typer.echo(f"{counts.total():,} dead letters{': ' + told if told else ''}", err=True)
+    typer.echo(printable(f"{counts.total():,} dead letters{': ' + told if told else ''}"), err=True)
 
 
 def dlq_republish(
@@ -271,6 +273,7 @@ def audit(
     """
     from streams.clients.audit import audit as balance_of
     from streams.clients.summary import summary
+    from streams.schema import printable
 
     result = balance_of(
         options.settings(config, sets),
@@ -282,7 +285,7 @@ def audit(
         options.print_json(result.as_json())
     else:
         for line in summary(result):
-            typer.echo(line)
+            typer.echo(printable(line))
     if not result.balanced:
         raise typer.Exit(1)
 

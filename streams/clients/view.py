@@ -1,6 +1,7 @@
 """Scores and alerts as a person reads them: one line each, as they come.
 
-In: records of schema v1. Out: lines on a console, in colour where it is a terminal.
+In: records of schema v1. Out: lines on a console, in colour where it is a terminal; no character in
+them moves its cursor or turns the line around.
 Does not know where records come from. Columns have fixed widths, because a stream has no last row.
 """
 
@@ -13,6 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 from streams.money import amount_text
+from streams.schema import printable
 
 COLOURS = {"block": "bold red", "review": "yellow", "approve": "green"}
 COLUMNS = {
@@ -71,9 +73,9 @@ class Lines:
         line = Text()
         for cell, (name, width) in zip([*cells, decision], self._columns, strict=True):
             style = COLOURS.get(decision, "") if name == "decision" else ""
-            line.append(cell.ljust(width) + " ", style=style)
+            line.append(printable(cell).ljust(width) + " ", style=style)
         tail = reasons_text(record) if self._alerts else str(record["mode"])
         if record.get("late"):
             tail = f"{tail} (late)".strip()
-        line.append(tail)
+        line.append(printable(tail))
         self._to.print(line)

@@ -152,6 +152,15 @@ def test_lines_for_people() -> None:
     assert heading.index("reasons") == first.index("4 payments")
 
 
+def test_what_is_shown_leaves_the_terminal_alone() -> None:
+    out = io.StringIO()
+    lines = Lines("alerts", Console(file=out, width=300, highlight=False, soft_wrap=True))
+    reason = {"code": "x", "text": "one\ntwo\u202e"}
+    lines.show(alert(800, account_id="\x1b[2Ja2", reasons=[reason], rules=[]))
+    _, line = out.getvalue().splitlines()
+    assert "\ufffd[2Ja2 " in line and line.endswith("one\ufffdtwo\ufffd")
+
+
 def test_the_verbs_show_and_end(place: Settings) -> None:
     put(place.kafka.bootstrap, place.topic("alerts"), [alert(1), alert(1), alert(2)])
     put(place.kafka.bootstrap, place.topic("scores"), [score(1)])
@@ -194,12 +203,14 @@ def test_dead_letters_are_listed_and_sent_again(place: Settings, redis_url: str)
     put(kafka, dead, [b""], headers=headers("pan_found", 7, source))
     # Whoever may write dead letters could name any topic, and numbers that are none.
     rules = place.topic("rules")
-    put(kafka, dead, [b"{}"], headers=[("topic", rules), ("partition", "x"), ("offset", "9" * 99)])
+    odd = [("topic", rules), ("partition", "x"), ("offset", "9" * 99), ("detail", "\x1b[2J\n")]
+    put(kafka, dead, [b"{}"], headers=odd)
     code, out, err = run("dlq", "list", *flags(place))
     assert code == 0
     assert [line.split()[2] for line in out.splitlines()] == [
         "bad_currency", "bad_json", "pan_found", f"{rules}/-1/-1",
     ]  # fmt: skip
+    assert "\x1b" not in out and "\ufffd[2J" in out
     assert err.startswith("4 dead letters")
     _, out, _ = run("dlq", "list", "--json", "--reason", "bad_currency", *flags(place))
     (told,) = map(orjson.loads, out.splitlines())
