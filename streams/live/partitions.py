@@ -74,6 +74,10 @@ class Partitions:
         self._arena_bytes = arena_bytes
         self._patience = patience
         self._metrics = metrics
+        # Prometheus asks from its own thread, hence the copy.
+        metrics.arena_bytes.set_function(
+            lambda: sum(each.arena.used_bytes for each in list(self.held.values()))
+        )
 
     def claim(self, logs: Mapping[int, LogRange]) -> dict[int, int]:
         """Take these partitions over; return where to read each from. All or nothing is kept, but

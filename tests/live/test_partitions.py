@@ -77,6 +77,11 @@ def test_a_known_partition_goes_on_and_its_outbox_is_sent_first() -> None:
     assert held.applied == 9 and case.outbox.batches == [[b"entry 5", b"entry 9"]]
     assert store.pending(held.claim) == []
     assert case.metrics.registry.get_sample_value("fraudstream_resent_entries_total") == 2
+    held.arena.fill([(account, None) for account in held.arena.missing(["a", "b"])])
+    arenas = case.metrics.registry.get_sample_value("fraudstream_arena_bytes")
+    assert arenas == held.arena.used_bytes > 0
+    case.partitions.drop(0)
+    assert case.metrics.registry.get_sample_value("fraudstream_arena_bytes") == 0
 
 
 def test_what_cannot_be_sent_again_stays() -> None:
