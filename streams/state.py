@@ -66,9 +66,6 @@ class Arena:
     def __init__(self, partition: int, capacity_bytes: int) -> None:
         self.partition = partition
         self.capacity = max(1, capacity_bytes // ACCOUNT_BYTES)
-        self.hits = 0
-        self.misses = 0
-        self.evicted = 0
         self._slot_of: dict[str, int] = {}
         self._names: list[str | None] = []
         self._free: list[int] = []
@@ -108,12 +105,9 @@ class Arena:
         self._asked, self._asked_slots = accounts, slots
         present = slots >= 0
         self._seen[slots[present]] = self._clock
-        self.hits += int(present.sum())
         if present.all():
             return []
-        absent = dict.fromkeys(accounts[i] for i in np.flatnonzero(~present).tolist())
-        self.misses += len(absent)
-        return list(absent)
+        return list(dict.fromkeys(accounts[i] for i in np.flatnonzero(~present).tolist()))
 
     def fill(self, records: Iterable[tuple[str, bytes | None]]) -> None:
         """Take in what the store holds of missing accounts; None = the store has no record.
@@ -249,7 +243,6 @@ class Arena:
             del self._slot_of[name]
             self._names[slot] = None
         self._free.extend(gone.tolist())
-        self.evicted += len(gone)
 
     def _grow(self, slots: int, blocks: int) -> None:
         """Add free slots and blocks; what was there keeps its number."""

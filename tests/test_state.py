@@ -169,7 +169,7 @@ def test_missing_names_each_account_once() -> None:
     assert arena.missing(["b", "a", "b"]) == ["b", "a"]
     arena.fill([("b", None), ("a", None)])
     assert arena.missing(["a", "b", "a", "c"]) == ["c"]
-    assert (arena.hits, arena.misses, len(arena)) == (3, 3, 2)
+    assert len(arena) == 2
     assert "a" in arena and "c" not in arena and arena.record("a") == b""
 
 
@@ -179,7 +179,7 @@ def test_eviction_takes_the_longest_unseen() -> None:
     for at, i in enumerate(order):
         run([Event(f"account-{i}", START_MS + at, name=at + 1)], [], arena, shelf)
     gone = [i for i in range(130) if f"account-{i}" not in arena]
-    assert gone == list(range(1, 1 + arena.evicted)) and 0 < arena.evicted < 60
+    assert gone == list(range(1, 1 + len(gone))) and 0 < len(gone) < 60
 
 
 def test_batch_larger_than_the_arena() -> None:
@@ -210,7 +210,7 @@ def test_memory_stays_under_the_setting() -> None:
         batch = [Event(f"account-{j}", START_MS + i, name=j + 1) for j in range(i, i + 10)]
         run(batch, [], arena, shelf)
         assert arena.used_bytes <= capacity
-    assert arena.evicted > 1_800 and len(arena.cells.blocks) == 100
+    assert len(arena) < 200 and len(arena.cells.blocks) == 100
 
 
 def test_blocks_come_back() -> None:
