@@ -1,4 +1,4 @@
-"""One transaction of a training set explained: for `fraudstream explain` and the analyst's page.
+"""One transaction of a training set explained: for `fraudstream explain`.
 
 In: a scorer, a dataset, a row. Out: a dictionary of plain numbers and field values. Does not know
 words for groups.

@@ -45,13 +45,11 @@ SIZES: Final = (64, 64, 8, 256, 512, 680, 512, 168, 128, 16)
 OFFSETS: Final = tuple(int(x) for x in np.concatenate([[0], np.cumsum(SIZES)[:-1]]))
 ROWS: Final = int(sum(SIZES))
 AUTH: Final = FIELDS.index("auth")
-AMOUNT: Final = FIELDS.index("amount")
 ORDERED: Final = ("amount", "hour", "gap")
 """Fields whose neighbouring codes mean neighbouring things."""
 
-RELATIONS: Final = ("same", "since", "ratio")
-"""Code columns of a pair (event being scored, past event)."""
 RELATION_SIZES: Final = (16, 64, 32)
+"""Code columns of a pair (event being scored, past event): same, since, ratio."""
 RELATION_OFFSETS: Final = (0, 16, 80)
 RELATION_ROWS: Final = 112
 

@@ -35,7 +35,7 @@ TAPS = 3
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Sizes of one model. The names are the presets of the command line."""
+    """Sizes of one model."""
 
     width: int = 64
     layers: int = 2
@@ -59,6 +59,7 @@ PRESETS = {
     "base": Shape(width=256, layers=4, heads=8, key=32, value=64, hidden=1024, event=128),
     "large": Shape(width=512, layers=9, heads=16, key=32, value=64, hidden=2048, event=256),
 }
+"""By the names of the command line."""
 
 
 class Chunk(NamedTuple):
@@ -160,7 +161,7 @@ def _undiagonals(own: Tensor) -> Tensor:
 
 
 class Transformer(nn.Module):
-    """Backbone and heads. `features` names the window features, in order; `knots` are theirs."""
+    """Backbone and heads. `knots` has a row a window feature, in their order."""
 
     def __init__(self, shape: Shape, knots: NDArray[np.float32]) -> None:
         super().__init__()
@@ -256,7 +257,7 @@ class Transformer(nn.Module):
         return found
 
 
-def cost(shape: Shape, features: int = 125) -> dict[str, int]:
+def cost(shape: Shape, features: int) -> dict[str, int]:
     """What a shape costs, told before training: parameters, work a score, memory to train."""
     s = shape
     model = Transformer(shape, np.zeros((features, shape.knots), np.float32))

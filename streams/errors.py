@@ -22,6 +22,8 @@ FraudstreamError                 everything this package raises on purpose
 |- DeviceFailed                  a GPU that is here and cannot take the model (model)
 |- DatasetError                  a training set is damaged, foreign or too small (both: model)
 |  `- DatasetMissing             there is no training set at that path (exit 2)
+|- NotLeader                     another worker builds the risk snapshots now (live/risk_store.py)
+|- Stalled                       messages wait and nothing happens: exit (live/watchdog.py)
 |- RecordingError                a recording is damaged, foreign or incomplete
 `- FormatError                   an input file is not in the format named
 

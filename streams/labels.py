@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from streams.privacy import has_pan, has_pan_bytes, strings_in
 from streams.schema import (
+    LABEL_REQUIRED,
     LABEL_VALUES,
     MAX_EVENT_TIME_MS,
     MAX_ID_LENGTH,
@@ -54,7 +55,6 @@ LABEL_CHECKS: Final[Mapping[str, Check]] = {
     "source": text(MAX_TEXT_LENGTH),
     "fraud_type": text(MAX_TEXT_LENGTH),
 }
-LABEL_REQUIRED: Final = ("label_id", "transaction_id", "account_id", "label", "label_time")
 
 
 def transaction_key(account: str, transaction: str) -> int:

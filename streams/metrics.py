@@ -27,7 +27,7 @@ STAGES: Final = (
     "trim",
     "round",
 )
-"""`risk` is the wait for a day's snapshot; `round` is all of a round, `decode` to `trim`."""
+"""`risk` is the wait for a risk snapshot; `round` is all of a round, `decode` to `trim`."""
 
 _SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60)
 _EVENTS: Final = (1, 4, 16, 64, 256, 1_024, 4_096, 8_192)
@@ -51,7 +51,7 @@ class Metrics:
         )
         self.decisions = self._counter("decisions_total", "Decisions.", "decision")
         self.risk_stale = self._counter(
-            "risk_stale_total", "Events scored with an older risk snapshot than their day's."
+            "risk_stale_total", "Events scored with an older risk snapshot than their period's."
         )
         self.conflicts = self._counter("conflicts_total", "Commits refused: the offset had moved.")
         self.fenced = self._counter("fenced_total", "Partitions given up to a newer owner.")

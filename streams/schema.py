@@ -130,6 +130,7 @@ OPTIONAL_FIELDS: Final = (
     "tenant_id",
     "ext",
 )
+LABEL_REQUIRED: Final = ("label_id", "transaction_id", "account_id", "label", "label_time")
 LABEL_VALUES: Final = ("fraud", "legitimate", "disputed")
 
 

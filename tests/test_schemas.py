@@ -19,10 +19,11 @@ from streams.alerts import render
 from streams.codes import COUNTRIES, CURRENCIES
 from streams.decide import Thresholds
 from streams.errors import ConfigError
-from streams.labels import LABEL_CHECKS, LABEL_REQUIRED, decode_labels
+from streams.labels import LABEL_CHECKS, decode_labels
 from streams.privacy import has_pan, strings_in
 from streams.rulebook import RuleBook
 from streams.schema import (
+    LABEL_REQUIRED,
     LABEL_VALUES,
     MAX_AMOUNT_MINOR,
     MAX_EVENT_TIME_MS,

@@ -6,7 +6,6 @@ Does not know how a server is started (`streams.dev`) or a topic is made (`strea
 
 from __future__ import annotations
 
-import json
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -122,7 +121,7 @@ def create(
 
     outcome = topics.create(options.settings(config, sets), partitions)
     if as_json:
-        typer.echo(json.dumps(outcome, indent=2))
+        options.print_json(outcome)
         return
     width = max(map(len, outcome))
     for name, what in outcome.items():

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from streams.adapters.canonical import LABEL, TRANSACTION
 from streams.adapters.reading import closed_quotes, without_data
 from streams.errors import ConfigError, FormatError
-from streams.schema import MAX_MESSAGE_BYTES, REQUIRED_FIELDS
+from streams.schema import LABEL_REQUIRED, MAX_MESSAGE_BYTES, REQUIRED_FIELDS
 
 FileFormat = Literal["parquet", "csv", "jsonl"]
 SUFFIXES: dict[str, FileFormat] = {
@@ -37,7 +37,6 @@ ROWS = 16_384
 """Rows of a record batch."""
 CSV_BLOCK = 1 << 22
 MAX_LINE_BYTES = 4 * MAX_MESSAGE_BYTES
-LABEL_REQUIRED = ("label_id", "transaction_id", "account_id", "label", "label_time")
 
 
 def format_of(path: Path, given: str | None = None) -> FileFormat:

@@ -97,8 +97,11 @@ class Publisher:
     def _not_delivered(self, error: KafkaError | None, message: Message) -> None:
         if error is None:
             return
+        self._refused(str(message.topic()), error)
+
+    def _refused(self, topic: str, error: KafkaError) -> None:
         self.failed += 1
-        text = f"{message.topic()}: {error.str()}"
+        text = f"{topic}: {error.str()}"
         known = text in self.errors or len(self.errors) < ERRORS_KEPT
         self.errors[text if known else "other errors"] += 1
 
@@ -169,7 +172,7 @@ class Publisher:
             else:
                 return
         assert isinstance(error, KafkaException)
-        self._refused(message[0], error)
+        self._refused(message[0], error.args[0])
 
     def republish(
         self,
@@ -186,10 +189,6 @@ class Publisher:
             self._produce_later(error, full_topic, value, key, partition, headers=headers)
         self.sent += 1
         self._producer.poll(0)
-
-    def _refused(self, topic: str, error: KafkaException) -> None:
-        self.failed += 1
-        self.errors[f"{topic}: {error.args[0].str()}"] += 1
 
     def flush(self, timeout_s: float = FLUSH_S) -> int:
         """Wait until Kafka has everything, or gave up on it; returns what is still queued."""

@@ -31,7 +31,6 @@ from streams.windows import APPLIED, apply
 
 ROWS = 8_192
 ARENA_BYTES = 4 << 30
-ID_SHIFT = np.uint64(16)
 
 
 def _batches(table: pa.Table) -> Iterator[Columns]:

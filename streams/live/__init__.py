@@ -1,1 +1,1 @@
-"""The live service: the spine run on Kafka and Redis. Never imports `offline` or `console`."""
+"""The live service: the spine run on Kafka and Redis. Never imports `offline`."""

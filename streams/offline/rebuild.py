@@ -42,7 +42,6 @@ CLOSE_ENOUGH: Final = 10_000
 MAX_PASSES: Final = 5
 
 Progress = Callable[[int, int], None]
-Markers = Mapping[int, Mapping[bytes, int]]
 _logger = logging.getLogger(__name__)
 
 
