@@ -6,7 +6,7 @@ In: flags. Out: bundles and reports. Does not know how any of them is made.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -62,6 +62,18 @@ Cost = Annotated[
 Resume = Annotated[Path | None, typer.Option("--checkpoint", help="File to save to and resume.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.", callback=checks.device)]
 Board = Annotated[Path | None, typer.Option("--tensorboard", help="Folder of TensorBoard events.")]
+
+
+def _time(told: str, *flags: str) -> Any:
+    """An option that takes an ISO time, or ms."""
+    return typer.Option(*flags, parser=options.time_ms, metavar="TIME", help=told)
+
+
+Until = Annotated[
+    int | None, _time("Only events before this time, ISO or ms. Default: not the newest 14 days.")
+]
+Cut = Annotated[int | None, _time("Moment of the fit: only what was known then; ISO or ms.")]
+TestFrom = Annotated[int | None, _time("Test from here; ISO or ms.", "--from")]
 DAYS = 14.0
 """Newest days that test, and matured days that judge, unless the stream is short."""
 
@@ -98,10 +110,7 @@ def pretrain(
     out: Out,
     preset: Preset = "small",
     steps: Steps = 500,
-    until: Annotated[
-        int | None,
-        typer.Option(help="Only events before this time, ms. Default: not the newest 14 days."),
-    ] = None,
+    until: Until = None,
     threads: Threads = 1,
     seed: Seed = 0,
     checkpoint: Resume = None,
@@ -151,7 +160,7 @@ def finetune(
     base: Annotated[Path | None, typer.Option(help="Pretrained bundle to start from.")] = None,
     preset: Preset = "small",
     steps: FitSteps = None,
-    cut: Annotated[int | None, typer.Option(help="Moment of the fit, ms: what is known.")] = None,
+    cut: Cut = None,
     test_days: Annotated[
         float | None,
         typer.Option(
@@ -287,7 +296,7 @@ def evaluate(
     bundle: Annotated[Path, typer.Argument(help="Folder of the bundle.")],
     data: Data,
     out: Annotated[Path | None, typer.Option(help="HTML page to write.")] = None,
-    test_from: Annotated[int | None, typer.Option("--from", help="Test from here, ms.")] = None,
+    test_from: TestFrom = None,
     test_days: Annotated[
         float | None,
         typer.Option(help="Else: the newest days test. Default: 14.", callback=checks.days),
