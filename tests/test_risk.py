@@ -288,6 +288,16 @@ def test_only_the_days_needed_are_kept() -> None:
     assert sum(map(len, builder._labels)) <= 20 * 38
 
 
+def test_the_moments_at_which_a_label_begins_to_count() -> None:
+    """Known only before the snapshot's period; of no use where older than the payment's own."""
+    began, now = FIRST * DAY_MS, (FIRST + 3) * DAY_MS
+    for time, frauds in ((began - 1, 0), (began, 1), (now - 1, 1), (now, 0)):
+        builder = RiskBuilder(DAILY)
+        builder.add(columns_of([Payment("x", "1", FIRST, "a", None, 100, hour=0)]))
+        builder.add_labels(labels_of([Verdict("l", "x", "1", "fraud", time)]))
+        assert builder.build(FIRST + 3).merchants.frauds[-1].tolist() == [frauds], time
+
+
 def some_snapshot(day: int = FIRST + 10) -> Snapshot:
     builder = RiskBuilder(DAILY)
     payments = [
