@@ -81,12 +81,14 @@ class DatasetMissing(DatasetError):
 def writing(path: Path) -> Iterator[None]:
     """An OSError inside names `path`: a write to a full disk tells no file, and a message has to.
 
-    torch hides it behind an error of its own, numpy tells no number with it.
+    torch hides it behind an error of its own, and Ctrl-C too; numpy tells no number with it.
     """
     try:
         yield
     except (OSError, RuntimeError) as error:
         held = error.__context__ if isinstance(error, RuntimeError) else error
+        if isinstance(held, KeyboardInterrupt):
+            raise held from None
         if not isinstance(held, OSError) or held.filename is not None:
             raise
         said = held.strerror or str(held)

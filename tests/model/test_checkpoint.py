@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -60,6 +62,31 @@ def test_on_a_full_disk_the_checkpoint_before_stays(whole: Dataset, tmp_path: Pa
     (tmp_path / "run.pt.part").symlink_to("/dev/full")
     with pytest.raises(OSError, match=r"No space left on device: '.*run\.pt'"):
         run(whole, replace(SHORT, steps=4), path)
+    assert [one.name for one in tmp_path.iterdir()] == ["run.pt"]
+    assert path.read_bytes() == before
+
+
+def test_ctrl_c_amid_a_save_is_ctrl_c(
+    whole: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch told of a file that it could not end, which ended as a traceback."""
+    path = tmp_path / "run.pt"
+    run(whole, SHORT, path)
+    before = path.read_bytes()
+
+    class Pressed(io.BytesIO):
+        writes = 0
+
+        def write(self, content: Any) -> int:
+            self.writes += 1
+            if self.writes == 9:
+                raise KeyboardInterrupt
+            return super().write(content)
+
+    monkeypatch.setattr(Path, "open", lambda *_: Pressed())
+    with pytest.raises(KeyboardInterrupt):
+        run(whole, replace(SHORT, steps=4), path)
+    monkeypatch.undo()
     assert [one.name for one in tmp_path.iterdir()] == ["run.pt"]
     assert path.read_bytes() == before
 
