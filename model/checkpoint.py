@@ -58,6 +58,7 @@ def identity(
         "chosen": checksum(chosen)[:16],
         "start": start.hexdigest()[:16],
         **marks,
+        "processes": processes.count(),
         **asdict(recipe),
         "steps": 0,
     }

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from model import data, pretrain
+from model import data, pretrain, processes
 from model.data import Dataset
+from model.errors import DatasetError
 from model.loop import Recipe
 from model.transformer import Shape
 from tests.model import streams_of_words as made
@@ -44,6 +45,17 @@ def test_more_steps_tell_the_mean_loss_of_those_that_were_made(
     lines, losses = run(whole, replace(SHORT, steps=20), tmp_path / "run.pt")
     assert lines[0].startswith(f"step 4/20 loss {losses[0]:.5f} ")
     assert lines[1].startswith(f"step 6/20 loss {(losses[1] + losses[2]) / 2:.5f} ")
+
+
+def test_a_run_of_other_processes_is_another_run(
+    whole: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One process went on with what two had begun, as neither would have; the second of two ended
+    with an index that was out of range, and the first with a traceback."""
+    run(whole, SHORT, tmp_path / "run.pt")
+    monkeypatch.setattr(processes, "count", lambda: 2)
+    with pytest.raises(DatasetError, match=r"is of a run with processes 1\. delete it"):
+        run(whole, SHORT, tmp_path / "run.pt")
 
 
 def test_a_draft_is_of_its_own_checkpoint(whole: Dataset, tmp_path: Path) -> None:
