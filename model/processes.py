@@ -33,6 +33,11 @@ def number() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
+def is_first() -> bool:
+    """Whether this is the process that speaks; known before it has met the others, too."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def device(wanted: str) -> str:
     """cpu or cuda, as `wanted`: auto is a GPU where there is one.
 

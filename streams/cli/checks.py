@@ -91,8 +91,10 @@ def signing_key(path: Path | None) -> bytes | None:
 
 def has_trees() -> bool:
     """Whether trees can teach here; where not, that is said."""
+    from model import processes
+
     found = find_spec("lightgbm") is not None
-    if not found:
+    if not found and processes.is_first():
         typer.echo("no teacher: LightGBM is not installed (extra `train`)", err=True)
     return found
 

@@ -60,9 +60,7 @@ def fit_plan(
         found = tuning.blocks(then, plan)
         if plan != asked:
             days = (plan.judge_to - plan.judge_from) / DAY_MS
-            typer.echo(
-                f"few frauds: the newest {days:.1f} matured days judge, not {judge:.1f}", err=True
-            )
+            _say(f"few frauds: the newest {days:.1f} matured days judge, not {judge:.1f}")
         return then, plan, found
 
     if cut is None and test > 0:
@@ -72,13 +70,13 @@ def fit_plan(
         except DatasetError as error:
             if test_days is not None:
                 raise
-            _say_why("no days are left for a test, all labels are used", error)
+            say_why("no days are left for a test, all labels are used", error)
     try:
         return blocks_of(data.now(dataset) if cut is None else cut)
     except DatasetError as error:
         if cut is not None:
             raise
-        _say_why("events count as legitimate before their labels are due", error)
+        say_why("events count as legitimate before their labels are due", error)
     return blocks_of(int(np.asarray(dataset.label_time).max()) + 1)
 
 
@@ -104,10 +102,18 @@ def _check_both_kinds(dataset: Dataset) -> None:
         )
 
 
-def _say_why(done: str, error: FraudstreamError) -> None:
+def say_why(done: str, error: FraudstreamError) -> None:
     """What is done instead, and why; not the remedy, which is for who would not have it so."""
     why = str(error).removesuffix(f". {error.remedy}")
-    typer.echo(f"{done}: {why}", err=True)
+    _say(f"{done}: {why}")
+
+
+def _say(line: str) -> None:
+    """A line on stderr, of the first of several processes: all of them plan, to the same end."""
+    from model import processes
+
+    if processes.is_first():
+        typer.echo(line, err=True)
 
 
 def others_of(dataset: Dataset, plan: Plan, chosen: Blocks) -> NDArray[np.bool_]:

@@ -65,6 +65,20 @@ def test_what_is_done_instead_comes_with_its_reason_alone(
     assert "--" not in said
 
 
+def test_of_several_processes_the_first_tells_what_is_done_instead(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each told it, before they had met."""
+    told = []
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        fit_plan(made.dataset(12, 150), None, 0.0, None, 0.0, 0.5)
+        fit_plan(made.dataset(12, 150), None, None, None, 0.0, 40.0)
+        told.append(capsys.readouterr().err)
+    assert "few frauds" in told[0] and "no days are left" in told[0]
+    assert told[1] == ""
+
+
 def test_updates_follow_the_events_that_are_learnt_from() -> None:
     """Six passes in updates of 4,096 events, those that trees answer among them."""
 
