@@ -286,7 +286,7 @@ def _test_split(
             chosen = tuning.blocks(then, one)
             fit, judge = np.flatnonzero(chosen.fit), np.flatnonzero(chosen.judge)
         except DatasetError as error:
-            _say(f"no comparison models: {error}")
+            fitting.say_why("no comparison models", error)
     seen = True if same and own > start else None
     split = Split(fit, judge, test, np.asarray(then.label))
     return split, _learnt_until(bundle) > start and seen

@@ -156,6 +156,21 @@ def test_the_bundles_own_plan_is_enough_to_compare_by(
         assert (told["events"], told["frauds"]) == (len(rows), (split.label[rows] == 1).sum())
 
 
+def test_why_no_model_stands_beside_is_told_without_flags_of_another_verb(
+    made: tuple[Path, pa.Table], bundles: Path, tmp_path: Path
+) -> None:
+    """It gave the remedy of `finetune`: days to judge by, which nobody can ask of `evaluate`."""
+    whole = data.read(made[0])
+    label, when = np.full(len(whole), -1, np.int8), np.full(len(whole), -1, np.int64)
+    newest = int(np.argmax(whole.time))
+    label[newest], when[newest] = 1, whole.time[newest] + 1
+    data.write(replace(whole, label=label, label_time=when, kind=0 * label), tmp_path / "one")
+    command = ["evaluate", str(bundles / "fraud"), str(tmp_path / "one")]
+    done = RUN.invoke(build(), command, catch_exceptions=False)
+    assert "no comparison models: the training block has 0 known frauds" in done.stderr
+    assert "--judge-days" not in done.stderr
+
+
 def test_a_pretrained_bundle_is_measured_without_labels(
     made: tuple[Path, pa.Table], bundles: Path
 ) -> None:
