@@ -29,7 +29,7 @@ tbody th{position:sticky;left:0;background:#fff}
 tbody tr:first-child.ours th,tbody tr:first-child.ours td{background:#eef4fb;font-weight:600}
 .bad{color:#a8261f;font-weight:600}
 @media(max-width:40em){body{padding:1em}thead th,tbody th{white-space:normal}
-tbody th{max-width:8.5em;overflow-wrap:anywhere}td,th{padding:4px 6px}}
+tbody th{max-width:8.5em;overflow-wrap:break-word}td,th{padding:4px 6px}}
 """
 COLOURS: Final = ("#1f5fa8", "#d1662b", "#8a8f98", "#3d8b4f", "#7d4fa3")
 WORDS: Final = {

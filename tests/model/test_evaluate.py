@@ -14,6 +14,7 @@ from model import bundle as bundles
 from model import evaluate, metrics, page
 from model.data import Dataset
 from model.score import Scorer
+from tests.browser import browser
 from tests.model import streams_of_words as made
 
 
@@ -243,6 +244,22 @@ def test_the_page_stands_alone(report: dict, tmp_path: Path) -> None:
     assert tags.seen["img"] == 3
     assert all(source.startswith("data:image/png;base64,") for source in tags.sources)
     assert f"{report['models']['this bundle']['ap']:.3f}" in text
+
+
+def test_a_phone_breaks_the_names_of_rows_between_words(report: dict, tmp_path: Path) -> None:
+    """Beside a wide table the names were given no more room than a letter or three need."""
+    frame = f'<iframe width=390 height=844 srcdoc="{html.escape(page.to_html(report))}"></iframe>'
+    script = """<script>addEventListener("load", () => {
+      const names = document.querySelector("iframe").contentDocument.querySelectorAll("tbody th");
+      const heights = [...names].map(each => each.getBoundingClientRect().height);
+      document.body.dataset.tallest = Math.max(...heights);
+    });</script>"""
+    outer = tmp_path / "outer.html"
+    outer.write_text(f"<!doctype html><body>{frame}{script}")
+    printed = browser(tmp_path, "--virtual-time-budget=5000", "--dump-dom", outer.as_uri())
+    found = re.search(r'data-tallest="(\S+)"', printed)
+    assert found is not None, printed[-500:]
+    assert float(found[1]) < 70, "more than three lines"
 
 
 def test_average_precision_of_a_constant_is_the_prevalence(data: Dataset) -> None:

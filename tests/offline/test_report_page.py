@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import html
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -13,19 +11,9 @@ import pytest
 from streams.offline.backtest import backtest
 from streams.offline.run import Job
 from streams.offline.source import open_source
+from tests.browser import browser
 from tests.offline import world
 
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-dev-shm-usage",
-)
 MEASURE = """
 addEventListener("load", () => {
   const page = document.querySelector("iframe").contentDocument.documentElement;
@@ -48,17 +36,6 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     backtest(job, ["stub", "a-challenger-with-quite-a-long-name-2025-01-31"])
     assert (place / "out" / "report.html").read_text() == first, "the same bytes again"
     return first
-
-
-def browser(tmp_path: Path, *words: str) -> str:
-    """What Chromium prints."""
-    program = shutil.which("chromium")
-    assert program is not None, "install the Debian package chromium"
-    profile = f"--user-data-dir={tmp_path / 'profile'}"
-    done = subprocess.run(
-        [program, *FLAGS, profile, *words], capture_output=True, text=True, check=True, timeout=300
-    )
-    return done.stdout
 
 
 @pytest.mark.parametrize("width", [390, 1200])
