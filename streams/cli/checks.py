@@ -82,10 +82,19 @@ def device(name: str) -> str:
 
 def signing_key(path: Path | None) -> bytes | None:
     """An Ed25519 seed."""
+    return _key(path, "--key")
+
+
+def public_key(path: Path | None) -> bytes | None:
+    """An Ed25519 public key."""
+    return _key(path, "--public-key")
+
+
+def _key(path: Path | None, flag: str) -> bytes | None:
     if path is None:
         return None
     if not path.is_file() or path.stat().st_size != KEY_BYTES:
-        raise typer.BadParameter(f"{path} is no file of {KEY_BYTES} bytes", param_hint="--key")
+        raise typer.BadParameter(f"{path} is no file of {KEY_BYTES} bytes", param_hint=flag)
     return path.read_bytes()
 
 

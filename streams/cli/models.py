@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from streams.cli import options
+from streams.cli import checks, options
 
 if TYPE_CHECKING:
     from model.bundle import Bundle
@@ -102,7 +102,7 @@ def models_add(
     bundle: Annotated[Path, typer.Argument(file_okay=False, help="Folder of the bundle.")],
     public_key: Annotated[
         Path | None,
-        typer.Option(exists=True, dir_okay=False, help="Ed25519 key it must be signed by."),
+        typer.Option(help="Ed25519 public key (32 bytes) it must be signed by."),
     ] = None,
     config: options.Config = None,
     sets: options.Set = None,
@@ -112,7 +112,7 @@ def models_add(
 
     Example: fraudstream models add bundles/fraud
     """
-    key = None if public_key is None else public_key.read_bytes()
+    key = checks.public_key(public_key)
     _name(_registry(config, sets).add(bundle, key).model_id, as_json)
 
 
