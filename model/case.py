@@ -42,11 +42,11 @@ LOOKED_AT: Final = 5
 """Past events named, those with the most attention."""
 
 
-def row_of(dataset: Dataset, transaction_id: str) -> int | None:
-    """The row of a transaction, by the 48 bits of its id that the words keep."""
+def rows_of(dataset: Dataset, transaction_id: str) -> NDArray[np.int64]:
+    """The rows of a transaction_id, by the 48 bits of it that the words keep: several where more
+    than one account uses it."""
     wanted = np.uint64(max(xxhash.xxh3_64_intdigest(transaction_id.encode()) >> 16, 1))
-    found = np.flatnonzero((np.asarray(dataset.words[:, 2]) >> np.uint64(ID_SHIFT)) == wanted)
-    return int(found[0]) if len(found) else None
+    return np.flatnonzero((np.asarray(dataset.words[:, 2]) >> np.uint64(ID_SHIFT)) == wanted)
 
 
 def _name(code: int, names: tuple[str, ...]) -> str | None:

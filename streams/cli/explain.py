@@ -19,6 +19,9 @@ def explain(
     bundle: Annotated[
         Path | None, typer.Option(help="Bundle; default: the one that the settings serve.")
     ] = None,
+    event_time: Annotated[
+        int | None, typer.Option(help="Its event_time, ms, where several accounts use the id.")
+    ] = None,
     config: options.Config = None,
     sets: options.Set = None,
     as_json: options.Json = False,
@@ -31,7 +34,7 @@ def explain(
     """
     from model import data as datasets
     from model.bundle import require_features
-    from model.case import explain_row, row_of
+    from model.case import explain_row, rows_of
     from model.score import Scorer
     from streams.assembly import bundle_path
     from streams.errors import DatasetError
@@ -41,11 +44,21 @@ def explain(
     dataset = datasets.read(data)
     scorer = Scorer.load(bundle_path(settings) if bundle is None else bundle)
     require_features(scorer.bundle, dataset.names, dataset.feature_digest)
-    row = row_of(dataset, transaction)
-    if row is None:
+    rows = rows_of(dataset, transaction)
+    if event_time is not None:
+        rows = rows[dataset.time[rows] == event_time]
+    if not len(rows):
         raise DatasetError(
             f"no transaction {transaction} in {data}",
             remedy="give the transaction_id of one that `fraudstream dataset` has read",
+        )
+    row = int(rows[0])
+    if len(rows) > 1:
+        times = ", ".join(str(time) for time in dataset.time[rows].tolist())
+        typer.echo(
+            f"{len(rows)} payments have this transaction_id, explained is the first; choose by"
+            f" --event-time: {times}",
+            err=True,
         )
     found: dict[str, Any] = {"transaction_id": transaction, "model_id": scorer.model_id}
     found |= explain_row(scorer, dataset, row)

@@ -12,6 +12,7 @@ import pytest
 
 from model import data, finetune, quiet
 from model.bundle import read
+from model.case import rows_of
 from model.knots import knots_for
 from model.tokens import quantile_knots
 from streams.cli import build, checks, fitting
@@ -218,3 +219,24 @@ def test_an_explanation_names_events_cases_and_reasons(
     assert "no score, pretrained@" in text and "because" not in text and "surprise" in text
     assert set(anomalous["likely"]) == {"merchant group", "channel", "amount band"}
     assert np.isfinite(list(anomalous["surprise"].values())).all()
+
+
+def test_of_payments_with_one_id_the_one_that_is_meant_can_be_chosen(
+    made: tuple[Path, pa.Table], bundles: Path, tmp_path: Path
+) -> None:
+    """An id is an account's own; that of the first account was explained, and nothing said so."""
+    whole, one = data.read(made[0]), made[1].to_pylist()[0]
+    words, alike = np.array(whole.words), rows_of(whole, one["transaction_id"])
+    other = int(np.flatnonzero(whole.account != whole.account[alike[0]])[-1])
+    words[other, 2] = words[alike[0], 2]
+    data.write(replace(whole, words=words), tmp_path / "shared")
+    command = ["explain", one["transaction_id"], "--data", str(tmp_path / "shared")]
+    command += ["--bundle", str(bundles / "fraud"), "--json"]
+    done = RUN.invoke(build(), command, catch_exceptions=False)
+    assert "2 payments have this transaction_id, explained is the first" in done.stderr
+    for row in (int(alike[0]), other):
+        time = int(whole.time[row])
+        assert str(time) in done.stderr
+        chosen = RUN.invoke(build(), [*command, "--event-time", str(time)], catch_exceptions=False)
+        assert chosen.stderr == ""
+        assert json.loads(chosen.stdout)["event"]["event_time"] == time
