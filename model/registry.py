@@ -87,10 +87,11 @@ def _copy(source: Path, target: Path, public_key: bytes | None, digest: str) -> 
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _holds(target: Path, digest: str) -> bool:
-    """Whether the bundle is there, whole."""
+def _holds(target: Path, digest: str, public_key: bytes | None) -> bool:
+    """Whether the bundle is there, whole, and signed where a key is given: a digest covers no
+    signature."""
     try:
-        return bundles.read(target).digest == digest
+        return bundles.read(target, public_key).digest == digest
     except BundleError:
         return False
 
@@ -120,7 +121,7 @@ class Registry:
 
     def add(self, source: Path, public_key: bytes | None = None) -> Bundle:
         """Check a bundle and take a copy of it. Adding the same one twice changes nothing, unless
-        the copy was damaged since: it is taken again.
+        the copy was damaged since, or lacks the signature that is asked for: it is taken again.
 
         Raises BundleError when it is damaged, or its scores are not those it was written with.
         """
@@ -128,7 +129,7 @@ class Registry:
         _check_scores(found)
         target = self._folder(found.model_id)
         with self._alone():
-            if not _holds(target, found.digest):
+            if not _holds(target, found.digest, public_key):
                 target.parent.mkdir(exist_ok=True)
                 _copy(source, target, public_key, found.digest)
         return found

@@ -15,6 +15,7 @@ from unittest.mock import Mock
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from model import bundle as bundles
 from model.bundle import Bundle
@@ -130,6 +131,20 @@ def test_a_copy_that_was_damaged_is_taken_again(
     registry.add(tmp_path / "good")
     assert registry.promote(name, 2).model_id == name
     assert registry.ids() == [name]
+
+
+def test_a_copy_without_the_signature_asked_for_is_taken_again(
+    data: Dataset, registry: Registry, tmp_path: Path
+) -> None:
+    """It has the same digest: the signed one was called added, and the other stayed."""
+    seed = bytes(range(32))
+    public = Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw()
+    bundles.write(bundles.read(tmp_path / "good"), tmp_path / "signed", seed)
+    name = registry.ids()[0]
+    assert registry.add(tmp_path / "signed", public).model_id == name
+    assert bundles.read(registry.path(name), public).model_id == name
+    registry.add(tmp_path / "good")
+    assert bundles.read(registry.path(name), public).model_id == name
 
 
 def test_a_history_of_odd_models_is_called_damaged(registry: Registry) -> None:
