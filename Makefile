@@ -19,8 +19,9 @@ setup: $(READY) ## .venv with everything in it, and the command .venv/bin/frauds
 $(READY): requirements-dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' \
 	  || { echo "Python 3.11 or 3.12 is needed; name it with: make setup PYTHON=python3.11" >&2; exit 1; }
-	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV) \
-	  || { echo "python3 -m venv failed; on Debian: apt-get install python3-venv" >&2; rm -rf $(VENV); exit 1; }
+# Without uv it may be what a Ctrl-C left of one, with a python and no pip: it is made once more.
+	@[ -x $(BIN)/uv ] || $(PYTHON) -m venv $(VENV) \
+	  || { echo "python3 -m venv failed; on Debian: apt-get install python3-venv" >&2; exit 1; }
 	@[ -x $(BIN)/uv ] || $(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.5,<1'
 ifeq ($(TORCH),cpu)
 	@awk '/^[a-z0-9]/ {gpu = /^(torch|triton|nvidia-[a-z0-9-]+|cuda-[a-z]+)==/} !gpu' requirements-dev.txt > $(VENV)/cpu.txt

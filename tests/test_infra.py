@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -277,3 +279,25 @@ def test_grafana_finds_its_source_and_its_board() -> None:
     mounts = compose()["services"]["grafana"]["volumes"]
     path = files["providers"][0]["options"]["path"]
     assert any(mount.split(":")[1] == path for mount in mounts)
+
+
+def test_setup_makes_an_environment_once_more_that_was_broken_off(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    for name in ("requirements-dev.txt", "pyproject.toml"):
+        (tmp_path / name).touch()
+    binaries = tmp_path / ".venv" / "bin"
+    # Stands for every Python: `-m venv` makes pip, and `-m pip` without it fails, else makes uv.
+    fake = tmp_path / "fake-python"
+    fake.write_text(
+        "#!/bin/sh\n"
+        f'case "$*" in "-m venv"*) touch {binaries}/pip ;;\n'
+        f'"-m pip"*) test -e {binaries}/pip && ln -s /bin/true {binaries}/uv ;; esac\n'
+    )
+    fake.chmod(0o755)
+    binaries.mkdir(parents=True)
+    (binaries / "python").symlink_to(fake)  # as a Ctrl-C in the middle of `-m venv` leaves it
+    done = subprocess.run(
+        ["make", "setup", f"PYTHON={fake}"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / ".venv" / ".ready").exists()
