@@ -330,9 +330,18 @@ def check_redis(settings: Settings, client: redis.Redis | None = None) -> None:
     except redis.exceptions.BusyLoadingError:
         raise StoreUnready(f"Redis at {address} still loads its data", remedy="Wait") from None
     except redis.exceptions.RedisError as error:
-        tls = "ssl" in str(error).lower() or "certificate" in str(error).lower()
-        remedy = "Check redis.ssl_ca, and that the port speaks TLS" if tls else LOCAL_REMEDY
-        raise StoreUnready(f"Redis at {address} cannot be used: {error}", remedy=remedy) from None
+        raise StoreUnready(
+            f"Redis at {address} cannot be used: {error}", remedy=_remedy(str(error))
+        ) from None
     finally:
         if own:
             used.close()
+
+
+def _remedy(said: str) -> str:
+    """What to do about a Redis that answers with this error, or not at all."""
+    if "MISCONF" in said:  # a PING is refused, too, as long as it cannot write
+        return "Make room on its disk; it goes on by itself"
+    if "ssl" in said.lower() or "certificate" in said.lower():
+        return "Check redis.ssl_ca, and that the port speaks TLS"
+    return LOCAL_REMEDY

@@ -185,6 +185,21 @@ def test_no_redis_at_the_address_and_no_password_in_the_message() -> None:
     assert connect.redis_address(settings) == f"redis://127.0.0.1:{port}/0"
 
 
+def test_a_redis_that_cannot_write_is_not_told_to_be_started(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ping(_client: redis.Redis) -> None:
+        # What a server with a full disk says, also to a PING.
+        raise redis.exceptions.ResponseError(
+            "MISCONF Errors writing to the AOF file: No space left on device"
+        )
+
+    monkeypatch.setattr(redis.Redis, "ping", ping)
+    with pytest.raises(StoreUnready, match=r"No space left on device.*Make room") as refusal:
+        connect.check_redis(load(flags=[f"redis.url={redis_url}"]))
+    assert "services up" not in str(refusal.value)
+
+
 def test_tls_files_need_a_tls_address(tls_files: Certificates) -> None:
     settings = load(flags=["redis.url=redis://127.0.0.1:1/0", f"redis.ssl_ca={tls_files.ca}"])
     with pytest.raises(ConfigError, match="rediss://"):

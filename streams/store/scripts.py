@@ -119,7 +119,11 @@ def named(error: Exception, partition: int) -> StoreError:
             remedy="Raise maxmemory; the worker goes on by itself",
         )
     if said.startswith("MISCONF") or "MISCONF" in said:
-        return StoreFull(f"Redis cannot write its file: {said}", partition=partition)
+        return StoreFull(
+            f"Redis cannot write its file: {said}",
+            partition=partition,
+            remedy="Make room on its disk; the worker goes on by itself",
+        )
     if isinstance(error, exceptions.ConnectionError | exceptions.TimeoutError | OSError):
         return StoreLost(f"no answer from Redis: {said}")
     if isinstance(error, exceptions.ReadOnlyError) or said.startswith(WAITING):
