@@ -47,6 +47,9 @@ from streams.settings import Settings
 FAUST_VERSION = "0.15.3"
 MAX_POLL_INTERVAL_S = 3_600.0
 COMMIT_INTERVAL_S = 2.0
+METADATA_AGE_S = 10.0
+"""So soon a topic that was given more partitions is noticed, which ends the worker. Until then
+accounts that moved are scored without their past; aiokafka's own 300 s are long for that."""
 
 if faust.__version__ != FAUST_VERSION:  # pragma: no cover - the pin in pyproject.toml prevents it
     raise ConfigError(
@@ -295,6 +298,7 @@ def make_app(settings: Settings, ownership: Ownership) -> MicroBatchApp:
         # Past the first claim this only answers aiokafka's own start; `_fetch_records` raises where
         # a reset would skip or repeat anything.
         consumer_auto_offset_reset="earliest",
+        consumer_metadata_max_age_ms=int(METADATA_AGE_S * 1000),
         ConsumerScheduler=MicroBatchScheduler,
         stream_buffer_maxsize=settings.worker.buffer_batches,
         stream_wait_empty=True,

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 import redis
+from confluent_kafka.admin import AdminClient, NewPartitions
 
+from streams.connect import confluent_config
 from streams.dev import kafka as kafka_server
 from streams.dev import process
 from streams.live import app
@@ -104,6 +106,22 @@ def test_a_frozen_worker_wakes_up_fenced(
     # The refused round published nothing. A slow machine may lose a session on top of it, and then
     # the next owner says that it sent what it found in the outbox again.
     assert set(check_scores(settings, 100).values()) == {1} or "outbox entries again" in said
+
+
+def test_partitions_added_to_the_topic_end_a_running_worker_soon(
+    kafka: str, redis_url: str, topic_prefix: str, tmp_path: Path
+) -> None:
+    settings = settings_for(kafka, topic_prefix, partitions=2)
+    with team(settings, redis_url, tmp_path) as workers:
+        worker = workers.start().ready()
+        publish(settings, payments(50, 2))
+        worker.until(lambda: scored(settings) >= 50)
+        more = NewPartitions(settings.topic("transactions"), 3)
+        admin = AdminClient(confluent_config(settings))
+        admin.create_partitions([more])[more.topic].result()
+        assert worker.ended(patience_s=120) == 1
+        assert "made with 2 partitions, but the topic has 3" in worker.said()
+        assert "fraudstream rebuild" in worker.said()
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGTERM])
