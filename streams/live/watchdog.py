@@ -110,16 +110,24 @@ class Watchdog:
                 _logger.critical("the crash does not come to its end; ending the process")
                 self._kill(EXIT_CODE)
             return
-        reason = None
+        stalled = None
         if now - self._reported > self._patience_s:
-            reason = f"the event loop has not turned for {now - self._reported:.0f} s"
-        elif now - self._moved > self._patience_s:
-            reason = f"messages wait and no round has ended for {now - self._moved:.0f} s"
-        elif self._given_up > self._patience_s:
-            reason = f"a partition given up {self._given_up:.0f} s ago is still assigned"
-        if reason is not None:
+            stalled = Stalled(f"the event loop has not turned for {now - self._reported:.0f} s")
+        elif max(now - self._moved, self._given_up) > self._patience_s:
+            stalled = self._standing(now)
+        if stalled is not None:
             self._crashed_at = now
-            self._crash(Stalled(reason))
+            self._crash(stalled)
+
+    def _standing(self, now: float) -> Stalled:
+        """Why no round ends, as far as it can be told."""
+        if self._given_up:
+            return Stalled(
+                f"a partition given up {self._given_up:.0f} s ago is still assigned",
+                remedy="Do workers of another kafka.group use this redis.namespace? "
+                "Give each group its own",
+            )
+        return Stalled(f"messages wait and no round has ended for {now - self._moved:.0f} s")
 
     def _watch(self) -> None:
         while not self._stopped.wait(CHECK_EVERY_S):

@@ -99,6 +99,12 @@ def test_a_partition_given_up_must_be_taken_away(case: Case) -> None:
     assert "given up" in case.crashes[0]
 
 
+def test_messages_of_a_partition_given_up_to_another_group_say_so(case: Case) -> None:
+    for second in range(1, 12):
+        case.live(1, waiting=1, given_up=float(second) - 0.5)
+    assert "given up" in case.crashes[0] and "redis.namespace" in case.crashes[0]
+
+
 def test_a_crash_that_does_not_end_is_ended(case: Case) -> None:
     case.look(11)
     case.look(int(GRACE_S))
