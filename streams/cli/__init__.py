@@ -77,6 +77,8 @@ def main() -> None:
         finally:
             if sys.stdout is not None:  # closed by the caller
                 sys.stdout.flush()
+    except KeyboardInterrupt:  # before the verb began, which ends by it in its own way
+        sys.exit(130)
     except FraudstreamError as error:
         # The error of a file may quote a value of it.
         typer.echo(f"error: {logs.masked(str(error))}", err=True)

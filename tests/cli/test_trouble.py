@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from streams import cli
 from streams.cli import main, trouble
 from streams.offline.source import open_source
 from streams.signals import endings
@@ -135,6 +136,16 @@ def test_what_stdout_does_not_take_is_told(run: Run, monkeypatch: pytest.MonkeyP
         code, said = run("models", "list", "--json")
     assert (code, said.count("\n")) == (1, 1)
     assert said.startswith("error: standard output: No space left on device. Free some space")
+
+
+def test_ctrl_c_before_the_verb_begins_is_no_traceback(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def build() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "build", build)
+    assert run("demo") == (130, "")
 
 
 def test_what_nobody_can_mend_keeps_its_traceback() -> None:
