@@ -242,16 +242,26 @@ class RiskBuilder:
 
     def build(self, period: int) -> Snapshot:
         """The snapshot of a period, from what was added so far."""
-        begin, end = self.first_counted(period), self.pace.counted_until(period)
-        if not any(begin <= each < end for each in self._entities[MERCHANT].periods):
+        if self.next_told(period) != period:
             return Snapshot(period, self.pace, NOTHING, NOTHING)
         self._apply_labels(period * self.pace.ms)
+        end = self.pace.counted_until(period)
         totals = [entities.totals(self._spans, end, period) for entities in self._entities]
         return Snapshot(period, self.pace, totals[MERCHANT], totals[TERMINAL])
 
     def first_counted(self, period: int) -> int:
         """The oldest period that the snapshot of `period` counts."""
         return self.pace.counted_until(period) - self._spans[-1]
+
+    def next_told(self, period: int) -> int | None:
+        """The first period from this one on whose snapshot counts anything; None, if none does."""
+        delay, span = self.pace.periods(self.pace.delay), self._spans[-1]
+        first = (
+            max(period, each + delay + 1)
+            for each in self._entities[MERCHANT].periods
+            if each + delay + span >= period
+        )
+        return min(first, default=None)
 
     def _apply_labels(self, moment: int) -> None:
         """Take up the labels of before `moment` whose transactions are known."""

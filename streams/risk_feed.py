@@ -119,7 +119,11 @@ class RiskFeed:
         if self.front is None:
             self.front = self._oldest - 1
         while self.front < until:
-            period = self.front + 1
+            # Years may lie between two events: only periods that tell something are built.
+            period = self._builder.next_told(self.front + 1)
+            if period is None or period > until:
+                self.front = until
+                return
             self._builder.forget_before(period)
             snapshot = self._builder.build(period)
             self.front = period

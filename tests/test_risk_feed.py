@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
 
 from streams.columns import Columns
 from streams.risk import Snapshot
+from streams.risk_build import RiskBuilder
 from streams.risk_feed import NO_PERIOD, RiskFeed
 from streams.risk_pace import Pace
 from streams.schema import DAY_MS
@@ -53,6 +56,25 @@ def test_snapshots_come_once_in_order_and_empty_days_are_left_out() -> None:
     assert feed.front == FIRST + 3 and list(feed.snapshots(FIRST + 3)) == []
     assert days(list(feed.snapshots(FIRST + 62))) == [*range(4, 34), 62]
     assert feed.front == FIRST + 62
+
+
+@given(st.lists(st.integers(0, 200), min_size=1, max_size=6), st.integers(0, 3))
+def test_of_the_years_between_two_payments_only_periods_that_tell_are_built(
+    paid: list[int], delay: int
+) -> None:
+    """The same snapshots as one a period would give, and one step a snapshot."""
+    feed, slow = RiskFeed(Pace(delay), {0: 0}, {0: 0}), RiskBuilder(Pace(delay))
+    columns = at(0, 0, *(pay(day, number) for number, day in enumerate(paid)), pay(9_000))
+    feed.add(columns)
+    slow.add(columns)
+    each = [slow.build(FIRST + day) for day in range(260)]
+    assert days(list(feed.snapshots(FIRST + 259))) == days([one for one in each if not one.empty])
+    assert feed.front == FIRST + 259
+    built = []
+    make = feed._builder.build
+    feed._builder.build = lambda period: built.append(period) or make(period)
+    assert days(list(feed.snapshots(FIRST + 8_999))) == []
+    assert built == [] and feed.front == FIRST + 8_999
 
 
 def test_a_clock_that_runs_ahead_makes_no_day_due() -> None:
