@@ -37,7 +37,7 @@ def record(
     from streams.live.risk_store import RiskStore
     from streams.offline.kept_risk import keep_snapshots
     from streams.offline.record import SAID, Recorder, Request
-    from streams.offline.recording import Recording
+    from streams.offline.recording import Recording, resumable
 
     if Path(out).is_file():
         raise typer.BadParameter(f"{out} is a file; name a directory", param_hint="OUT")
@@ -54,20 +54,21 @@ def record(
     with Shown() as shown, interrupted() as stop:
         recorder = Recorder(confluent_config(settings), request, recording)
         manifest = recorder.run(progress=shown, stop=stop)
-    if recorder.left_out:
-        typer.echo(recorder.left_out, err=True)
     if scores:
         client = redis_client(settings)
         try:
             live = RiskStore(client, settings.redis.namespace)
-            lacking = keep_snapshots(recording, manifest, live.snapshot)
+            with resumable(recording):
+                lacking = keep_snapshots(recording, manifest, live.snapshot)
+                recording.save(manifest)
         finally:
             client.close()
-        recording.save(manifest)
         for version in lacking.versions:
             typer.echo(f"risk snapshot {version} is no longer kept by the service", err=True)
         if lacking.no_scores:
             typer.echo(f"{lacking.no_scores:,} messages of scores are none: passed over", err=True)
+    if recorder.left_out:
+        typer.echo(recorder.left_out, err=True)
     counts = {name: manifest.rows(name) for name in names}
     if as_json:
         options.print_json({"path": out, "complete": manifest.complete, "messages": counts})

@@ -27,7 +27,7 @@ from streams.batch import Batch
 from streams.connect import headers_of
 from streams.errors import BrokerError, RecordingError
 from streams.offline.columns import with_schema_columns
-from streams.offline.recording import HOME, Manifest, Recording, to_table
+from streams.offline.recording import HOME, Manifest, Recording, resumable, to_table
 
 FILE_ROWS = 131_072
 """Messages a file: a recorder that dies repeats at most this many of a partition."""
@@ -116,15 +116,10 @@ class Recorder:
     ) -> Manifest:
         """Record until everything asked for is there. Raises BrokerError, RecordingError."""
         try:
-            manifest = self._open_manifest()
-            return self._record(manifest, progress, stop)
+            with resumable(self._recording):
+                return self._record(self._open_manifest(), progress, stop)
         except KafkaException as error:
             raise BrokerError(f"cannot record: {error.args[0].str()}") from error
-        except OSError as error:
-            raise RecordingError(
-                f"cannot write to {self._recording.path}: {error.strerror or error}",
-                remedy="make room and run the same command again: it resumes",
-            ) from error
         finally:
             self._consumer.close()
 

@@ -22,6 +22,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
@@ -377,3 +378,15 @@ def to_table(batch: Batch) -> pa.Table:
         pa.array(headers, RAW_SCHEMA.field("headers").type),
     ]
     return pa.Table.from_arrays(columns, schema=RAW_SCHEMA)
+
+
+@contextmanager
+def resumable(recording: Recording) -> Iterator[None]:
+    """What adds to a recording. Raises RecordingError where the disk refuses it."""
+    try:
+        yield
+    except OSError as error:
+        raise RecordingError(
+            f"cannot write to {recording.path}: {error.strerror or error}",
+            remedy="make room and run the same command again: it resumes",
+        ) from error

@@ -23,7 +23,7 @@ from streams.errors import RecordingError
 from streams.offline import snapshot
 from streams.offline.columns import with_schema_columns
 from streams.offline.kept_risk import keep_snapshots
-from streams.offline.recording import HOME, Recording, to_batch, to_table
+from streams.offline.recording import HOME, Recording, resumable, to_batch, to_table
 from streams.offline.risk_pass import build
 from streams.offline.run import open_shard
 from streams.offline.source import RecordingSource, open_source
@@ -260,6 +260,23 @@ def test_what_is_no_score_is_passed_over_and_said(copy: World, tmp_path: Path) -
     assert lacking.no_scores == len(JUNK)
     assert lacking.versions == asked
     assert len(asked) > 3 and "0123456789abcdef" not in asked
+
+
+def test_a_snapshot_that_cannot_be_kept_says_where_and_that_it_resumes(copy: World) -> None:
+    """A file stands where their folder would be made: as on a full disk, writing fails."""
+    manifest = copy.recording.manifest()
+    folder = Path(copy.recording.path) / "risk"
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.write_text("")
+    manifest.snapshots = []
+    with pytest.raises(RecordingError, match="it resumes") as told, resumable(copy.recording):
+        keep_snapshots(copy.recording, manifest, lambda digest: b"x")
+    assert copy.recording.path in str(told.value)
+    folder.unlink()
+    with resumable(copy.recording):
+        keep_snapshots(copy.recording, manifest, lambda digest: b"x")
+    assert len(manifest.snapshots) > 3
 
 
 def test_from_a_snapshot_and_with_more_jobs(copy: World, tmp_path: Path) -> None:
