@@ -200,7 +200,11 @@ class Registry:
         with self._alone():
             served = _served(self.history())
             if len(served) < 2:
-                raise BundleError("there is no earlier model to roll back to")
+                raise BundleError(
+                    "there is no earlier model to roll back to",
+                    remedy="add and promote another one; the shipped bundle can be added, too:"
+                    f" fraudstream models add {bundles.shipped()}",
+                )
             found = self._checked(served[-2])
             check(found)
             note = f"{ROLLED_BACK} {served[-1]}"

@@ -64,10 +64,16 @@ def models_list(
         past = [vars(entry) for entry in history]
         options.print_json({"models": registry.ids(), "current": current, "history": past})
         return
-    if not registry.ids():
+    if current is None and not registry.ids():
         typer.echo(f"no bundle in {registry.root}: the shipped one serves", err=True)
     for model_id in registry.ids():
         typer.echo(f"{'*' if model_id == current else ' '} {model_id}")
+    if current is not None and current not in registry.ids():
+        typer.echo(
+            f"{current} is promoted and no longer in {registry.root}: no worker starts with it."
+            " Add it again, or promote another",
+            err=True,
+        )
 
 
 @models.command("show")

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pytest
 import torch
 
+from model.bundle import shipped
 from streams.assembly import bundle_path, scorer
 from streams.cli import build, main
 from streams.errors import BundleError, DatasetError, OutputTaken
@@ -217,6 +218,19 @@ def test_what_has_seen_no_label_is_not_served(bundles: Path, tmp_path: Path) -> 
     }
     with pytest.raises(BundleError, match="pretrained only"):
         scorer(load(flags=[f"model.bundle={bundles / 'base'}"]))
+
+
+def test_a_promoted_bundle_that_is_gone_is_said_and_not_served(tmp_path: Path) -> None:
+    place = f"model.registry={tmp_path / 'registry'}"
+    promoted = verb("models", "promote", str(shipped()), "--set", place).strip()
+    again = RUN.invoke(build(), ["models", "rollback", "--set", place])
+    assert f"fraudstream models add {shipped()}" in str(again.exception)
+    shutil.rmtree(tmp_path / "registry" / "bundles" / promoted)
+    listed = RUN.invoke(build(), ["models", "list", "--set", place])
+    assert listed.stderr.startswith(f"{promoted} is promoted and no longer in ")
+    assert "shipped" not in listed.stderr
+    with pytest.raises(BundleError):
+        scorer(load(flags=[place]))
 
 
 @pytest.mark.parametrize(
