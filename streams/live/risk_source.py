@@ -117,7 +117,7 @@ class RiskSource:
         """The sheets of these periods; empty periods have none."""
         missing = [period for period in periods if period not in self._sheets]
         for period, digest in zip(missing, self._store.digests(missing), strict=True):
-            self._sheets[period] = None if digest is None else self._sheet(period, digest)
+            self._sheets[period] = self._sheet(period, digest)
         found = {}
         for period in periods:
             sheet = self._sheets[period]
@@ -128,8 +128,14 @@ class RiskSource:
             self._sheets.popitem(last=False)
         return found
 
-    def _sheet(self, period: int, digest: str) -> Sheet:
-        content = self._store.snapshot(digest)
+    def _sheet(self, period: int, digest: str | None) -> Sheet | None:
+        content = None if digest is None else self._store.snapshot(digest)
+        if digest is not None and content is None:
+            # A builder may have dropped it between the two questions: what does it say now?
+            (digest,) = self._store.digests([period])
+            content = None if digest is None else self._store.snapshot(digest)
+        if digest is None:
+            return None
         if content is None:
             raise StoreError(
                 f"risk snapshot {digest} of period {period} is named in Redis, but not there",
