@@ -17,7 +17,7 @@ import redis
 
 from streams.columns import Columns
 from streams.connect import redis_client
-from streams.errors import StoreError, StoreLost
+from streams.errors import StoreLost
 from streams.live import risk_agent
 from streams.live.risk_agent import check_topics
 from streams.live.risk_lock import Leadership, serve
@@ -248,37 +248,6 @@ def test_a_worker_sees_what_a_replay_sees(settings: Settings, store: RiskStore, 
             assert versions == [wanted.get(period, NO_SNAPSHOT) for period in periods]
             assert (found[np.array(versions) == NO_SNAPSHOT] == -1).all()
     assert len(source._sheets) <= 16 and not source.waiting
-
-
-def test_a_snapshot_dropped_while_it_is_asked_for_is_asked_for_again(
-    settings: Settings, store: RiskStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    messages = world(days=8)
-    send(settings, messages)
-    source = RiskSource(store, check_topics(settings), Pace(DELAY), wait_s=120)
-    with building(settings, store):
-        until(front_is(store, FIRST + 7))
-    token, fetch = store.take(), store.snapshot
-    assert token is not None and store.named()
-    fetched: list[str] = []
-
-    def begun_anew(digest: str) -> bytes | None:
-        if not fetched:
-            store.begin(token, "others")
-        fetched.append(digest)
-        return fetch(digest)
-
-    monkeypatch.setattr(store, "snapshot", begun_anew)
-    paid = [m for m in messages if m[0] == "transactions" and _day(m) == FIRST + 7]
-    (columns,) = batches(paid[-1:])
-    view, _ = source.view([columns])
-    assert len(fetched) == 1 and set(view.lookup(columns)[1]) == {NO_SNAPSHOT}
-    # What is named and not there, twice, is told.
-    source = RiskSource(store, "others", Pace(DELAY), wait_s=0)
-    store.publish(token, FIRST + 7, "dd", b"x")
-    monkeypatch.setattr(store, "snapshot", lambda digest: None)
-    with pytest.raises(StoreError, match="named in Redis, but not there"):
-        source.view([columns])
 
 
 def test_waiting_ends(

@@ -1,0 +1,51 @@
+"""A worker's look at the snapshots while their builder changes them, on a real Redis.
+
+What a worker sees and how long it waits is in test_risk_agent.py, where snapshots are built.
+"""
+
+from __future__ import annotations
+
+import pytest
+import redis
+
+from streams.errors import StoreError
+from streams.live.risk_source import RiskSource
+from streams.live.risk_store import RiskStore
+from streams.risk import NO_SNAPSHOT
+from streams.risk_pace import Pace
+from tests.test_risk import FIRST, Payment, columns_of
+
+
+def test_a_snapshot_dropped_while_it_is_asked_for_is_asked_for_again(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = redis.Redis.from_url(redis_url)
+    store = RiskStore(client, "source")
+    token, fetch = store.take(), store.snapshot
+    assert token is not None
+    store.begin(token, "these topics")
+    store.publish(token, FIRST, "d1", b"content")
+    dropping = True
+
+    def dropped(digest: str) -> bytes | None:
+        nonlocal dropping
+        if dropping:
+            store.begin(token, "these topics")
+        dropping = False
+        return fetch(digest)
+
+    monkeypatch.setattr(store, "snapshot", dropped)
+    columns = columns_of([Payment("a", "t", FIRST, "m", None, 10)])
+
+    def looked_up() -> list[str]:
+        view, _ = RiskSource(store, "these topics", Pace(1), wait_s=0).view([columns])
+        return view.lookup(columns)[1]
+
+    assert looked_up() == [NO_SNAPSHOT]
+    assert not dropping
+    # What is named and not there, twice, is told.
+    store.publish(token, FIRST, "d2", b"content")
+    monkeypatch.setattr(store, "snapshot", lambda digest: None)
+    with pytest.raises(StoreError, match=r"d2 .* is named in Redis, but not there"):
+        looked_up()
+    client.close()
