@@ -173,10 +173,12 @@ def compared(one: Set, makers: dict[str, Maker], seeds: int) -> dict[str, dict[s
             per_s = speed(model, source, d) if seed == 0 else per_s
         means[name] = np.mean(logits, axis=0)
         spent = (time.process_time() - began) / seeds
-        found[name] = {"ap": [], "auc": [], "scores_per_s": per_s, "cpu_s": spent}
-        for one_seeds in logits:
-            found[name]["ap"].append(metrics.average_precision(y, one_seeds))
-            found[name]["auc"].append(metrics.roc_auc(y, one_seeds))
+        found[name] = {
+            "ap": [metrics.average_precision(y, s) for s in logits],
+            "auc": [metrics.roc_auc(y, s) for s in logits],
+            "scores_per_s": per_s,
+            "cpu_s": spent,
+        }
         _tell(f"{name}: {found[name]}")
     x, label = np.asarray(d.features), np.asarray(d.label)
     trees = baseline.lightgbm(x[one.fit], label[one.fit], **one.trees)

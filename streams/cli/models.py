@@ -58,17 +58,17 @@ def models_list(
     Example: fraudstream models list
     """
     registry = _registry(config, sets)
-    history = registry.history()
+    history, held = registry.history(), registry.ids()
     current = history[-1].model_id if history else None
     if as_json:
         past = [vars(entry) for entry in history]
-        options.print_json({"models": registry.ids(), "current": current, "history": past})
+        options.print_json({"models": held, "current": current, "history": past})
         return
-    if current is None and not registry.ids():
+    if current is None and not held:
         typer.echo(f"no bundle in {registry.root}: the shipped one serves", err=True)
-    for model_id in registry.ids():
+    for model_id in held:
         typer.echo(f"{'*' if model_id == current else ' '} {model_id}")
-    if current is not None and current not in registry.ids():
+    if current is not None and current not in held:
         typer.echo(
             f"{current} is promoted and no longer in {registry.root}: no worker starts with it."
             " Add it again, or promote another",
