@@ -37,7 +37,7 @@ TAPS = 3
 class Shape:
     """Sizes of one model."""
 
-    width: int = 64
+    width: int = 128
     layers: int = 2
     heads: int = 4
     key: int = 16

@@ -26,7 +26,7 @@ def test_a_fit_that_its_checkpoint_holds_counts_on_the_bar(tmp_path: Path) -> No
     """Else the steps of the fits after it were counted from too early a place."""
     whole = made.dataset(2, 20)
     chosen, path = np.ones(len(whole), bool), tmp_path / "run.pt"
-    shape, recipe = Shape(event=16, knots=16), Recipe(steps=2, chunk=16, batch=2)
+    shape, recipe = Shape(width=64, event=16, knots=16), Recipe(steps=2, chunk=16, batch=2)
     pretrain.pretrain(whole, chosen, shape, recipe, checkpoint=path)
     out = io.StringIO()
     training = Training(2, 1, "cpu", None)

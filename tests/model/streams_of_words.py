@@ -74,7 +74,7 @@ def model(source: data.Dataset, shape: Shape | None = None, seed: int = 0) -> Tr
     import torch
 
     torch.manual_seed(seed)
-    shape = shape or Shape(knots=16)
+    shape = shape or Shape(width=64, knots=16)
     made = Transformer(shape, quantile_knots(np.asarray(source.features), shape.knots))
     with torch.no_grad():
         for p in made.parameters():

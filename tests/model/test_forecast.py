@@ -15,7 +15,7 @@ from model.loop import Recipe
 from model.transformer import Shape
 from tests.model import streams_of_words as made
 
-SMALL = Shape(event=16, knots=16)
+SMALL = Shape(width=64, event=16, knots=16)
 
 
 @pytest.mark.parametrize(("steps", "every"), [(7, 3), (6, 3), (4, 0), (12, 0)])

@@ -12,6 +12,7 @@ from model.data import Dataset, gather
 from model.inputs import HISTORY, ScoringBatch
 from model.loop import Source
 from model.transformer import PRESETS, Transformer, cost
+from streams.features import COUNT
 from tests.model import streams_of_words as made
 
 NO_WEIGHTS = np.zeros((0, HISTORY), np.float32)
@@ -99,8 +100,8 @@ def test_events_before_the_ring_do_not_count(data: Dataset, model: Transformer) 
 
 
 def test_presets_have_the_sizes_they_are_named_for() -> None:
-    sizes = {name: cost(shape, 127)["parameters"] for name, shape in PRESETS.items()}
-    assert sizes["small"] < 1_000_000
+    sizes = {name: cost(shape, COUNT)["parameters"] for name, shape in PRESETS.items()}
+    assert 4 * sizes["small"] < 5_000_000  # bytes of a shipped bundle
     assert sizes["base"] == pytest.approx(5e6, rel=0.1)
     assert sizes["large"] == pytest.approx(30e6, rel=0.1)
 

@@ -14,7 +14,7 @@ from model.loop import Recipe
 from model.transformer import Shape
 from tests.model import streams_of_words as made
 
-SMALL = Shape(event=16, knots=16)
+SMALL = Shape(width=64, event=16, knots=16)
 NAMES = (
     "terminal_30d_frauds",
     "terminal_7d_transactions",

@@ -15,7 +15,7 @@ from model.loop import Recipe, Source
 from model.transformer import Chunk, Shape
 from tests.model import streams_of_words as made
 
-SMALL = Shape(event=16, knots=16)
+SMALL = Shape(width=64, event=16, knots=16)
 """The sizes of the shipped kernel, which is compiled once."""
 FEW = {"rounds": 60, "learning_rate": 0.1, "min_data_in_leaf": 10}
 

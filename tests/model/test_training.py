@@ -18,7 +18,7 @@ from model.score import calibrate as to_probability
 from model.transformer import Shape
 from tests.model import streams_of_words as made
 
-SMALL = Shape(event=16, knots=16)
+SMALL = Shape(width=64, event=16, knots=16)
 """The sizes of the shipped kernel, which is compiled once."""
 
 

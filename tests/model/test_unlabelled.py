@@ -19,7 +19,7 @@ from model.pretrained import to_bundle
 from model.transformer import Shape
 from tests.model import streams_of_words as made
 
-SMALL = Shape(event=16, knots=16)
+SMALL = Shape(width=64, event=16, knots=16)
 ACCOUNTS, EACH = 30, 80
 
 

@@ -15,7 +15,7 @@ from model.transformer import Shape, Transformer
 from model.waves import WAVES, Waved
 from tests.model import streams_of_words as made
 
-SHAPE = Shape(knots=16)
+SHAPE = Shape(width=64, knots=16)
 
 
 @pytest.fixture(scope="module")
