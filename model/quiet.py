@@ -6,11 +6,11 @@ Does not know the fit.
 How many payments a place has, and of what mean amount, hardly changes from week to week: for a fit
 it is half a name. A training set holds some hundred places that went bad before anybody knew, so a
 fit learns which sizes were hit, and that is luck: it then ranks the next such frauds worse than
-chance would (`model/LOG.md`, 2026-11-28). So in training each row of a quiet place gets the volume
-and the mean amount of another such row, all of one row together. They are then of the usual kind
-and say nothing, which is what the model learns about them. Beside known frauds they stay: two of
-three payments are something else than two of a thousand. A model that serves sees them all as they
-are.
+chance would (`model/LOG.md`, 2026-11-28). So in training each row of a quiet place gets the volume,
+the mean amount and the share of fraud of another such row, all of one row together. They are then
+of the usual kind and say nothing, which is what the model learns about them. Beside known frauds
+they stay: two of three payments are something else than two of a thousand. A model that serves
+sees them all as they are.
 
 Where the size of a place is a reason in itself (new and small merchants, say), this takes it away.
 """
@@ -28,7 +28,9 @@ from model.data import Dataset
 PLACES: Final = ("merchant", "terminal")
 KNOWN: Final = "30d_frauds"
 """Of a place: frauds known in the longest of the windows; none, and it is quiet."""
-SIZES: Final = ("transactions", "mean_amount")
+SIZES: Final = ("transactions", "mean_amount", "fraud_share")
+"""The share of fraud of a quiet place is 0, or unknown where a window holds no payment at all: so
+it tells of the size, too."""
 
 
 def _sizes(names: tuple[str, ...], place: str) -> NDArray[np.intp]:

@@ -24,7 +24,7 @@ NAMES = (
     "merchant_1d_transactions",
     *(f"f{i}" for i in range(6, made.FEATURES)),
 )
-TERMINAL, MERCHANT = (0, [1, 2]), (4, [5])
+TERMINAL, MERCHANT = (0, [1, 2, 3]), (4, [5])
 """Known frauds of a place, and the columns of its size."""
 
 
