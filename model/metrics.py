@@ -74,7 +74,7 @@ def recall_at_budget(labels: Labels, scores: Floats, alerts: int) -> float:
 def card_precision(
     labels: Labels, scores: Floats, cards: NDArray[np.integer], days: NDArray[np.integer], k: int
 ) -> float:
-    """CP@k: per day, the share of compromised cards among the k cards with the highest score; mean.
+    """CP@k: per day, the share of compromised cards among the k `highest` cards; mean of the days.
 
     A card's score is its highest of the day; it is compromised if any of its events that day is
     fraud. Source: Le Borgne et al., Fraud Detection Handbook (2022), chapter 4.
@@ -89,8 +89,7 @@ def card_precision(
         best, bad = np.full(n, -np.inf), np.zeros(n, bool)
         np.maximum.at(best, inverse, scores[chosen])
         np.logical_or.at(bad, inverse, labels[chosen] > 0)
-        top = np.argsort(-best, kind="stable")[:k]
-        shares.append(bad[top].sum() / k)
+        shares.append(highest(best, k)[bad].sum() / k)
     return float(np.mean(shares))
 
 
@@ -127,6 +126,8 @@ def log_loss(labels: Labels, scores: Floats) -> float:
 def value_detected(labels: Labels, scores: Floats, amounts: NDArray[Any], alerts: int) -> float:
     """The share of the defrauded amount among the `alerts` highest scores."""
     fraud = labels > 0
+    if not fraud.any():
+        return float("nan")
     caught = (amounts * highest(scores, alerts))[fraud].sum()
     return float(caught / max(amounts[fraud].sum(), 1))
 

@@ -48,6 +48,8 @@ def test_budgets_do_not_hang_on_the_order_of_rows_with_one_score(seed: int) -> N
     told = metrics.summary(labels, scores, ids, ids, amounts, budget=0.5)
     assert told["precision_budget"] == pytest.approx(1 / 3)
     assert metrics.recall_at_budget(labels, scores, 60) == 1.0
+    one_day = np.zeros(6, int)
+    assert metrics.card_precision(labels, scores, ids, one_day, 3) == pytest.approx(1 / 3)
 
 
 def test_card_precision_takes_a_card_once_a_day() -> None:
@@ -69,6 +71,7 @@ def test_one_class_has_no_ranking() -> None:
     scores = np.array([0.1, 0.2])
     assert math.isnan(metrics.average_precision(np.zeros(2, int), scores))
     assert math.isnan(metrics.roc_auc(np.ones(2, int), scores))
+    assert math.isnan(metrics.value_detected(np.zeros(2, int), scores, np.array([5, 7]), 1))
 
 
 def test_few_frauds_leave_an_interval() -> None:
