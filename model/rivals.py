@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from model import tokens
-from model.loop import Source
+from model.loop import Source, cover, wanted
 from model.rows import table_sum
 from model.transformer import Chunk, Norm, Shape, Transformer
 from model.waves import Waved
@@ -112,13 +112,12 @@ def logits_by_chunks(
     model: Rival | Transformer, source: Source, rows: NDArray[np.int64], count: int = 64
 ) -> NDArray[np.float64]:
     """Log-odds of rows by the training form, for models without a kernel."""
-    from model.loop import cover
-
     chosen = np.zeros(len(source), bool)
     chosen[rows] = True
     found = np.zeros(len(source), np.float64)
     starts = cover(chosen, count)
     for at in range(0, len(starts), 64):
         chunk, where = source.chunk(starts[at : at + 64], count)
-        found[where] = model.logit(model(chunk)).numpy()
+        kept = wanted(chosen, where)
+        found[where[kept]] = model.logit(model(chunk)).numpy()[kept]
     return found[rows]
