@@ -27,7 +27,7 @@ from torch.nn import functional
 
 from model import tokens
 from model.data import Dataset
-from model.loop import Recipe, Rows, Source, Tell, Watch, train
+from model.loop import Recipe, Rows, Source, Tell, Watch, train, wanted
 from model.transformer import Chunk, Shape, Transformer
 
 TARGETS: Final = {"kind": 64, "way": 64, "amount": 64, "mcc": 512, "country": 680, "gap": 64}
@@ -139,17 +139,17 @@ def pretrain(
         return total / len(TARGETS)
 
     train(model, source, chosen, loss, recipe, None, tell, checkpoint, heads, watch)
-    nats = surprise_of_chunks(model, heads, source, rows[-4_096:])
+    nats = surprise_of_chunks(model, heads, source, chosen, rows[-4_096::64])
     return Pretrained(model.cpu(), heads.cpu(), nats)
 
 
 @torch.no_grad()
 def surprise_of_chunks(
-    model: Transformer, heads: Heads, source: Source, rows: Rows
+    model: Transformer, heads: Heads, source: Source, chosen: NDArray[np.bool_], starts: Rows
 ) -> dict[str, float]:
-    """Mean nats of each field when the whole event is hidden."""
-    starts = rows[::64][: max(len(rows) // 64, 1)]
-    chunk, _ = source.chunk(starts, 64)
+    """Mean nats of each field over the chosen rows of chunks, when the whole event is hidden."""
+    chunk, rows = source.chunk(starts, 64)
     hidden = torch.ones(*chunk.reach.shape, len(tokens.FIELDS), dtype=torch.bool)
     found = field_nats(model, heads, chunk, hidden.to(chunk.reach.device))
-    return {name: float(nats.mean()) for name, (nats, _) in found.items()}
+    kept = torch.from_numpy(wanted(chosen, rows)).to(chunk.reach.device)
+    return {name: float(nats[kept].mean()) for name, (nats, _) in found.items()}

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from model import data as datasets
 from model import page, tokens, unlabelled
@@ -13,8 +14,8 @@ from model.bundle import Bundle
 from model.data import Dataset
 from model.errors import BundleError
 from model.inputs import MCC_MASK
-from model.loop import Recipe
-from model.pretrain import pretrain
+from model.loop import Recipe, Source
+from model.pretrain import Heads, pretrain, surprise_of_chunks
 from model.pretrained import to_bundle
 from model.transformer import Shape
 from tests.model import streams_of_words as made
@@ -115,6 +116,25 @@ def test_the_event_itself_is_not_read(bundle: Bundle, data: Dataset, rows: np.nd
     for name in before.chances:
         assert (before.chances[name] == after.chances[name]).all(), name
     assert before.nats["amount"] != after.nats["amount"]
+
+
+def test_the_surprise_of_a_pretraining_is_that_of_its_own_rows() -> None:
+    """Chunks run on into later events, and past the end of the stream."""
+    whole = made.dataset(4, 100)
+    until = np.asarray(whole.place() < 50)
+    told = []
+    for words in (
+        whole.words,
+        np.where(until[:, None], whole.words, whole.words ^ np.uint64(1 << 13)),
+    ):
+        each = replace(whole, words=words)
+        found = made.model(each, SMALL)
+        torch.manual_seed(0)
+        heads = Heads(SMALL.width)
+        source = Source(each, found.knots.numpy())
+        starts = np.flatnonzero(until)[::64]
+        told.append(surprise_of_chunks(found, heads, source, until, starts))
+    assert told[0] == told[1]
 
 
 def test_rows_come_back_in_the_order_asked_for(
