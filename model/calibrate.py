@@ -11,6 +11,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from model.metrics import alerts_of
+
 Knots = tuple[tuple[float, float], ...]
 IDENTITY: Knots = ((-1.0, -1.0), (1.0, 1.0))
 FLAT = 1e-3
@@ -113,6 +115,6 @@ def apply(logit: NDArray[np.float32], line: Knots) -> NDArray[np.float64]:
 def threshold_for_budget(p: NDArray[np.float64], share: float) -> float:
     """The threshold from which on `share` of events lie, or fewer where many are alike there, or
     where there are so few events that one more would be too many."""
-    allowed = int(share * len(p) + 1e-9)  # 0.07 * 100 is 7.000000000000001, 0.29 * 100 below 29
-    beyond = np.sort(p)[::-1][min(allowed, len(p) - 1)]  # the highest that is no alert any more
+    allowed = min(alerts_of(share, len(p)), len(p) - 1)
+    beyond = np.sort(p)[::-1][allowed]  # the highest that is no alert any more
     return max(float(np.quantile(p, 1 - share)), float(np.nextafter(beyond, np.inf)))

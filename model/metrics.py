@@ -53,6 +53,11 @@ def recall_at_fpr(labels: Labels, scores: Floats, fpr: float) -> float:
     return float(true[allowed][-1] / true[-1]) if allowed.any() else 0.0
 
 
+def alerts_of(budget: float, events: int) -> int:
+    """How many whole alerts a share of so many events is."""
+    return int(budget * events + 1e-9)  # 0.07 * 100 is 7.000000000000001, 0.29 * 100 below 29
+
+
 def highest(scores: Floats, alerts: int) -> Floats:
     """How much of each row is among the `alerts` highest scores: 1, 0, or of those with the very
     score where they end an equal part, as if drawn by lot; their order says nothing of a model."""
@@ -174,7 +179,7 @@ def summary(
     budget: float = 0.005,
 ) -> dict[str, float]:
     """The measures of a report, by name. `budget` is the share of events that become alerts."""
-    alerts = max(int(budget * len(labels)), 1)
+    alerts = max(alerts_of(budget, len(labels)), 1)
     return {
         "events": float(len(labels)),
         "frauds": float((labels > 0).sum()),

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 
 from model import metrics
+from model.calibrate import threshold_for_budget
 
 pairs = st.lists(
     st.tuples(st.integers(0, 1), st.integers(0, 8).map(lambda k: k / 8)), min_size=2, max_size=60
@@ -50,6 +51,14 @@ def test_budgets_do_not_hang_on_the_order_of_rows_with_one_score(seed: int) -> N
     assert metrics.recall_at_budget(labels, scores, 60) == 1.0
     one_day = np.zeros(6, int)
     assert metrics.card_precision(labels, scores, ids, one_day, 3) == pytest.approx(1 / 3)
+
+
+def test_a_budget_is_as_many_alerts_as_its_threshold_lets_through() -> None:
+    """0.29 of 100 events is 29 of them, though 0.29 * 100 is a little less in binary."""
+    rows, labels = np.arange(100), np.ones(100, int)
+    told = metrics.summary(labels, rows / 100, rows, rows, rows, budget=0.29)
+    assert told["recall_budget"] == pytest.approx(0.29)
+    assert (rows / 100 >= threshold_for_budget(rows / 100, 0.29)).sum() == 29
 
 
 def test_card_precision_takes_a_card_once_a_day() -> None:
