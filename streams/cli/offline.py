@@ -75,8 +75,12 @@ def _jobs(asked: int | None, job: Job) -> int:
 
 
 def _engine(name: str) -> Any:
+    """An engine that is to be had; asked before a file is laid out, which may take minutes."""
+    from streams.offline.engine import ready
+
     if name not in ("processes", "ray"):
         raise typer.BadParameter("processes or ray", param_hint="--engine")
+    ready(name)
     return name
 
 
@@ -118,10 +122,10 @@ def replay(
         return
     from streams.offline.run import replay as run
 
-    target = out or Path("replayed")
+    target, how = out or Path("replayed"), _engine(engine)
     with Shown() as shown:
         job = _job(recording, labels, target, (settings,), snapshot)
-        summary = run(job, jobs=_jobs(jobs, job), engine=_engine(engine), progress=shown)
+        summary = run(job, jobs=_jobs(jobs, job), engine=how, progress=shown)
     outcomes = ", ".join(f"{count:,} {name}" for name, count in summary["outcomes"].items())
     options.say(summary, f"{outcomes}; digest {summary['digest']}; results in {target}", as_json)
 
@@ -187,7 +191,7 @@ def backtest(
     every = tuple(
         options.settings(config, [*(sets or []), f"model.bundle={name}", *cut]) for name in names
     )
-    target = out or Path("backtest")
+    target, how = out or Path("backtest"), _engine(engine)
     with Shown() as shown:
         job = _job(recording, labels, target, every, snapshot)
         summary = run(
@@ -197,7 +201,7 @@ def backtest(
             judge_from=since,
             terms=Terms(budget, round(100 * review_cost)),
             jobs=_jobs(jobs, job),
-            engine=_engine(engine),
+            engine=how,
             progress=shown,
         )
     lines = [
@@ -308,12 +312,13 @@ def dataset(
     from streams.offline.dataset import dataset as run
 
     check_place(out)
+    how = _engine(engine)
     # No model is asked: the training set holds what a model will see, not what one said.
     settings = options.settings(config, [*(sets or []), "model.bundle=stub"])
     with Shown() as shown:
         # A plain file is laid out among what is gone when the set is whole.
         job = replace(_job(recording, labels, out / PARTS, (settings,)), out=out)
-        summary = run(job, jobs=_jobs(jobs, job), engine=_engine(engine), progress=shown)
+        summary = run(job, jobs=_jobs(jobs, job), engine=how, progress=shown)
     shown_text = "{rows:,} events of {accounts:,} accounts, {frauds:,} frauds".format(**summary)
     options.say(summary, f"{shown_text} in {out}", as_json)
 

@@ -44,6 +44,12 @@ class Ended(Exception):
     """The parent of this process gave up."""
 
 
+def ready(engine: str) -> None:
+    """Raises ConfigError where the engine is not to be had."""
+    if engine == "ray":
+        _ray()
+
+
 def each_shard(
     work: Work[On], on: On, shards: Sequence[int], tell: Tell, jobs: int, engine: Engine
 ) -> None:

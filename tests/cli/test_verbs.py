@@ -84,6 +84,10 @@ def test_wrong_use_is_told_before_anybody_waits_for_a_server(tmp_path: Path) -> 
             for verb in verbs
         ),
         (["replay", recording, "--snapshot", recording], "does not exist"),
+        *(
+            ([*verb, "--engine", "spark"], "processes or ray")
+            for verb in (["replay", __file__], ["backtest", __file__], ["dataset", __file__, "d"])
+        ),
         (["models", "add", recording, "--public-key", recording], "no file of 32 bytes"),
         (["replay", "nowhere://user:secret@x"], "at nowhere://...: Protocol not known: nowhere"),
         (["replay", recording, "--to-topic", "scores"], "the service's own"),

@@ -62,3 +62,4 @@ def test_a_cluster_that_is_not_there_is_named(files: tuple[Path, Path], tmp_path
     assert said.returncode == 2
     assert b"no Ray cluster at 127.0.0.1:1" in said.stderr
     assert b"ray start" in said.stderr
+    assert list(tmp_path.iterdir()) == [], "the file was laid out before it was said"
