@@ -94,7 +94,8 @@ def knots(logit: NDArray[np.float32], y: NDArray[np.int8], bins: int = 12) -> Kn
 
 
 def _rising(found: list[tuple[float, float]], slope: float) -> Knots:
-    """Pool neighbours until the line rises; the ends go on with the line's own slope."""
+    """Each knot lifted above the one before, one at nearly the same place left out; the ends go on
+    with the slope of Platt's line."""
     xs, ys = [found[0][0]], [found[0][1]]
     for x, y in found[1:]:
         if x > xs[-1] + 1e-4:
@@ -103,13 +104,6 @@ def _rising(found: list[tuple[float, float]], slope: float) -> Knots:
     first = (xs[0] - 5.0, ys[0] - 5.0 * slope)
     last = (xs[-1] + 5.0, ys[-1] + 5.0 * slope)
     return (first, *zip(xs, ys, strict=True), last)
-
-
-def apply(logit: NDArray[np.float32], line: Knots) -> NDArray[np.float64]:
-    """Probabilities, as `model/score.py` computes them."""
-    from model.score import calibrate
-
-    return calibrate(logit, line)
 
 
 def threshold_for_budget(p: NDArray[np.float64], share: float) -> float:

@@ -92,11 +92,6 @@ class Dataset:
         """Rows whose label was known before `cut_ms`: the only ones a fit may use then."""
         return (self.label >= 0) & (self.label_time < cut_ms)
 
-    def rows(self, keep: NDArray[np.bool_]) -> Dataset:
-        """The rows of whole accounts chosen by `keep` (a mask over rows)."""
-        arrays: dict[str, Any] = {name: getattr(self, name)[keep] for name in ARRAYS}
-        return replace(self, **arrays, digest="")
-
     def answer(self) -> NDArray[np.int8]:
         """What an evaluation holds scores against: the truth where known, else the label."""
         return np.where(self.truth >= 0, self.truth, self.label).astype(np.int8)

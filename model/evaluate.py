@@ -364,7 +364,7 @@ def _curve(y: NDArray[Any], scores: Scores, points: int = 200) -> list[tuple[flo
     """(recall, precision) at rising recall."""
     hit = y[np.argsort(-scores, kind="stable")] > 0
     found = np.cumsum(hit)
-    at = np.unique(np.linspace(0, len(hit) - 1, len(hit)).astype(int)[hit])
+    at = np.flatnonzero(hit)
     at = at[:: max(len(at) // points, 1)]
     return [(float(found[i] / hit.sum()), float(found[i] / (i + 1))) for i in at]
 

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from model.inputs import (
     AMOUNT_SHIFT,
+    COUNTRY_MASK,
     COUNTRY_SHIFT,
     DEVICE_MASK,
     MCC_MASK,
@@ -65,7 +66,7 @@ def _without_fields(group: str, current: NDArray[np.uint64], usual_amount: int) 
         current[:, 0] &= ~low
         current[:, 1] &= ~np.uint64(MCC_MASK)
     elif group == "place":
-        current[:, 3] &= ~np.uint64(0x3FF << COUNTRY_SHIFT)
+        current[:, 3] &= ~np.uint64(COUNTRY_MASK << COUNTRY_SHIFT)
     elif group == "novelty":
         current[:, 3] &= ~np.uint64(DEVICE_MASK)
         current[:, 3] &= np.uint64((1 << PLACE_SHIFT) - 1)
@@ -192,7 +193,8 @@ def vectors(model: Transformer, dataset: Dataset, rows: NDArray[np.int64]) -> ND
 def similar(
     model: Transformer, dataset: Dataset, row: int, among: NDArray[np.int64], count: int = 3
 ) -> list[tuple[int, float]]:
-    """The most similar of `among` to a row: (row, cosine), of other accounts first seen before."""
+    """The most similar of `among` to a row, most similar first: (row, cosine). Those of its own
+    account, and those that are not earlier, are left out."""
     account, time = np.asarray(dataset.account), dataset.time
     among = among[(account[among] != account[row]) & (time[among] < time[row])]
     if not len(among):

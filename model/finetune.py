@@ -29,7 +29,7 @@ from model.costs import Costs
 from model.data import DAY_MS, Dataset, gather, now
 from model.errors import DatasetError
 from model.fold import fold
-from model.inputs import HISTORY, ScoringBatch
+from model.inputs import AMOUNT_SHIFT, HISTORY, ScoringBatch
 from model.kernel import kernel_of
 from model.knots import knots_for
 from model.loop import Progress, Recipe, Source, Tell, Watch, train, wanted
@@ -309,7 +309,8 @@ def to_bundle(
     parts = (golden.current, golden.history, golden.length, golden.features)
     kernel_of(folded)(*parts, folded, logits, none)
     day = dataset.time[found.rows] // DAY_MS
-    amount = (np.asarray(dataset.words)[found.rows, 1] >> np.uint64(14)).astype(np.float64)
+    word1 = np.asarray(dataset.words)[found.rows, 1]
+    amount = (word1 >> np.uint64(AMOUNT_SHIFT)).astype(np.float64)
     account = np.asarray(dataset.account)[found.rows]
     return Bundle(
         name=name,
