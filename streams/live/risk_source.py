@@ -4,9 +4,10 @@ In: the columns of a round. Out: a `RiskView` for them, and how many of their ev
 Does not know how snapshots are built. Used by the worker's one thread; `stop` by any.
 
 A period that is not decided yet is waited for, as long as somebody builds: up to `risk.wait_s`
-since the builder last got on by a step, and LONGEST_WAITS times that in all. After a wait in vain
-the worker goes on with the newest snapshot there is, and looks again from time to time without
-waiting, until the period is decided.
+since the builder last got on by a step, and LONGEST_WAITS times that in all. What is built for
+other topics or at another pace brings this worker nothing, so its steps do not count. After a wait
+in vain the worker goes on with the newest snapshot there is, and looks again from time to time
+without waiting, until the period is decided.
 """
 
 from __future__ import annotations
@@ -31,6 +32,10 @@ GLANCE_EVERY_S: Final = 1.0
 LONGEST_WAITS: Final = 10
 NOBODY_S: Final = 10.0
 """No builder for so long: none will come. Longer than a new one needs to take over."""
+FOREIGN: Final = (
+    ": those in Redis are built for other topics, settings or another version than this worker's."
+    " Give all workers of the group the same risk.delay_days and risk.period_hours"
+)
 
 _logger = logging.getLogger(__name__)
 
@@ -45,6 +50,7 @@ class RiskSource:
         self._wait_s = wait_s
         self._front: int | None = None
         self._sign: tuple[str | None, ...] = ()
+        self._foreign = False
         self._sheets: OrderedDict[int, Sheet | None] = OrderedDict()
         self._stopping = threading.Event()
         self._given_up: int | None = None
@@ -95,8 +101,9 @@ class RiskSource:
                 if stuck or now - began >= LONGEST_WAITS * self._wait_s:
                     self._given_up, self._glanced = period, now
                     _logger.warning(
-                        "no risk snapshot of period %d after %.1f s", period, now - began
-                    )
+                        "no risk snapshot of period %d after %.1f s%s",
+                        period, now - began, FOREIGN if self._foreign else "",
+                    )  # fmt: skip
                     return
                 if self._stopping.wait(LOOK_EVERY_S):
                     return
@@ -105,7 +112,8 @@ class RiskSource:
 
     def _look(self) -> int:
         state = self._store.state()
-        self._sign = state.sign
+        self._foreign = state.about not in (None, self._about)
+        self._sign = () if self._foreign else state.sign
         front = state.front if state.about == self._about else None
         if front is None or (self._front is not None and front < self._front):
             # Built anew from the start, or not at all: what was fetched may be of other topics.

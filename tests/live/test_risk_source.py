@@ -5,12 +5,14 @@ What a worker sees and how long it waits is in test_risk_agent.py, where snapsho
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import redis
 
 from streams.errors import StoreError
 from streams.live.risk_source import RiskSource
-from streams.live.risk_store import RiskStore
+from streams.live.risk_store import RiskStore, State
 from streams.risk import NO_SNAPSHOT
 from streams.risk_pace import Pace
 from tests.test_risk import FIRST, Payment, columns_of
@@ -48,4 +50,29 @@ def test_a_snapshot_dropped_while_it_is_asked_for_is_asked_for_again(
     monkeypatch.setattr(store, "snapshot", lambda digest: None)
     with pytest.raises(StoreError, match=r"d2 .* is named in Redis, but not there"):
         looked_up()
+    client.close()
+
+
+def test_a_builder_of_other_settings_is_not_waited_for_and_told(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its steps were taken for steps to what this worker needs, and nobody said why none came."""
+    client = redis.Redis.from_url(redis_url)
+    store = RiskStore(client, "foreign")
+    token = store.take()
+    assert token is not None
+    store.begin(token, "another delay")
+    look, steps = store.state, iter(range(1_000_000))
+
+    def gets_on() -> State:
+        store.renew(token, next(steps))
+        return look()
+
+    monkeypatch.setattr(store, "state", gets_on)
+    columns = columns_of([Payment("a", "t", FIRST, "m", None, 10)])
+    began = time.monotonic()
+    view, stale = RiskSource(store, "this delay", Pace(1), wait_s=0.5).view([columns])
+    assert time.monotonic() - began < 4, "ten times risk.wait_s"
+    assert stale == 1 and view.lookup(columns)[1] == [NO_SNAPSHOT]
+    assert "the same risk.delay_days and risk.period_hours" in caplog.text
     client.close()
