@@ -94,13 +94,17 @@ class StoreLost(StoreError):
 
 
 class PartitionError(StoreError):
-    """A store error about one partition."""
+    """A store error about one partition; -1: about none, or several."""
 
     def __init__(
         self, message: str, *, partition: int, offset: int | None = None, remedy: str | None = None
     ) -> None:
-        at = f"partition={partition}" + ("" if offset is None else f" offset={offset}")
-        super().__init__(f"{message} [{at}]", remedy=remedy)
+        where = [
+            f"{name}={value}"
+            for name, value in (("partition", partition), ("offset", offset))
+            if value is not None and value >= 0
+        ]
+        super().__init__(f"{message} [{' '.join(where)}]" if where else message, remedy=remedy)
         self.partition = partition
         self.offset = offset
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import re
 import sys
 from datetime import UTC, datetime
+from typing import Final
 
 from streams.schema import printable
 
@@ -21,6 +23,13 @@ PLAIN = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _DIGITS = re.compile(r"\d(?:\D{0,3}\d){12}")
 """At least 13 digits, parted as `cards.MAX_GAP` allows: worth the look for a card number, and its
 imports."""
+
+
+_NUMBERS = re.compile(r"\d+")
+
+AGAIN_S: Final = 600.0
+OVER_S: Final = 60.0
+"""What was not said for so long had come to an end."""
 
 
 _FILE = re.compile(r"(/\d{5}-\d{12}\.parquet\b)")
@@ -65,6 +74,25 @@ class JsonLines(logging.Formatter):
         if record.exc_info:
             line["error"] = self.formatException(record.exc_info)
         return masked(json.dumps(line, ensure_ascii=False))
+
+
+class Seldom(logging.Filter):
+    """Of a logger that tries something again and again: lets what it says through when it begins,
+    and then once in AGAIN_S as long as it goes on. Numbers make no difference."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: dict[str, tuple[float, float]] = {}
+        """Of each text: when it was let through, when it came last."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is to be logged."""
+        text = _NUMBERS.sub("", record.getMessage())
+        let, last = self._said.get(text, (-math.inf, -math.inf))
+        now = record.created
+        new = not 0 <= now - last < OVER_S or now - let >= AGAIN_S
+        self._said[text] = now if new else let, now
+        return new
 
 
 def start(level: str, *, json_lines: bool) -> None:

@@ -72,3 +72,18 @@ def test_a_file_of_a_recording_keeps_its_name() -> None:
     name = "recording/transactions/00000-000000000000.parquet"
     told = logs.masked(f"{name}, row group 0: 4111111111111111 00000-000000000000")
     assert told == f"{name}, row group 0: [card number] [card number]"
+
+
+def test_what_is_said_again_and_again_is_said_seldom() -> None:
+    seldom = logs.Seldom()
+
+    def passes(text: str, time_s: float) -> bool:
+        record = logging.LogRecord("streams", logging.WARNING, "x.py", 7, text, (time_s,), None)
+        record.created = time_s
+        return seldom.filter(record)
+
+    assert passes("full after %d s", 1_000) and passes("away after %d s", 1_000)
+    told = [second for second in range(1_001, 3_000) if passes("full after %d s", second)]
+    assert told == [1_600, 2_200, 2_800]
+    # What begins anew is told at once, and so it is after the clock was put back.
+    assert passes("away after %d s", 1_100) and passes("full after %d s", 500)

@@ -16,6 +16,7 @@ from typing import Final
 
 from confluent_kafka import KafkaException
 
+from streams import logs
 from streams.errors import FraudstreamError, StoreError
 from streams.live.risk_store import LOCK_MS, NotLeader, RiskStore
 from streams.settings import Settings
@@ -25,6 +26,8 @@ STALLED_S: Final = 60.0
 STAND_BY_S: Final = 1.0
 
 _logger = logging.getLogger(__name__)
+# It asks again every second or two: of a Redis that is full for hours one hears now and then.
+_logger.addFilter(logs.Seldom())
 
 
 class Leadership:

@@ -1,7 +1,8 @@
 """The risk builder as a child process of a worker, so that it does not share the worker's core.
 
 In: settings. Out: a process that builds, or stands by, until it is stopped or its parent is gone.
-Does not know how snapshots are built. A child that dies is started again.
+Does not know how snapshots are built. A child that dies is started again; one that dies at once,
+time and again, less and less often: each start takes seconds of the worker's machine.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import multiprocessing
 import multiprocessing.connection
 import signal
 import threading
+import time
 from multiprocessing.context import SpawnProcess
 from types import FrameType
 from typing import Final
@@ -19,9 +21,13 @@ from streams import logs
 from streams.settings import Settings
 
 AGAIN_S: Final = 1.0
+SELDOM_S: Final = 60.0
+"""A child is started again after the first, then after twice as long each time, up to the second,
+until one lives longer than that."""
 STOP_S: Final = 1.0
 """How long the child may take after the worker is done; what it holds, another one takes over."""
 KILLED_S: Final = 10.0
+KILLED: Final = ". It was killed: is there memory enough (docs/risk.md says how much it needs)?"
 
 _logger = logging.getLogger(__name__)
 
@@ -95,10 +101,26 @@ class RiskProcess:
         self._child.start()
 
     def _keep(self) -> None:
+        pause = 0.0
         while True:
             assert self._child is not None
+            began = time.monotonic()
             self._child.join()
+            pause = AGAIN_S if time.monotonic() - began > SELDOM_S else _next(pause)
+            # Whatever stops the worker may have reached the child first.
             if self._stopping.wait(AGAIN_S):
                 return
-            _logger.warning("the risk builder ended (%s); starting it again", self._child.exitcode)
+            code = self._child.exitcode
+            _logger.warning(
+                "the risk builder ended (%s); starting it again%s%s",
+                code,
+                f" in {pause - AGAIN_S:.0f} s" if pause > AGAIN_S else "",
+                KILLED if code == -signal.SIGKILL else "",
+            )
+            if self._stopping.wait(pause - AGAIN_S):
+                return
             self._start()
+
+
+def _next(pause_s: float) -> float:
+    return min(max(2 * pause_s, AGAIN_S), SELDOM_S)
