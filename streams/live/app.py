@@ -220,11 +220,12 @@ async def serve(
             await asyncio.wait_for(_let_go(worker), STOP_TIMEOUT_S)
         except TimeoutError:
             _logger.warning("did not stop in %.0f s; what goes on is left", STOP_TIMEOUT_S)
-        except Exception as error:
-            # Parts of Faust that broke with the rest must not hide what broke first.
+        except (Exception, asyncio.CancelledError) as error:
+            # Parts of Faust that broke with the rest, or were cancelled, must not hide what broke
+            # first.
             if reason is None:
                 raise
-            _logger.info("while stopping: %s", error)
+            _logger.info("while stopping: %r", error)
         watchdog.stop()
         for number, handler in before.items():
             if signal.getsignal(number) is asked:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import signal
 import time
 import urllib.request
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import redis
@@ -16,6 +19,7 @@ from confluent_kafka.admin import AdminClient, NewPartitions
 from streams.connect import confluent_config
 from streams.dev import kafka as kafka_server
 from streams.dev import process
+from streams.errors import BrokerError
 from streams.live import app
 from tests.certificates import Certificates
 from tests.conftest import PASSWORD, USER
@@ -156,6 +160,33 @@ def test_a_broker_that_is_away_is_told_now_and_then() -> None:
     assert passes("aiokafka", 7, 110.0)
     assert passes("aiokafka", 7, 50.0), "the clock was put back"
     assert all(passes("streams.live.app", 7, 100.0) for _ in range(2)), "ours is all said"
+
+
+def test_what_broke_first_is_told_though_the_stop_is_cancelled() -> None:
+    """Faust's thread, where it ends by the same fault, cancels the stop that waits for it."""
+    cause = BrokerError("Kafka did not confirm what was sent in 60 s")
+
+    async def nothing() -> None: ...
+
+    async def cancelled() -> None:
+        raise asyncio.CancelledError
+
+    parts = SimpleNamespace(
+        app=SimpleNamespace(start=nothing, stop=cancelled, crashed=True),
+        intake=SimpleNamespace(close_all=lambda: None, leave=nothing),
+        outbox=SimpleNamespace(close=lambda: None),
+        patience=SimpleNamespace(stop=lambda: None),
+        risk=None,
+        watchdog_s=30.0,
+        stalled=None,
+        failed=cause,
+    )
+    levels = {name: logging.getLogger(name).level for name in app.CHATTY}
+    try:
+        assert asyncio.run(app.serve(cast(app.Worker, parts))) is cause
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
 
 
 def test_a_worker_stops_though_kafka_hangs(
