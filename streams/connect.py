@@ -312,6 +312,8 @@ def check_redis(settings: Settings, client: redis.Redis | None = None) -> None:
     """Return when Redis lets us in. Raises StoreUnready that says what is wrong."""
     import redis
 
+    from streams.store.scripts import RIGHTS
+
     own = client is None
     used = redis_client(settings) if client is None else client
     address = redis_address(settings)
@@ -325,7 +327,7 @@ def check_redis(settings: Settings, client: redis.Redis | None = None) -> None:
     except redis.exceptions.NoPermissionError as error:
         raise StoreUnready(
             f"Redis at {address} forbids a command: {error}",
-            remedy="Give the user the commands and keys of infra/redis/users.acl",
+            remedy=RIGHTS,
         ) from None
     except redis.exceptions.BusyLoadingError:
         raise StoreUnready(f"Redis at {address} still loads its data", remedy="Wait") from None

@@ -15,6 +15,15 @@ if state[6] and state[6] ~= ARGV[2] then return {'FORMAT', state[6]} end
 if state[7] and state[7] ~= ARGV[3] then return {'TOPIC', state[7]} end
 if state[8] and state[8] ~= ARGV[4] then return {'PARTITIONS', state[8]} end
 
+-- Each command of a step and of a trim: one that Redis refuses this user in the middle of a step
+-- would leave it half done.
+for _, call in ipairs({{'HGET', '-'}, {'HLEN'}, {'HSET', '-', '-'}, {'HDEL', '-'}, {'DEL'},
+  {'MSET', '-'}, {'SETRANGE', '0', '-'}}) do
+  if not redis.acl_check_cmd(call[1], KEYS[1], unpack(call, 2)) then
+    return {'FORBIDDEN', call[1]}
+  end
+end
+
 local token = tonumber(state[1] or '0')
 if state[2] ~= ARGV[1] then token = token + 1 end
 redis.call('HSET', KEYS[1], 'token', string.format('%d', token), 'owner', ARGV[1],

@@ -97,6 +97,8 @@ def refuse_claim(partition: int, identity: Identity, code: str, found: str) -> N
         raise StoreUnready(
             f"a write to partition {partition} failed half way ({found})", remedy=REBUILD
         )
+    if code == "FORBIDDEN":
+        raise StoreUnready(f"Redis refuses this user the command {found}", remedy=scripts.RIGHTS)
     assert code == "RETIRED", code
     raise StoreUnready(f"the keys of partition {partition} are retired", remedy=REBUILD)
 

@@ -26,6 +26,9 @@ Answer = list[bytes]
 
 WAITING = ("BUSY", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "NOREPLICAS", "LOADING", "READONLY")
 """Answers of a server that did nothing and may be well again soon."""
+FORBIDDEN = ("ACL failure in script", "The user executing the script")
+"""In an answer: a script came to a command that its user may not run; Redis 7.0 has other words."""
+RIGHTS = "Give the user the commands and keys of infra/redis/users.acl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +111,12 @@ def named_failures(partition: int) -> Iterator[None]:
 def named(error: Exception, partition: int) -> StoreError:
     """The StoreError that says what an exception of redis-py means."""
     said = str(error)
-    if isinstance(error, exceptions.AuthenticationError | exceptions.NoPermissionError):
+    if isinstance(error, exceptions.AuthenticationError):
         return StoreUnready(
             f"Redis refuses: {said}", remedy="Check the user, the password and its ACL"
         )
+    if isinstance(error, exceptions.NoPermissionError) or any(part in said for part in FORBIDDEN):
+        return StoreUnready(f"Redis refuses: {said}", remedy=RIGHTS)
     if isinstance(error, exceptions.OutOfMemoryError):
         return StoreFull(
             "Redis is at maxmemory; nothing was written",
