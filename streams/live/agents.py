@@ -48,6 +48,10 @@ trim costs a disk sync, and a repeat after a crash costs a few messages that rea
 TRIM_BYTES: Final = 1_048_576
 """The same in bytes of entries."""
 
+ASK_EVERY_S: Final = 10.0
+"""A partition whose accounts are all in memory asks the store so often for none: that a rebuild
+put other keys in use, without coming to retire these, is told by a load alone."""
+
 _logger = logging.getLogger(__name__)
 
 
@@ -225,9 +229,11 @@ class Round:
     def _load(self, held: Held, columns: Columns) -> None:
         accounts = set(columns.account_id)
         missing = held.arena.missing(columns.account_id)
-        if missing:
+        now = time.monotonic()
+        if missing or now - held.asked > ASK_EVERY_S:
             records = self._patience(self._store.load, held.claim, missing, held.applied)
             held.arena.fill(list(zip(missing, records, strict=True)))
+            held.asked = now
         self._metrics.arena_misses.inc(len(missing))
         self._metrics.arena_hits.inc(len(accounts) - len(missing))
 

@@ -10,6 +10,7 @@ may not have delivered is delivered again before the first new batch.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -37,6 +38,7 @@ class Held:
     forgotten: erased accounts, by digest, and the offset of each erasure
     sent:      outbox entries delivered and not trimmed yet
     care:      a worker died here: how to go on; None where no care is needed
+    asked:     when the store was last asked whether the claim still holds (monotonic)
     """
 
     claim: Claim
@@ -46,6 +48,7 @@ class Held:
     sent: list[int] = field(default_factory=list)
     sent_bytes: int = 0
     care: Care | None = None
+    asked: float = field(default_factory=time.monotonic)
 
 
 class Partitions:

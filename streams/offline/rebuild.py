@@ -119,7 +119,9 @@ class _Rebuild:
         start, ends = self._ranges()
         route = self._route(start)
         if self._old.before is not None:
-            # A rebuild that died between its switch and its sweep left these keys.
+            # A rebuild that died between its switch and its sweep left these keys, perhaps without
+            # the marks: a worker may still be at work on them.
+            generations.retire(self._client, self._namespace, self._old.before, count)
             generations.sweep(self._client, self._namespace, self._old.before)
         generation = generations.begin(self._client, self._namespace)
         _logger.info("building key generation %d from %d partitions", generation, count)

@@ -6,7 +6,8 @@ swept away. Does not know what is built into a generation (`offline/rebuild.py` 
 A switch is one write to one key. Workers that still hold claims on the generation before are
 stopped by its partitions being marked retired: by the switch, and again, in the same script that
 gives the first claim on the new one, by `acquire`. So no two generations are ever both moved on,
-whenever the switch or its author dies.
+whenever the switch or its author dies. Where the marks are missing, a worker learns of the switch
+at its next load, and a rebuild sets them before it sweeps anything.
 """
 
 from __future__ import annotations
@@ -118,8 +119,13 @@ def switch(client: redis.Redis, namespace: str, generation: int, partitions: int
         raise StoreError("another rebuild began while this one ran; nothing was switched")
     before = read(client, namespace).before
     assert before is not None and before < generation
+    retire(client, namespace, before, partitions)
+
+
+def retire(client: redis.Redis, namespace: str, generation: int, partitions: int) -> None:
+    """Stop whoever still moves a generation on that is no longer in use."""
     for partition in range(partitions):
-        own = keys.of(namespace, before, partition)
+        own = keys.of(namespace, generation, partition)
         with scripts.named_failures(partition):
             client.hset(own.part, "retired", "1")
 

@@ -109,13 +109,17 @@ class RedisStore:
             if accounts:
                 scripts.send(pipe, "MGET", *[own.record + name for name in accounts])
             pipe.hmget(own.part, list(STATE))
+            pipe.hget(keys.pointer(self._namespace), "current")
             # An error raised by redis-py would quote the command, account ids and all.
             replies = pipe.execute(raise_on_error=False)
             for reply in replies:
                 if isinstance(reply, Exception):
                     raise reply
-        *read, state = replies
+        *read, state, current = replies
         _compare(claim, at, state)
+        if self._generation is None and int(current or 0) != claim.generation:
+            # The switch to another one did not come to mark ours as retired.
+            _refuse(claim, at, "RETIRED", "")
         return cast(list[bytes | None], read[0]) if read else []
 
     def commit(self, claim: Claim, commit: Commit) -> None:

@@ -13,7 +13,7 @@ from streams.alerts import render, run_digest
 from streams.assembly import judge
 from streams.batch import Batch
 from streams.errors import Fenced, PartitionError, StoreFull, StoreLost
-from streams.live.agents import TRIM_ENTRIES, Round, joined, warm
+from streams.live.agents import ASK_EVERY_S, TRIM_ENTRIES, Round, joined, warm
 from streams.live.failpoint import STEPS, Failpoint
 from streams.live.partitions import Partitions
 from streams.live.patience import Patience
@@ -255,6 +255,28 @@ def test_accounts_in_memory_are_not_loaded_again() -> None:
     for begin in (0, 2, 4):
         case.round.run([[payments(0, begin, 2)]])
     assert case.metric("arena_misses_total") == 1 and case.metric("arena_hits_total") == 2
+
+
+def test_a_claim_is_looked_at_now_and_then_though_nothing_is_loaded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A rebuild that died as it switched left a worker at work on keys that nobody uses."""
+    case = Case()
+    case.round.run([[payments(0, 0, 2)]])
+    asked: list[Sequence[str]] = []
+    load = case.store.load
+
+    def noted(claim: Claim, accounts: Sequence[str], at: int | None) -> list[bytes | None]:
+        asked.append(accounts)
+        return load(claim, accounts, at)
+
+    monkeypatch.setattr(case.store, "load", noted)
+    case.round.run([[payments(0, 2, 2)]])
+    assert asked == []
+    case.partitions.held[0].asked -= ASK_EVERY_S
+    case.round.run([[payments(0, 4, 2)]])
+    case.round.run([[payments(0, 6, 2)]])
+    assert asked == [[]]
 
 
 def test_repeats_are_counted_and_not_published() -> None:

@@ -15,7 +15,7 @@ from confluent_kafka.admin import AdminClient, NewPartitions
 
 from streams.batch import Batch
 from streams.connect import confluent_config
-from streams.errors import StoreError, StoreUnready
+from streams.errors import Conflict, StoreError, StoreUnready
 from streams.offline import rebuild as rebuilding
 from streams.offline.rebuild import rebuild
 from streams.offline.replay import Shard
@@ -201,8 +201,10 @@ def test_the_keys_that_an_earlier_rebuild_left_are_swept(
 ) -> None:
     publish(settings, rows(30, 3))
     commit_group(settings, ends(settings, "transactions"))
+    claim = claim_all(settings, client)[0]
+    RedisStore(client).commit(claim, Commit(None, 1))
     with monkeypatch.context() as dying:
-        dying.setattr(generations, "sweep", lambda *rest: 1 / 0)
+        dying.setattr(generations, "retire", lambda *rest: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             rebuild(settings)
     left = len(client.keys("fs.1:*:a:*"))
@@ -211,6 +213,9 @@ def test_the_keys_that_an_earlier_rebuild_left_are_swept(
     with monkeypatch.context() as dying:
         dying.setattr(generations, "sweep", lambda *rest: 0)
         rebuild(settings)
+    # Nobody was told of the first switch: a worker must not go on with keys that are swept.
+    with pytest.raises(Conflict, match="retired"):
+        RedisStore(client).commit(claim, Commit(1, 2))
     assert len(client.keys("fs.1:*:a:*")) == left
     rebuild(settings)
     assert {name.partition(b":")[0] for name in client.keys("*:a:*")} == {b"fs.3"}

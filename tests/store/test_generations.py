@@ -81,6 +81,8 @@ def test_a_switch_that_dies_half_way_is_ended_by_the_first_claim(client: redis.R
     client.hset("fs:generation", mapping={"before": 0, "current": generation})
     client.hdel("fs:generation", "building")
     store.commit(claim, Commit(5, 6))  # nobody has claimed partition 0 of the new one yet
+    with pytest.raises(Conflict, match="retired"):
+        store.load(claim, [], 6)  # so a worker that nobody claims anything from learns of it
     later = RedisStore(client).acquire(0, TOPIC)
     with pytest.raises(Conflict):
         store.commit(claim, Commit(6, 7))
