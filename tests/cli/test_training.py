@@ -11,9 +11,9 @@ from rich.console import Console
 
 from model import pretrain
 from model.loop import Recipe
-from model.transformer import Shape
 from streams.cli.training import Training
 from tests.model import streams_of_words as made
+from tests.model.streams_of_words import SMALL
 
 
 def shown(text: str) -> list[str]:
@@ -26,12 +26,12 @@ def test_a_fit_that_its_checkpoint_holds_counts_on_the_bar(tmp_path: Path) -> No
     """Else the steps of the fits after it were counted from too early a place."""
     whole = made.dataset(2, 20)
     chosen, path = np.ones(len(whole), bool), tmp_path / "run.pt"
-    shape, recipe = Shape(width=64, event=16, knots=16), Recipe(steps=2, chunk=16, batch=2)
-    pretrain.pretrain(whole, chosen, shape, recipe, checkpoint=path)
+    recipe = Recipe(steps=2, chunk=16, batch=2)
+    pretrain.pretrain(whole, chosen, SMALL, recipe, checkpoint=path)
     out = io.StringIO()
     training = Training(2, 1, "cpu", None)
     training.draw(Console(file=out, force_terminal=True, width=100), 4)
-    pretrain.pretrain(whole, chosen, shape, recipe, checkpoint=path, watch=training.watch)
+    pretrain.pretrain(whole, chosen, SMALL, recipe, checkpoint=path, watch=training.watch)
     training.watch(1, {"loss": 0.5})
     training.__exit__(RuntimeError)
     assert "3/4" in shown(out.getvalue())[-2]

@@ -19,6 +19,9 @@ from model.transformer import Shape, Transformer
 START_MS = 1_735_689_600_000
 DAY_MS = 86_400_000
 FEATURES = 12
+SMALL = Shape(width=64, event=16, knots=16)
+"""Half as wide as what is shipped, and quick to fit; its kernel, that of `model` too, is compiled
+once."""
 
 
 def words(rng: np.random.Generator, n: int, days: float = 60) -> NDArray[np.uint64]:

@@ -12,10 +12,8 @@ import pytest
 from model import finetune, forecast, loop
 from model.forecast import Job
 from model.loop import Recipe
-from model.transformer import Shape
 from tests.model import streams_of_words as made
-
-SMALL = Shape(width=64, event=16, knots=16)
+from tests.model.streams_of_words import SMALL
 
 
 @pytest.mark.parametrize(("steps", "every"), [(7, 3), (6, 3), (4, 0), (12, 0)])

@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 from model import finetune, metrics, quiet
 from model.data import Dataset
 from model.loop import Recipe
-from model.transformer import Shape
 from tests.model import streams_of_words as made
+from tests.model.streams_of_words import SMALL
 
-SMALL = Shape(width=64, event=16, knots=16)
 NAMES = (
     "terminal_30d_frauds",
     "terminal_7d_transactions",

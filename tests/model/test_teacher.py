@@ -12,11 +12,10 @@ import torch
 from model import baseline, finetune, loop, metrics, teacher
 from model.errors import DatasetError
 from model.loop import Recipe, Source
-from model.transformer import Chunk, Shape
+from model.transformer import Chunk
 from tests.model import streams_of_words as made
+from tests.model.streams_of_words import SMALL
 
-SMALL = Shape(width=64, event=16, knots=16)
-"""The sizes of the shipped kernel, which is compiled once."""
 FEW = {"rounds": 60, "learning_rate": 0.1, "min_data_in_leaf": 10}
 
 

@@ -15,11 +15,8 @@ from model import calibrate, data, finetune, loop, metrics, pretrain, processes,
 from model.errors import DatasetError
 from model.loop import Recipe, Source
 from model.score import calibrate as to_probability
-from model.transformer import Shape
 from tests.model import streams_of_words as made
-
-SMALL = Shape(width=64, event=16, knots=16)
-"""The sizes of the shipped kernel, which is compiled once."""
+from tests.model.streams_of_words import SMALL
 
 
 def test_files_round_trip_and_damage_is_found(tmp_path: Path) -> None:

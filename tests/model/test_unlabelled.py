@@ -17,10 +17,9 @@ from model.inputs import MCC_MASK
 from model.loop import Recipe, Source
 from model.pretrain import Heads, pretrain, surprise_of_chunks
 from model.pretrained import to_bundle
-from model.transformer import Shape
 from tests.model import streams_of_words as made
+from tests.model.streams_of_words import SMALL
 
-SMALL = Shape(width=64, event=16, knots=16)
 ACCOUNTS, EACH = 30, 80
 
 

@@ -13,8 +13,8 @@ import torch
 
 from model import finetune, processes
 from model.loop import Recipe
-from model.transformer import Shape
 from tests.model import streams_of_words as made
+from tests.model.streams_of_words import SMALL
 
 
 def main(out: Path) -> None:
@@ -26,8 +26,7 @@ def main(out: Path) -> None:
     fit = (whole.account % 2 == 0) | (whole.place() % 16 == 0)
     everything = np.ones(len(whole), bool)
     recipe = Recipe(steps=3, chunk=64, batch=4, every=3, event_dropout=0.0, feature_dropout=0.0)
-    shape = Shape(width=64, event=16, knots=16)
-    found = finetune.fit(whole, finetune.Blocks(fit, everything), shape, recipe)
+    found = finetune.fit(whole, finetune.Blocks(fit, everything), SMALL, recipe)
     state = {name: value.numpy() for name, value in found.model.state_dict().items()}
     np.savez(out / f"{processes.count()}-{processes.number()}.npz", **state)
     processes.leave()
