@@ -54,22 +54,22 @@ _LATITUDE: Final = np.frombuffer(b'"latitude":', np.uint8)
 _LONGITUDE: Final = np.frombuffer(b'"longitude":', np.uint8)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True)
 def _is_digit(byte: int) -> bool:
     return 48 <= byte <= 57
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True)
 def _is_hex(byte: int) -> bool:
     return 48 <= byte <= 57 or 97 <= byte <= 102 or 65 <= byte <= 70
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True)
 def _is_word(byte: int) -> bool:
     return 48 <= byte <= 57 or 97 <= byte <= 122 or 65 <= byte <= 90
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True)
 def _follows(data: NDArray[np.uint8], low: int, at: int, key: NDArray[np.uint8]) -> bool:
     """Does `key` (with its colon), then only white space, stand before `at`?"""
     while at > low and data[at - 1] in (9, 10, 13, 32):
@@ -88,7 +88,7 @@ def _follows(data: NDArray[np.uint8], low: int, at: int, key: NDArray[np.uint8])
     return True
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True)
 def _exempt_number(data: NDArray[np.uint8], low: int, start: int, stop: int, high: int) -> bool:
     """Step 3a, for the single group [start, stop)."""
     if start > low and data[start - 1] == 46:
@@ -115,7 +115,7 @@ def _exempt_number(data: NDArray[np.uint8], low: int, start: int, stop: int, hig
     )
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True)
 def _in_hash(data: NDArray[np.uint8], low: int, start: int, stop: int, high: int) -> bool:
     """Step 3b: is [start, stop) inside one hash or UUID?"""
     a = start
@@ -142,7 +142,7 @@ def _in_hash(data: NDArray[np.uint8], low: int, start: int, stop: int, high: int
     return letters
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True)
 def _stands_alone(data: NDArray[np.uint8], low: int, start: int, stop: int, high: int) -> bool:
     """Does [start, stop) neither go on a token (after a letter, digit, dash, dot or underscore)
     nor a token go on after it?"""
@@ -151,7 +151,7 @@ def _stands_alone(data: NDArray[np.uint8], low: int, start: int, stop: int, high
     return stop == high or not (_is_word(data[stop]) or data[stop] in (45, 95))
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True)
 def _of_a_scheme(data: NDArray[np.uint8], start: int, digits: int) -> bool:
     """Step 3c: Diners 30, 36, 38, 39; American Express 34, 37; all others 2 to 6, 16 to 19 long."""
     first, second, at = data[start] - 48, 0, start + 1
@@ -165,7 +165,7 @@ def _of_a_scheme(data: NDArray[np.uint8], start: int, digits: int) -> bool:
     return digits >= 16 and 2 <= first <= 6
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True)
 def _find_in_sequence(
     data: NDArray[np.uint8], low: int, start: int, stop: int, high: int
 ) -> tuple[int, int]:
@@ -203,7 +203,7 @@ def _find_in_sequence(
     return -1, -1
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True)
 def _sequence_end(data: NDArray[np.uint8], start: int, high: int) -> tuple[int, int]:
     """The end of the sequence that begins at the digit `start`, and its digits."""
     stop, digits, gap, at = start, 0, 0, start
@@ -222,7 +222,7 @@ def _sequence_end(data: NDArray[np.uint8], start: int, high: int) -> tuple[int, 
     return stop, digits
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True)
 def next_pan(
     data: NDArray[np.uint8], low: int, start: int, stop: int, high: int
 ) -> tuple[int, int]:
@@ -244,12 +244,12 @@ def next_pan(
     return -1, -1
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True)
 def _in_run(byte: int) -> bool:
     return 48 <= byte <= 57 or byte == 32 or byte == 45
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True)
 def holds_pan(data: NDArray[np.uint8], low: int, high: int) -> bool:
     """Is there a card number in data[low:high]? Step 5."""
     at = low + MIN_PAN - 1

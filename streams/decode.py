@@ -1,6 +1,6 @@
 """Raw messages to validated columns: the first step of the pipeline.
 
-In: a batch, and how far event_time may be ahead of the broker's time. Out: `Columns`.
+In: batches, and how far event_time may be ahead of the broker's time. Out: `Columns` of each.
 Does not know state, features or scores; touches no clock: the broker's time comes with the batch.
 
 1. One compiled pass over the bytes (`kernels/message.py`) clears every plain message and takes its
@@ -14,14 +14,15 @@ So one bad message costs one slow look and changes nothing about its neighbours,
 depends on how the batches were cut. docs/decisions/0007-one-pass-over-the-bytes.md has the figures.
 
 All of this is done for PART messages at a time and joined at the end: what one step touches is
-then still in the processor's cache for the next.
+then still in the processor's cache for the next. The batches of several partitions go through it
+end to end: what a handful of messages costs is mostly the calls.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import chain, compress
+from dataclasses import dataclass, replace
+from itertools import chain, compress, pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -45,13 +46,18 @@ Times = NDArray[np.int64]
 
 @dataclass(slots=True)
 class _Part:
-    """Neighbouring messages of a batch, and what is known of them. Lists are of one length.
+    """Neighbouring messages, and what is known of them. Lists are of one length.
 
-    texts: the columns of SPANNED; None where a message is not accepted or does not give it
+    low:    number of the first among all
+    latest: int64 [n], the newest event_time that is taken from each
+    texts:  the columns of SPANNED; None where a message is not accepted or does not give it
     """
 
     low: int
     values: list[bytes | None]
+    keys: list[bytes | None]
+    headers: list[Headers] | None
+    latest: Times
     taken: Taken
     accepted: Mask
     texts: list[list[str | None]]
@@ -91,25 +97,23 @@ def _quick(
     as_bytes = np.frombuffer(data, np.uint8)
     clear(as_bytes, bounds, np.frombuffer(key_data, np.uint8), key_bounds, latest, TABLES, out)
     if headers is not None:
-        out.cleared[:] &= np.array([check_headers(each) is None for each in headers])
+        out.cleared[:] &= np.array([check_headers(each) is None for each in headers], np.bool_)
     if not out.cleared.all():
         out.spans[~out.cleared] = 0
     return out, [_texts(as_bytes, out.spans[:, column]) for column in range(len(SPANNED))]
 
 
-def _without_escapes(part: _Part, batch: Batch, latest: Times) -> None:
+def _without_escapes(part: _Part) -> None:
     """Step 2: accept what is cleared when it is told without escapes."""
     told = [(i, retold(part.values[i])) for i in np.flatnonzero(~part.accepted).tolist()]
     rows = [i for i, each in told if each is not None]
     if not rows:
         return
-    places = [part.low + i for i in rows]
-    headers = None if batch.headers is None else [batch.headers[row] for row in places]
     found, texts = _quick(
         [each for _, each in told if each is not None],
-        [batch.keys[row] for row in places],
-        headers,
-        latest[rows],
+        [part.keys[i] for i in rows],
+        None if part.headers is None else [part.headers[i] for i in rows],
+        part.latest[rows],
     )
     for k in np.flatnonzero(found.cleared).tolist():
         for column, own in zip(part.texts, texts, strict=True):
@@ -117,20 +121,18 @@ def _without_escapes(part: _Part, batch: Batch, latest: Times) -> None:
     part.taken.put(np.array(rows)[found.cleared], found.only(found.cleared))
 
 
-def _closer(
-    part: _Part, batch: Batch, latest: Times
-) -> tuple[list[Rejected], list[tuple[int, str]]]:
+def _closer(part: _Part) -> tuple[list[Rejected], list[tuple[int, str]]]:
     """Step 3: accept or refuse what is not cleared; the rejects and the tombstones."""
     rejects: list[Rejected] = []
     tombstones: list[tuple[int, str]] = []
     for i in np.flatnonzero(~part.accepted).tolist():
-        row, value = part.low + i, part.values[i]
-        account = tombstone_account(batch.keys[row]) if value is None else None
+        row, value, key = part.low + i, part.values[i], part.keys[i]
+        account = tombstone_account(key) if value is None else None
         if account is not None:
             tombstones.append((row, account))
             continue
-        headers = batch.headers[row] if batch.headers is not None else ()
-        fault = examine(value, batch.keys[row], headers, int(latest[i]))
+        headers = () if part.headers is None else part.headers[i]
+        fault = examine(value, key, headers, int(part.latest[i]))
         if fault is not None:
             rejects.append(Rejected(row, *fault))
             continue
@@ -174,31 +176,63 @@ def _columns(part: _Part) -> dict[str, Any]:
 
 
 def _join(columns: Sequence[Any]) -> Any:
+    if len(columns) == 1:
+        return columns[0]
     if isinstance(columns[0], np.ndarray):
-        return columns[0] if len(columns) == 1 else np.concatenate(columns)
+        return np.concatenate(columns)
     return list(chain.from_iterable(columns))
 
 
 def decode(batch: Batch, max_future_ms: int) -> Columns:
     """Validate a batch. Never raises on what messages hold; each message is accounted for once."""
-    n = len(batch)
-    known = batch.timestamps >= 0
-    latest = np.where(known, batch.timestamps + max_future_ms, MAX_EVENT_TIME_MS)
+    return decode_all([batch], max_future_ms)[0]
+
+
+def decode_all(batches: Sequence[Batch], max_future_ms: int) -> list[Columns]:
+    """Validate batches as if each came alone; see `decode`."""
+    if not batches:
+        return []
+    columns, rejects, tombstones = _end_to_end(batches, max_future_ms)
+    if len(batches) == 1:
+        columns["docs"] = Documents(columns["docs"])
+        return [Columns(batch=batches[0], **columns, rejects=rejects, tombstones=tombstones)]
+    found: list[Columns] = []
+    ends = np.cumsum([len(batch) for batch in batches])
+    places = [0, *np.searchsorted(columns["row"], ends).tolist()]
+    for batch, end, (begin, stop) in zip(batches, ends.tolist(), pairwise(places), strict=True):
+        low = end - len(batch)
+        own = {name: column[begin:stop] for name, column in columns.items()}
+        own["row"] = own["row"] - np.int32(low)
+        own["docs"] = Documents(own["docs"])
+        mine = [replace(each, row=each.row - low) for each in rejects if low <= each.row < end]
+        erased = [(row - low, account) for row, account in tombstones if low <= row < end]
+        found.append(Columns(batch=batch, **own, rejects=mine, tombstones=erased))
+    return found
+
+
+def _end_to_end(
+    batches: Sequence[Batch], max_future_ms: int
+) -> tuple[dict[str, Any], list[Rejected], list[tuple[int, str]]]:
+    """Columns by name, rejects and tombstones of all; rows are numbered through."""
+    times = _join([batch.timestamps for batch in batches])
+    latest = np.where(times >= 0, times + max_future_ms, MAX_EVENT_TIME_MS)
+    values = _join([batch.values for batch in batches])
+    keys = _join([batch.keys for batch in batches])
+    headers = None
+    if any(batch.headers is not None for batch in batches):
+        headers = _join([batch.headers or [()] * len(batch) for batch in batches])
     parts: list[dict[str, Any]] = []
     rejects: list[Rejected] = []
     tombstones: list[tuple[int, str]] = []
-    for low in range(0, max(n, 1), PART):
-        high = min(low + PART, n)
-        values, headers = batch.values[low:high], batch.headers
-        headers = None if headers is None else headers[low:high]
-        found, texts = _quick(values, batch.keys[low:high], headers, latest[low:high])
-        part = _Part(low, values, found, found.cleared, texts)
+    for low in range(0, max(len(values), 1), PART):
+        here = slice(low, low + PART)
+        given = values[here], keys[here], None if headers is None else headers[here], latest[here]
+        found, texts = _quick(*given)
+        part = _Part(low, *given, found, found.cleared, texts)
         if not part.accepted.all():
-            _without_escapes(part, batch, latest[low:high])
-            refused, erased = _closer(part, batch, latest[low:high])
+            _without_escapes(part)
+            refused, erased = _closer(part)
             rejects += refused
             tombstones += erased
         parts.append(_columns(part))
-    columns = {name: _join([each[name] for each in parts]) for name in parts[0]}
-    columns["docs"] = Documents(columns["docs"])
-    return Columns(batch=batch, **columns, rejects=rejects, tombstones=tombstones)
+    return {name: _join([each[name] for each in parts]) for name in parts[0]}, rejects, tombstones

@@ -4,7 +4,7 @@ In: raw batches, the arena's records, risk snapshots, a scorer, a policy. Out: a
 the records that changed. Pure: no clock, no random, no I/O. Does not know whether Kafka, a
 recording or a file is the source, nor where records and entries are kept.
 
-    columns = [read(batch, forgotten, max_future_ms) for batch in batches]
+    columns = read_all(batches, forgotten, max_future_ms)   one pass over several partitions
     ... the caller fills the arenas with the records they miss ...
     work    = [advance(c, arena, risk, history) for c in columns]
     scores  = score(scorer, work)          one padded batch over several partitions
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from model.inputs import AnyScorer, stack
 from streams.batch import Batch
 from streams.columns import Columns, select
-from streams.decode import decode
+from streams.decode import decode_all
 from streams.privacy import account_digest
 from streams.risk import RiskView
 from streams.schema import Reject
@@ -32,7 +32,7 @@ from streams.settle import Outcome, Policy, settle
 from streams.state import Arena
 from streams.windows import Work, apply, scoring_batch
 
-__all__ = ["Outcome", "Policy", "Work", "advance", "read", "score", "settle"]
+__all__ = ["Outcome", "Policy", "Work", "advance", "read", "read_all", "score", "settle"]
 
 
 def read(batch: Batch, forgotten: Mapping[bytes, int], max_future_ms: int) -> Columns:
@@ -41,15 +41,26 @@ def read(batch: Batch, forgotten: Mapping[bytes, int], max_future_ms: int) -> Co
     `forgotten` maps an account's digest to the offset of its erasure on this partition; earlier
     events of the account, and events before a tombstone in the batch itself, become rejects.
     """
-    columns = decode(batch, max_future_ms)
+    return read_all([batch], [forgotten], max_future_ms)[0]
+
+
+def read_all(
+    batches: Sequence[Batch], forgotten: Sequence[Mapping[bytes, int]], max_future_ms: int
+) -> list[Columns]:
+    """`read` for batches of several partitions, in one pass."""
+    found = decode_all(batches, max_future_ms)
+    return [_withheld(columns, each) for columns, each in zip(found, forgotten, strict=True)]
+
+
+def _withheld(columns: Columns, forgotten: Mapping[bytes, int]) -> Columns:
     if not forgotten and not columns.tombstones:
         return columns
     until = dict(forgotten)
     for row, account in columns.tombstones:
         # A batch that is read again may hold an older tombstone than the marker knows.
         name = account_digest(account)
-        until[name] = max(until.get(name, -1), int(batch.offsets[row]))
-    offsets = batch.offsets[columns.row]
+        until[name] = max(until.get(name, -1), int(columns.batch.offsets[row]))
+    offsets = columns.batch.offsets[columns.row]
     cuts = [until.get(account_digest(account), -1) for account in columns.account_id]
     keep = offsets >= np.array(cuts, np.int64)
     return select(columns, keep, Reject.FORGOTTEN, "the account was erased")

@@ -11,7 +11,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True)
 def outline(data: NDArray[np.uint8]) -> tuple[int, int]:
     """Members of all objects and depth of one message, exact if it is JSON."""
     inside, members, level, deepest, at = False, 0, 0, 0, 0

@@ -68,8 +68,10 @@ Ints: TypeAlias = NDArray[np.int32]
 Floats: TypeAlias = NDArray[np.float32]
 
 
-_OPTIONS: Final[dict[str, Any]] = {"nogil": True, "error_model": "numpy", "_nrt": False}
-"""No fastmath: sums and roundings happen as written. The `numpy` error model leaves out the test of
+_OPTIONS: Final[dict[str, Any]] = {"error_model": "numpy", "_nrt": False}
+"""No `nogil`: a round of a live worker makes dozens of calls of some microseconds, and each that
+lets go of the interpreter's lock waits for the event loop or the fetching thread to give it back.
+No fastmath: sums and roundings happen as written. The `numpy` error model leaves out the test of
 divisors, which the kernels make themselves. `_nrt` False: no kernel may allocate, and in return
 arrays are not reference counted inside them, which halves the time of the pass."""
 

@@ -36,7 +36,7 @@ from streams.live.partitions import Held, Partitions
 from streams.live.patience import Patience
 from streams.live.records import packed
 from streams.metrics import Metrics
-from streams.pipeline import Outcome, Policy, Work, advance, read, score, settle
+from streams.pipeline import Outcome, Policy, Work, advance, read, read_all, score, settle
 from streams.risk import RiskView
 from streams.schema import Reject
 from streams.state import Arena
@@ -168,10 +168,7 @@ class Round:
             batch for batch, left in zip(batches, unread, strict=True) if not left
         )
         with self._stage("decode"):
-            columns = [
-                self._put_aside(batch) if left else read(batch, each.forgotten, self._max_future_ms)
-                for batch, each, left in zip(batches, held, unread, strict=True)
-            ]
+            columns = self._read(batches, held, unread)
         passed("decoded")
         with self._stage("load"):
             refused = self._load_all(held, columns)
@@ -205,6 +202,22 @@ class Round:
         self._account(works, outcomes, results)
         return results | refused
 
+    def _read(
+        self, batches: Sequence[Batch], held: Sequence[Held], unread: Sequence[bool]
+    ) -> list[Columns]:
+        mine = [(b, each) for b, each, left in zip(batches, held, unread, strict=True) if not left]
+        found = iter(
+            read_all(
+                [batch for batch, _ in mine],
+                [each.forgotten for _, each in mine],
+                self._max_future_ms,
+            )
+        )
+        return [
+            self._put_aside(batch) if left else next(found)
+            for batch, left in zip(batches, unread, strict=True)
+        ]
+
     @staticmethod
     def _put_aside(batch: Batch) -> Columns:
         _logger.error(
@@ -218,24 +231,26 @@ class Round:
         self, held: Sequence[Held], columns: Sequence[Columns]
     ) -> dict[int, PartitionError | None]:
         """Fill every arena; the partitions that are no longer ours, or not where we saw them."""
-        refused: dict[int, PartitionError | None] = {}
-        for each, column in zip(held, columns, strict=True):
-            try:
-                self._load(each, column)
-            except (Fenced, Conflict) as error:
-                refused[each.claim.partition] = error
-        return refused
-
-    def _load(self, held: Held, columns: Columns) -> None:
-        accounts = set(columns.account_id)
-        missing = held.arena.missing(columns.account_id)
         now = time.monotonic()
-        if missing or now - held.asked > ASK_EVERY_S:
-            records = self._patience(self._store.load, held.claim, missing, held.applied)
-            held.arena.fill(list(zip(missing, records, strict=True)))
-            held.asked = now
-        self._metrics.arena_misses.inc(len(missing))
-        self._metrics.arena_hits.inc(len(accounts) - len(missing))
+        asking: list[tuple[Held, list[str]]] = []
+        for each, column in zip(held, columns, strict=True):
+            missing = each.arena.missing(column.account_id)
+            if missing or now - each.asked > ASK_EVERY_S:
+                asking.append((each, missing))
+            self._metrics.arena_misses.inc(len(missing))
+            self._metrics.arena_hits.inc(len(set(column.account_id)) - len(missing))
+        if not asking:
+            return {}
+        asked = [(each.claim, missing, each.applied) for each, missing in asking]
+        answers = self._patience(self._store.load_all, asked)
+        refused: dict[int, PartitionError | None] = {}
+        for (each, missing), answer in zip(asking, answers, strict=True):
+            if isinstance(answer, PartitionError):
+                refused[each.claim.partition] = answer
+                continue
+            each.arena.fill(list(zip(missing, answer, strict=True)))
+            each.asked = now
+        return refused
 
     def _snapshots(self, columns: Sequence[Columns]) -> RiskView | None:
         if self._risk is None or not any(map(len, columns)):

@@ -31,6 +31,10 @@ STOP_S: Final = 1.0
 DRAIN_BYTES: Final = MAX_UNPACKED_BYTES
 """What is unpacked at once, but for the batch that goes beyond it. The rest stays packed with
 aiokafka: a megabyte on the wire may be thousands of batches, each of which is within its limit."""
+DRAIN_GAP_S: Final = 0.008
+"""From one drain that found something to the next. What is drained is asked for again at once, so
+without a pause a broker hands out messages by ones and twos, and that takes both sides the time in
+which a round would end. A message that comes after a pause does not wait for it."""
 
 
 async def _drained(fetcher: Any, partitions: set[TP]) -> dict[Any, list[Chunk]]:
@@ -65,6 +69,8 @@ class FetchThread(driver.AIOKafkaConsumerThread):
         super().__post_init__()
         self._cursor: dict[TP, tuple[int, int]] = {}
         """Epoch and begin of the next range, per partition."""
+        self._drain_from = 0.0
+        """When, by the loop's clock, the next drain may be."""
 
     def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
         consumer = super()._create_worker_consumer(transport)
@@ -87,6 +93,7 @@ class FetchThread(driver.AIOKafkaConsumerThread):
         This is aiokafka's `fetched_records` with a step put in: whatever arrived is turned to yield
         chunks before it is drained. It is drained with a timeout of 0, which awaits nothing.
         """
+        await asyncio.sleep(self._drain_from - self.thread_loop.time())
         fetcher = consumer._fetcher
         if consumer._closed or fetcher._closed:
             raise ConsumerStoppedError()
@@ -102,6 +109,8 @@ class FetchThread(driver.AIOKafkaConsumerThread):
                     if type(result) is FetchResult:
                         by_chunks(result._partition_records)
                 chunks = await _drained(fetcher, active_partitions)
+                if chunks:
+                    self._drain_from = self.thread_loop.time() + DRAIN_GAP_S
                 left = deadline - self.thread_loop.time()
                 if chunks or left <= 0:
                     return self._ranges(consumer, chunks, max_records)

@@ -30,6 +30,7 @@ __all__ = [
     "KEY_FORMAT",
     "MAX_OUTBOX_ENTRIES",
     "WHOLE",
+    "Ask",
     "Claim",
     "Commit",
     "Identity",
@@ -82,6 +83,10 @@ class Claim:
     model_id: str
 
 
+Ask = tuple[Claim, Sequence[str], int | None]
+"""What `load` is asked: a claim, accounts, and the offset last seen."""
+
+
 @dataclass(frozen=True, slots=True)
 class Commit:
     """One step of one partition.
@@ -121,6 +126,12 @@ class Store(Protocol):
         `at` is the offset last seen: the records are of that moment. Raises Fenced or Conflict
         when the partition has gone on, been taken over or gone back (a restored Redis) since: the
         next commit would be refused anyway, or, after a second restore, wrongly accepted.
+        """
+
+    def load_all(self, asked: Sequence[Ask]) -> list[list[bytes | None] | PartitionError]:
+        """`load` for several partitions in one round trip; each stands alone.
+
+        A partition's own failure is returned in its place; StoreLost and StoreUnready are raised.
         """
 
     def commit(self, claim: Claim, commit: Commit) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from streams.errors import Conflict, Fenced, PartitionError, StoreFull, StoreUnready
 from streams.privacy import account_digest
-from streams.store import MAX_OUTBOX_ENTRIES, WHOLE, Claim, Commit, Identity, Scrub, Writes
+from streams.store import MAX_OUTBOX_ENTRIES, WHOLE, Ask, Claim, Commit, Identity, Scrub, Writes
 
 
 @dataclass(slots=True)
@@ -88,6 +88,15 @@ class MemoryStore:
             _compare(claim, part, at)
             records = part.records
             return [records.get(account) for account in accounts]
+
+    def load_all(self, asked: Sequence[Ask]) -> list[list[bytes | None] | PartitionError]:
+        found: list[list[bytes | None] | PartitionError] = []
+        for ask in asked:
+            try:
+                found.append(self.load(*ask))
+            except PartitionError as error:
+                found.append(error)
+        return found
 
     def commit(self, claim: Claim, commit: Commit) -> None:
         with self._lock:

@@ -1,4 +1,4 @@
-"""The store in Redis: one script a step, one MGET a load.
+"""The store in Redis: one script a step, one MGET a load, one round trip for several partitions.
 
 In: claims and commits. Out: what the scripts beside this file did, in the words of the protocol.
 Does not know what records and entries hold, nor when a call that got no answer is to be repeated.
@@ -17,6 +17,7 @@ from streams.privacy import account_digest
 from streams.store import (
     KEY_FORMAT,
     MAX_OUTBOX_ENTRIES,
+    Ask,
     Claim,
     Commit,
     Identity,
@@ -98,29 +99,37 @@ class RedisStore:
         )
 
     def load(self, claim: Claim, accounts: Sequence[str], at: int | None) -> list[bytes | None]:
-        own = self._keys(claim)
-        # One round trip, the state last: if the partition is still where the caller saw it after
-        # the records were read, they are of that moment. (MULTI would do, too, but a server at
-        # maxmemory refuses to queue even reads.)
-        with (
-            scripts.named_failures(claim.partition),
-            self._client.pipeline(transaction=False) as pipe,
-        ):
-            if accounts:
-                scripts.send(pipe, "MGET", *[own.record + name for name in accounts])
-            pipe.hmget(own.part, list(STATE))
-            pipe.hget(keys.pointer(self._namespace), "current")
-            # An error raised by redis-py would quote the command, account ids and all.
-            replies = pipe.execute(raise_on_error=False)
-            for reply in replies:
-                if isinstance(reply, Exception):
-                    raise reply
-        *read, state, current = replies
-        _compare(claim, at, state)
-        if self._generation is None and int(current or 0) != claim.generation:
-            # The switch to another one did not come to mark ours as retired.
-            _refuse(claim, at, "RETIRED", "")
-        return cast(list[bytes | None], read[0]) if read else []
+        (found,) = self.load_all([(claim, accounts, at)])
+        if isinstance(found, PartitionError):
+            raise found
+        return found
+
+    def load_all(self, asked: Sequence[Ask]) -> list[list[bytes | None] | PartitionError]:
+        # One round trip, each state after its records: if the partition is still where the caller
+        # saw it after the records were read, they are of that moment. (MULTI would do, too, but a
+        # server at maxmemory refuses to queue even reads.)
+        calls: list[tuple[int, tuple[str, ...]]] = []
+        for claim, accounts, _ in asked:
+            own = self._keys(claim)
+            names = [own.record + name for name in accounts]
+            # Of no account MGET is refused; of its state alone the partition is asked all the same.
+            calls += [(claim.partition, ("MGET", *names))] if names else []
+            calls.append((claim.partition, ("HMGET", own.part, *STATE)))
+        calls.append((-1, ("HGET", keys.pointer(self._namespace), "current")))
+        *replies, current = scripts.ask_all(self._client, calls)
+        left = iter(replies)
+        found: list[list[bytes | None] | PartitionError] = []
+        for claim, accounts, at in asked:
+            records = next(left) if accounts else []
+            try:
+                _compare(claim, at, next(left))
+                if self._generation is None and int(current or 0) != claim.generation:
+                    # The switch to another one did not come to mark ours as retired.
+                    _refuse(claim, at, "RETIRED", "")
+                found.append(records)
+            except PartitionError as error:
+                found.append(error)
+        return found
 
     def commit(self, claim: Claim, commit: Commit) -> None:
         _, names, arguments = self._call(claim, commit)

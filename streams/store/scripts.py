@@ -99,6 +99,22 @@ def run_all(
     return answers
 
 
+def ask_all(client: redis.Redis, calls: Sequence[tuple[int, Sequence[Argument]]]) -> list[Any]:
+    """Commands that only read, in one round trip: (partition, command) each; their answers.
+
+    Raises the StoreError of the first that was refused.
+    """
+    with named_failures(-1), client.pipeline(transaction=False) as pipe:
+        for _, command in calls:
+            send(pipe, *command)
+        # An error raised by redis-py would quote the command, account ids and all.
+        replies = pipe.execute(raise_on_error=False)
+    for (partition, _), reply in zip(calls, replies, strict=True):
+        if isinstance(reply, Exception):
+            raise named(reply, partition)
+    return replies
+
+
 @contextmanager
 def named_failures(partition: int) -> Iterator[None]:
     """Turn redis-py's exceptions into ours."""

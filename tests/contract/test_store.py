@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from streams.dev import process
 from streams.dev import redis as redis_server
-from streams.errors import Conflict, Fenced, StoreFull, StoreUnready
+from streams.errors import Conflict, Fenced, PartitionError, StoreFull, StoreUnready
 from streams.privacy import account_digest
 from streams.store import (
     MAX_OUTBOX_ENTRIES,
@@ -325,10 +325,15 @@ def test_steps_of_several_partitions_stand_alone(make: Make) -> None:
     ]
     assert [result.partition for result in results if result] == [1, 2, 3]
     assert store.commit_all(steps)[0] is None
+    loaded = store.load_all([(claim, ["new", "a"], 4) for claim in claims])
+    assert [type(each) for each in loaded] == [list, Fenced, Conflict, Conflict, list]
+    assert (loaded[0], loaded[4]) == ([None, b"0"], [None, b"4"])
+    assert [each.partition for each in loaded if isinstance(each, PartitionError)] == [1, 2, 3]
+    assert store.load_all([(claims[0], [], 4), (claims[4], ["a"], 4)]) == [[], [b"4"]]
     again = [store.acquire(number, TOPIC) for number in range(5)]
     found = [store.load(claim, ["a"], claim.offset)[0] for claim in again]
     assert found == [b"0", None, None, None, b"4"]
-    assert store.commit_all([]) == []
+    assert store.commit_all([]) == [] == store.load_all([])
 
 
 def test_any_name_and_any_bytes(store: Store) -> None:

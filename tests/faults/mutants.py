@@ -19,12 +19,12 @@ import streams.live.agents as agents
 import streams.live.app as app
 import streams.live.outbox as outbox
 from streams import features
-from streams.columns import select
+from streams.columns import Columns, select
 from streams.errors import PartitionError
 from streams.live.intake import Intake
 from streams.live.suspects import Suspects
 from streams.schema import Reject
-from streams.store import Claim, Commit, Writes
+from streams.store import Ask, Claim, Commit, Writes
 from streams.store.redis import RedisStore
 from streams.store.scripts import Script
 
@@ -55,9 +55,11 @@ class NoGuards(RedisStore):
         "if token ~= ARGV[1] or owner ~= ARGV[2] then return {'FENCED', token} end\n",
     )
 
-    def load(self, claim: Claim, accounts: Sequence[str], at: int | None) -> list[bytes | None]:
-        start = self._keys(claim).record
-        return [self._client.get(start + name) for name in accounts]  # type: ignore[misc]
+    def load_all(self, asked: Sequence[Ask]) -> list[list[bytes | None] | PartitionError]:
+        return [
+            [self._client.get(self._keys(claim).record + each) for each in accounts]
+            for claim, accounts, _ in asked
+        ]
 
 
 class NoOutbox(RedisStore):
@@ -111,56 +113,44 @@ def _set_first() -> None:
     app.Outbox = PaysAfterwards
 
 
-def _late_dropped(read: Callable[..., Any]) -> Callable[..., Any]:
+def _reading(change: Callable[[Columns], Columns]) -> None:
+    """Changes what a worker reads of each batch."""
+    read_all = agents.read_all
+    agents.read_all = lambda *args: [change(columns) for columns in read_all(*args)]
+
+
+def _late_dropped(columns: Columns) -> Columns:
     """Refuses what is older than the account's newest event of the same round."""
-
-    def reading(*args: Any) -> Any:
-        columns = read(*args)
-        newest: dict[str, int] = {}
-        keep = []
-        for account, when in zip(columns.account_id, columns.event_time.tolist(), strict=True):
-            keep.append(when >= newest.get(account, 0))
-            newest[account] = max(when, newest.get(account, 0))
-        return select(columns, np.array(keep, np.bool_), Reject.OUT_OF_RANGE, "late")
-
-    return reading
+    newest: dict[str, int] = {}
+    keep = []
+    for account, when in zip(columns.account_id, columns.event_time.tolist(), strict=True):
+        keep.append(when >= newest.get(account, 0))
+        newest[account] = max(when, newest.get(account, 0))
+    return select(columns, np.array(keep, np.bool_), Reject.OUT_OF_RANGE, "late")
 
 
-def _talkative(read: Callable[..., Any]) -> Callable[..., Any]:
+def _talkative(columns: Columns) -> Columns:
     """Logs whose messages it reads."""
-
-    def reading(*args: Any) -> Any:
-        columns = read(*args)
-        for account in columns.account_id[:1]:
-            app._logger.warning("reading %s", account)
-        return columns
-
-    return reading
+    for account in columns.account_id[:1]:
+        app._logger.warning("reading %s", account)
+    return columns
 
 
-def _by_round_size(read: Callable[..., Any]) -> Callable[..., Any]:
+def _by_round_size(columns: Columns) -> Columns:
     """Refuses the last message of every round that has as many as the round may hold."""
-
-    def reading(batch: Any, *args: Any) -> Any:
-        columns = read(batch, *args)
-        keep = np.ones(len(columns), np.bool_)
-        if len(batch) == 7 and len(columns):
-            keep[-1] = False
-        return select(columns, keep, Reject.OUT_OF_RANGE, "the last")
-
-    return reading
+    keep = np.ones(len(columns), np.bool_)
+    if len(columns.batch) == 7 and len(columns):
+        keep[-1] = False
+    return select(columns, keep, Reject.OUT_OF_RANGE, "the last")
 
 
-def _by_the_clock(read: Callable[..., Any]) -> Callable[..., Any]:
+STARTED: Final = time.time()
+
+
+def _by_the_clock(columns: Columns) -> Columns:
     """Refuses all when the time of day is far from what it was at the start."""
-    started = time.time()
-
-    def reading(*args: Any) -> Any:
-        columns = read(*args)
-        keep = np.full(len(columns), abs(time.time() - started) < 3_600)
-        return select(columns, keep, Reject.OUT_OF_RANGE, "too late")
-
-    return reading
+    keep = np.full(len(columns), abs(time.time() - STARTED) < 3_600)
+    return select(columns, keep, Reject.OUT_OF_RANGE, "too late")
 
 
 def _hasty() -> None:
@@ -214,10 +204,10 @@ MUTANTS: Final[dict[str, Callable[[], None]]] = {
     "no_guards": _store(NoGuards),
     "no_outbox": _store(NoOutbox),
     "set_first": _set_first,
-    "late_dropped": lambda: setattr(agents, "read", _late_dropped(agents.read)),
-    "talkative": lambda: setattr(agents, "read", _talkative(agents.read)),
-    "by_round_size": lambda: setattr(agents, "read", _by_round_size(agents.read)),
-    "by_the_clock": lambda: setattr(agents, "read", _by_the_clock(agents.read)),
+    "late_dropped": lambda: _reading(_late_dropped),
+    "talkative": lambda: _reading(_talkative),
+    "by_round_size": lambda: _reading(_by_round_size),
+    "by_the_clock": lambda: _reading(_by_the_clock),
     "hasty": _hasty,
     "trusting": _trusting,
     "restless": lambda: setattr(app, "Outbox", Restless),

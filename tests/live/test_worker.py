@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -138,7 +139,8 @@ def test_a_stop_asked_for_again_and_again_is_an_orderly_one(
         worker = workers.start().ready()
         deadline = time.monotonic() + 120
         while worker.process.is_alive() and time.monotonic() < deadline:
-            worker.signal(number)
+            with contextlib.suppress(ProcessLookupError):  # it has just ended
+                worker.signal(number)
             time.sleep(0.005)
         assert worker.ended() == 0, worker.said()
         assert worker.said().endswith("stopped\n")
