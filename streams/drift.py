@@ -3,7 +3,8 @@
 In: two float arrays. Out: one number, and the shares it is made of. Pure.
 PSI = sum over bins of (q - p) * ln(q / p); by the industry's habit below 0.1 is stable, above 0.25
 is a shift (Siddiqi, Credit Risk Scorecards, 2006). Fraud scores pile up near 0, so the bins are
-quantiles of the reference, not equal widths.
+quantiles of the reference, not equal widths. A score that is several quantiles at once, as where
+all are the same, gets a bin of its own: what lies above it has moved.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ def population_stability(
     """PSI of `current` against `reference`. Raises ValueError when either is empty."""
     if not len(reference) or not len(current):
         raise ValueError("PSI needs scores on both sides")
-    edges = np.unique(np.quantile(reference, np.linspace(0, 1, bins + 1)[1:-1]))
+    quantiles = np.quantile(reference, np.linspace(0, 1, bins + 1)[1:-1])
+    edges, times = np.unique(quantiles, return_counts=True)
+    edges = np.union1d(edges, np.nextafter(edges[times > 1], np.inf))
     shares = []
     for scores in (reference, current):
         counts = np.bincount(np.searchsorted(edges, scores, side="right"), minlength=len(edges) + 1)

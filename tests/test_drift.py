@@ -29,6 +29,17 @@ def test_disjoint_scores_are_a_finite_shift() -> None:
     assert drift.psi > 0.25
 
 
+@pytest.mark.parametrize("most", [0.3, 1.0])
+def test_scores_above_a_pile_have_moved(most: float) -> None:
+    """A champion without a model scores all alike; what beat it read as stable."""
+    pile = int(most * 1_000)
+    reference = np.concatenate([np.zeros(pile), np.linspace(0.5, 1, 1_000 - pile)])
+    assert population_stability(reference, reference).psi == 0.0
+    for moved in (0.2, -0.2):
+        current = np.where(reference == 0, moved, reference)
+        assert population_stability(reference, current).psi > 0.25
+
+
 def test_an_empty_side_is_refused() -> None:
     with pytest.raises(ValueError, match="both sides"):
         population_stability(np.zeros(0), np.ones(3))
