@@ -133,8 +133,8 @@ def value_detected(labels: Labels, scores: Floats, amounts: NDArray[Any], alerts
     fraud = labels > 0
     if not fraud.any():
         return float("nan")
-    caught = (amounts * highest(scores, alerts))[fraud].sum()
-    return float(caught / max(amounts[fraud].sum(), 1))
+    caught = (amounts * highest(scores, alerts))[fraud].sum(dtype=np.float64)
+    return float(caught / max(amounts[fraud].sum(dtype=np.float64), 1))
 
 
 def bootstrap(

@@ -214,8 +214,9 @@ def overall(events: Events, k: int) -> dict[str, Any]:
     """Ranking, calibration and alert measures of model k over all events."""
     label, score, flagged = events.label, events.score[k], events.decision[k] > 0
     days = len(np.unique(events.day))
-    frauds, caught = int(label.sum()), int(label[flagged].sum())
-    lost = events.amount * label
+    frauds, caught, alerts = int(label.sum()), int(label[flagged].sum()), int(flagged.sum())
+    lost, blocked = events.amount * label, events.decision[k] == 2
+    detected = results.total(lost[flagged])
     return {
         "events": len(events),
         "days": days,
@@ -234,17 +235,15 @@ def overall(events: Events, k: int) -> dict[str, Any]:
         ),
         "brier": metrics.brier(label, score),
         "calibration_error": metrics.calibration_error(label, score),
-        "alerts": int(flagged.sum()),
-        "alerts_a_day": float(flagged.sum() / days),
-        "blocked": int((events.decision[k] == 2).sum()),
-        "precision": caught / int(flagged.sum()) if flagged.any() else float("nan"),
+        "alerts": alerts,
+        "alerts_a_day": alerts / days,
+        "blocked": int(blocked.sum()),
+        "precision": caught / alerts if alerts else float("nan"),
         "recall": caught / frauds if frauds else float("nan"),
-        "fraud_amount": int(lost.sum()),
-        "fraud_amount_detected": int(lost[flagged].sum()),
-        "value_saved": int(lost[flagged].sum() - flagged.sum() * events.terms.review_cost_minor),
-        "legitimate_amount_blocked": int(
-            events.amount[(events.decision[k] == 2) & (label == 0)].sum()
-        ),
+        "fraud_amount": results.total(lost),
+        "fraud_amount_detected": detected,
+        "value_saved": detected - alerts * events.terms.review_cost_minor,
+        "legitimate_amount_blocked": results.total(events.amount[blocked & (label == 0)]),
     }
 
 
@@ -355,7 +354,7 @@ def cost_curve(events: Events, k: int, points: int = 60) -> list[dict[str, float
     """Missed fraud plus the cost of alerts, for thresholds from strict to open."""
     score = events.score[k]
     order = np.argsort(-score, kind="stable")
-    caught = np.cumsum((events.amount * events.label)[order])
+    caught = np.cumsum((events.amount * events.label)[order], dtype=np.float64)
     counts = np.unique(np.geomspace(1, len(events), points).astype(np.int64))
     return [
         {
@@ -390,7 +389,7 @@ def difference(events: Events, k: int) -> dict[str, Any]:
         return {
             "alerts": int(chosen.sum()),
             "frauds": int(events.label[chosen].sum()),
-            "fraud_amount": int((events.amount * events.label)[chosen].sum()),
+            "fraud_amount": results.total((events.amount * events.label)[chosen]),
         }
 
     return {

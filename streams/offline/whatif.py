@@ -88,7 +88,7 @@ def _side(table: pa.Table, chosen: NDArray[np.bool_], label: NDArray[np.int8]) -
         "alerts": len(part),
         "amount": dict(sorted(money.items())),
         "fraud": int((verdict == FRAUD).sum()),
-        "fraud_amount": int(amount[verdict == FRAUD].sum()),
+        "fraud_amount": results.total(amount[verdict == FRAUD]),
         "legitimate": int((verdict == LEGITIMATE).sum()),
         "not_labelled": int(((verdict != FRAUD) & (verdict != LEGITIMATE)).sum()),
         "first": part["transaction_id"].slice(0, SHOWN).to_pylist(),
