@@ -109,6 +109,8 @@ def _rising(found: list[tuple[float, float]], slope: float) -> Knots:
 def threshold_for_budget(p: NDArray[np.float64], share: float) -> float:
     """The threshold from which on `share` of events lie, or fewer where many are alike there, or
     where there are so few events that one more would be too many."""
-    allowed = min(alerts_of(share, len(p)), len(p) - 1)
+    allowed = alerts_of(share, len(p))
+    if allowed >= len(p):
+        return float(p.min())
     beyond = np.sort(p)[::-1][allowed]  # the highest that is no alert any more
     return max(float(np.quantile(p, 1 - share)), float(np.nextafter(beyond, np.inf)))

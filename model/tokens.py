@@ -12,6 +12,8 @@ functions are compiled and used as they are by training, by the CPU kernel and b
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any, Final
 
 import numpy as np
@@ -41,8 +43,15 @@ FIELDS: Final = (
     "kind", "way", "auth", "amount", "mcc", "country", "place", "hour", "gap", "match",
 )  # fmt: skip
 """Code columns of an event, in order."""
+
+
+def _offsets(sizes: Sequence[int]) -> tuple[int, ...]:
+    """Where each of the sizes begins when they follow one another."""
+    return tuple(accumulate(sizes[:-1], initial=0))
+
+
 SIZES: Final = (64, 64, 8, 256, 512, 680, 512, 168, 128, 16)
-OFFSETS: Final = tuple(int(x) for x in np.concatenate([[0], np.cumsum(SIZES)[:-1]]))
+OFFSETS: Final = _offsets(SIZES)
 ROWS: Final = int(sum(SIZES))
 AUTH: Final = FIELDS.index("auth")
 ORDERED: Final = ("amount", "hour", "gap")
@@ -50,8 +59,8 @@ ORDERED: Final = ("amount", "hour", "gap")
 
 RELATION_SIZES: Final = (16, 64, 32)
 """Code columns of a pair (event being scored, past event): same, since, ratio."""
-RELATION_OFFSETS: Final = (0, 16, 80)
-RELATION_ROWS: Final = 112
+RELATION_OFFSETS: Final = _offsets(RELATION_SIZES)
+RELATION_ROWS: Final = sum(RELATION_SIZES)
 
 REACH: Final = HISTORY - 4
 """Past events attended to. The four oldest of a full ring only lend their fields to those after

@@ -12,6 +12,7 @@ import logging
 import math
 import re
 import sys
+from collections.abc import Callable, Hashable
 from datetime import UTC, datetime
 from typing import Final
 
@@ -76,22 +77,37 @@ class JsonLines(logging.Formatter):
         return masked(json.dumps(line, ensure_ascii=False))
 
 
+def without_numbers(record: logging.LogRecord) -> str:
+    """What a record says, whatever the numbers in it."""
+    return _NUMBERS.sub("", record.getMessage())
+
+
 class Seldom(logging.Filter):
     """Of a logger that tries something again and again: lets what it says through when it begins,
-    and then once in AGAIN_S as long as it goes on. Numbers make no difference."""
+    and then once in `again_s` as long as it goes on; it has ended when it was not said for
+    `over_s`. What `of` gives the same for is the same; of None everything is let through."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        of: Callable[[logging.LogRecord], Hashable] = without_numbers,
+        *,
+        again_s: float = AGAIN_S,
+        over_s: float = OVER_S,
+    ) -> None:
         super().__init__()
-        self._said: dict[str, tuple[float, float]] = {}
-        """Of each text: when it was let through, when it came last."""
+        self._of, self._again_s, self._over_s = of, again_s, over_s
+        self._said: dict[Hashable, tuple[float, float]] = {}
+        """Of each: when it was let through, when it came last."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether the record is to be logged."""
-        text = _NUMBERS.sub("", record.getMessage())
-        let, last = self._said.get(text, (-math.inf, -math.inf))
+        what = self._of(record)
+        if what is None:
+            return True
+        let, last = self._said.get(what, (-math.inf, -math.inf))
         now = record.created
-        new = not 0 <= now - last < OVER_S or now - let >= AGAIN_S
-        self._said[text] = now if new else let, now
+        new = not 0 <= now - last < self._over_s or now - let >= self._again_s
+        self._said[what] = now if new else let, now
         return new
 
 

@@ -204,7 +204,7 @@ def text(found: Status) -> str:
     lines = [
         f"{found.topic}: lag {found.lag:,}, outbox {found.outbox:,}, "
         f"Redis {found.redis_used_bytes / 2**20:,.1f} MiB"
-        + (", rebuild under way" if found.rebuilding else ""),
+        + (", rebuild under way (or broken off: run it again)" if found.rebuilding else ""),
         "partition        end    applied        lag  outbox  claims  model",
     ]
     lines += [

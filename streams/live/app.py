@@ -41,6 +41,7 @@ from streams.live.risk_store import RiskStore
 from streams.live.rule_source import RuleSource
 from streams.live.suspects import Notes, RedisNotes, Suspects
 from streams.live.watchdog import Signs, Stalled, Watchdog
+from streams.logs import Seldom
 from streams.metrics import Metrics
 from streams.risk_pace import Pace
 from streams.rules import RuleSet
@@ -355,24 +356,9 @@ class _Told(logging.Filter):
         )
 
 
-class _Seldom(logging.Filter):
-    """Lets each thing that aiokafka says through once in REPEAT_S: of a broker that is away it
-    speaks sixty times a second."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._said: dict[tuple[str, int], float] = {}
-        """When a line of its code spoke last."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Whether the record is to be logged."""
-        if not record.name.startswith("aiokafka"):
-            return True
-        place = record.pathname, record.lineno
-        if 0 <= record.created - self._said.get(place, -REPEAT_S) < REPEAT_S:
-            return False
-        self._said[place] = record.created
-        return True
+def _said_by_aiokafka(record: logging.LogRecord) -> tuple[str, int] | None:
+    """The line of code that speaks: of a broker that is away it does so sixty times a second."""
+    return (record.pathname, record.lineno) if record.name.startswith("aiokafka") else None
 
 
 def quiet(settings: Settings) -> None:
@@ -383,4 +369,4 @@ def quiet(settings: Settings) -> None:
     for handler in logging.getLogger().handlers:
         handler.addFilter(_Told())
         if level > logging.INFO:
-            handler.addFilter(_Seldom())
+            handler.addFilter(Seldom(_said_by_aiokafka, again_s=REPEAT_S, over_s=REPEAT_S))

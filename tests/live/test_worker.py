@@ -17,6 +17,7 @@ import pytest
 import redis
 from confluent_kafka.admin import AdminClient, NewPartitions
 
+from streams import logs
 from streams.connect import confluent_config
 from streams.dev import kafka as kafka_server
 from streams.dev import process
@@ -150,7 +151,7 @@ def test_a_stop_asked_for_again_and_again_is_an_orderly_one(
 
 def test_a_broker_that_is_away_is_told_now_and_then() -> None:
     """It was told 60 times a second: what else a worker says could not be found."""
-    seldom = app._Seldom()
+    seldom = logs.Seldom(app._said_by_aiokafka, again_s=app.REPEAT_S, over_s=app.REPEAT_S)
 
     def passes(name: str, line: int, time_s: float) -> bool:
         record = logging.LogRecord(name, logging.ERROR, "client.py", line, "no %s", ("node",), None)

@@ -48,3 +48,9 @@ def test_the_threshold_of_a_budget_lets_through_what_it_may(
 ) -> None:
     p = np.random.default_rng(2).permutation(events) / events
     assert (p >= calibrate.threshold_for_budget(p, share)).sum() == alerts
+
+
+def test_a_budget_of_all_events_leaves_none_out() -> None:
+    p = np.array([0.5, 0.1, 0.1, 0.9])
+    assert calibrate.threshold_for_budget(p, 1.0) == 0.1
+    assert (p >= calibrate.threshold_for_budget(p, 0.75)).sum() == 2  # the third has an equal
