@@ -385,7 +385,7 @@ def difference(events: Events, k: int) -> dict[str, Any]:
     """Alerts of the champion and of model k: both, only one; with their frauds and money."""
     mine, other = events.decision[0] > 0, events.decision[k] > 0
 
-    def part(chosen: NDArray[np.bool_]) -> dict[str, int]:
+    def part(chosen: NDArray[np.bool_]) -> dict[str, int | float]:
         return {
             "alerts": int(chosen.sum()),
             "frauds": int(events.label[chosen].sum()),
