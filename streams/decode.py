@@ -78,7 +78,8 @@ def _texts(data: NDArray[np.uint8], spans: Times) -> list[str | None]:
     if not sizes.any():
         return [None] * len(spans)
     out = np.empty(int(sizes.sum()) + len(spans), np.uint8)
-    end = put_apart(data, spans, out)
+    # A column of one row is contiguous by itself: a type of its own, compiled when it first comes.
+    end = put_apart(data, np.ascontiguousarray(spans), out)
     texts: list[str | None] = list(out[:end].tobytes().decode().split("\0"))
     assert len(texts) == len(spans)
     return texts if sizes.all() else [text or None for text in texts]

@@ -156,7 +156,7 @@ def unpack(packed: bytes) -> Entry:
             scores=np.frombuffer(words[2], "<f8"),
             digests=np.frombuffer(words[3], "<u8"),
             codes=np.frombuffer(columns[32 * n :], np.uint8),
-            version=np.frombuffer(version, "<u2") if version else np.zeros(n, np.uint16),
+            version=np.frombuffer(version or bytes(2 * n), "<u2"),
             transaction_ids=ids,
             account_ids=accounts,
             alerts=tuple(_alerts(alerts)),
