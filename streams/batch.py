@@ -41,3 +41,10 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.values)
+
+
+def headers_of(batches: Sequence[Batch]) -> list[Headers] | None:
+    """The headers of batches end to end, one sequence a message; None when no message has any."""
+    if not any(batch.headers for batch in batches):
+        return None
+    return [each for batch in batches for each in (batch.headers or [()] * len(batch))]

@@ -30,7 +30,7 @@ import orjson
 from numpy.typing import NDArray
 
 from streams import words
-from streams.batch import Batch, Headers
+from streams.batch import Batch, Headers, headers_of
 from streams.columns import Columns, Documents, Rejected
 from streams.kernels.fields import SPANNED, TABLES, Taken, taken
 from streams.kernels.message import clear
@@ -219,9 +219,7 @@ def _end_to_end(
     latest = np.where(times >= 0, times + max_future_ms, MAX_EVENT_TIME_MS)
     values = _join([batch.values for batch in batches])
     keys = _join([batch.keys for batch in batches])
-    headers = None
-    if any(batch.headers is not None for batch in batches):
-        headers = _join([batch.headers or [()] * len(batch) for batch in batches])
+    headers = headers_of(batches)
     parts: list[dict[str, Any]] = []
     rejects: list[Rejected] = []
     tombstones: list[tuple[int, str]] = []

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from model.inputs import AnyScorer
 from streams.alerts import rendered
-from streams.batch import Batch
+from streams.batch import Batch, headers_of
 from streams.columns import Columns, refused
 from streams.errors import Conflict, Fenced, PartitionError, StoreFull
 from streams.live.failpoint import Failpoint
@@ -70,9 +70,6 @@ def joined(batches: Sequence[Batch]) -> Batch:
     """Consecutive batches of one partition as one."""
     if len(batches) == 1:
         return batches[0]
-    headers = None
-    if any(batch.headers for batch in batches):
-        headers = [h for b in batches for h in (b.headers or [()] * len(b))]
     return Batch(
         topic=batches[0].topic,
         partition=batches[0].partition,
@@ -80,7 +77,7 @@ def joined(batches: Sequence[Batch]) -> Batch:
         timestamps=np.concatenate([b.timestamps for b in batches]),
         keys=[key for b in batches for key in b.keys],
         values=[value for b in batches for value in b.values],
-        headers=headers,
+        headers=headers_of(batches),
         next_offset=batches[-1].next_offset,
     )
 

@@ -7,12 +7,16 @@ Does not know Redis, and outlives nothing: what it holds ends with the object.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import ParamSpec, TypeVar
 
 from streams.errors import Conflict, Fenced, PartitionError, StoreFull, StoreUnready
 from streams.privacy import account_digest
 from streams.store import MAX_OUTBOX_ENTRIES, WHOLE, Ask, Claim, Commit, Identity, Scrub, Writes
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -50,6 +54,13 @@ def _compare(claim: Claim, part: _Part, at: int | None) -> None:
         raise Conflict(f"the stored offset is {part.offset}", partition=claim.partition, offset=at)
     if part.erasures != claim.erasures:
         raise Conflict("an account was erased", partition=claim.partition, offset=at)
+
+
+def _or_error(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | PartitionError:
+    try:
+        return call(*args, **kwargs)
+    except PartitionError as error:
+        return error
 
 
 class MemoryStore:
@@ -90,13 +101,7 @@ class MemoryStore:
             return [records.get(account) for account in accounts]
 
     def load_all(self, asked: Sequence[Ask]) -> list[list[bytes | None] | PartitionError]:
-        found: list[list[bytes | None] | PartitionError] = []
-        for ask in asked:
-            try:
-                found.append(self.load(*ask))
-            except PartitionError as error:
-                found.append(error)
-        return found
+        return [_or_error(self.load, *ask) for ask in asked]
 
     def commit(self, claim: Claim, commit: Commit) -> None:
         with self._lock:
@@ -115,14 +120,7 @@ class MemoryStore:
             part.offset = commit.next
 
     def commit_all(self, steps: Sequence[tuple[Claim, Commit]]) -> list[PartitionError | None]:
-        results: list[PartitionError | None] = []
-        for claim, commit in steps:
-            try:
-                self.commit(claim, commit)
-                results.append(None)
-            except PartitionError as error:
-                results.append(error)
-        return results
+        return [_or_error(self.commit, *step) for step in steps]
 
     def pending(self, claim: Claim) -> list[tuple[int, bytes]]:
         with self._lock:

@@ -81,10 +81,10 @@ def run_all(
 
     A call's own refusal is returned in its place. Raises StoreLost when answers are missing.
     """
-    with named_failures(-1), client.pipeline(transaction=False) as pipe:
-        for _, keys, arguments in calls:
-            send(pipe, "EVALSHA", script.sha, len(keys), *keys, *arguments)
-        replies = pipe.execute(raise_on_error=False)
+    replies = _together(
+        client,
+        [("EVALSHA", script.sha, len(keys), *keys, *arguments) for _, keys, arguments in calls],
+    )
     answers: list[Answer | StoreError] = []
     for (partition, keys, arguments), reply in zip(calls, replies, strict=True):
         if isinstance(reply, exceptions.NoScriptError):
@@ -104,15 +104,20 @@ def ask_all(client: redis.Redis, calls: Sequence[tuple[int, Sequence[Argument]]]
 
     Raises the StoreError of the first that was refused.
     """
-    with named_failures(-1), client.pipeline(transaction=False) as pipe:
-        for _, command in calls:
-            send(pipe, *command)
-        # An error raised by redis-py would quote the command, account ids and all.
-        replies = pipe.execute(raise_on_error=False)
+    replies = _together(client, [command for _, command in calls])
     for (partition, _), reply in zip(calls, replies, strict=True):
         if isinstance(reply, Exception):
             raise named(reply, partition)
     return replies
+
+
+def _together(client: redis.Redis, commands: Sequence[Sequence[Argument]]) -> list[Any]:
+    """Commands in one round trip; their answers, errors among them. Raises StoreLost."""
+    with named_failures(-1), client.pipeline(transaction=False) as pipe:
+        for command in commands:
+            send(pipe, *command)
+        # An error raised by redis-py would quote the command, account ids and all.
+        return pipe.execute(raise_on_error=False)
 
 
 @contextmanager
