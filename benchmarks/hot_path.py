@@ -163,7 +163,7 @@ async def microbatch(settings: Settings, meter: Meter) -> None:
 
     async def agent(stream: Any) -> None:
         async for event in stream.noack().events():
-            values = event.message.fetched.batch.values
+            values = [v for each in event.message.ranges for v in each.batch.values]
             for value in values:
                 orjson.loads(value)
             event.ack()

@@ -212,10 +212,10 @@ class Intake:
         try:
             while True:
                 found = [await upcoming]
-                total = len(self._take(found[0]).fetched.batch)
+                total = self._take(found[0]).events
                 upcoming = asyncio.ensure_future(anext(events))
                 while await _handed_over(upcoming):
-                    size = len(self._take(upcoming.result()).fetched.batch)
+                    size = self._take(upcoming.result()).events
                     if total + size > self._round_events:
                         break
                     total += size
@@ -239,26 +239,44 @@ class Intake:
         self._consumer().release(message)
 
     async def _round(self, events: Sequence[Any]) -> None:
-        admitted: dict[TP, list[Any]] = {}
+        admitted: dict[TP, list[tuple[RangeMessage, int]]] = {}
         for event in events:
-            if await self._admit(event.message):
-                admitted.setdefault(event.message.tp, []).append(event)
-            else:
-                self._metrics.stale.inc()
+            for place, fetched in enumerate(event.message.ranges):
+                if await self._admit(fetched):
+                    admitted.setdefault(fetched.tp, []).append((event.message, place))
+                else:
+                    self._metrics.stale.inc()
+                    event.message.left.add(place)
+        conflicts: list[TP] = []
+        if admitted:
+            conflicts = await self._moved_on(admitted)
+        for event in events:
+            if len(event.message.left) == len(event.message.ranges):
                 self._let_go(event.message)
+            else:
+                self._open.pop(id(event.message), None)
+                event.ack()
         if not admitted:
             return
-        results = await self._run_all(
-            {tp: [e.message.fetched for e in each] for tp, each in admitted.items()}
-        )
+        self._failpoint.passed("acked")
+        self.rounds += 1
+        if conflicts:
+            await self._claim_again(conflicts)
+
+    async def _moved_on(
+        self, admitted: Mapping[TP, Sequence[tuple[RangeMessage, int]]]
+    ) -> list[TP]:
+        """Run what was admitted, as places in messages; mark there what is not done.
+
+        Returns the partitions in conflict. Raises what ends the process.
+        """
+        ranges = {tp: [m.ranges[place] for m, place in each] for tp, each in admitted.items()}
+        results = await self._run_all(ranges)
         conflicts = []
-        for tp, done in admitted.items():
+        for tp, each in admitted.items():
             error = results[tp.partition]
             if error is None:
-                for event in done:
-                    self._open.pop(id(event.message), None)
-                    event.ack()
-                self._applied[tp] = done[-1].message.fetched.batch.next_offset
+                self._applied[tp] = ranges[tp][-1].batch.next_offset
                 continue
             if isinstance(error, Fenced):
                 self._give_up(tp, error)
@@ -268,12 +286,9 @@ class Intake:
                 conflicts.append(tp)
             else:
                 raise error
-            for event in done:
-                self._let_go(event.message)
-        self._failpoint.passed("acked")
-        self.rounds += 1
-        if conflicts:
-            await self._claim_again(conflicts)
+            for message, place in each:
+                message.left.add(place)
+        return conflicts
 
     async def _run_all(
         self, admitted: Mapping[TP, Sequence[Fetched]]
@@ -301,9 +316,9 @@ class Intake:
             for part in sliced(fetched.batch, fetched.begin, fetched.epoch, limit)
         ]
 
-    async def _admit(self, message: RangeMessage) -> bool:
+    async def _admit(self, fetched: Fetched) -> bool:
         """Whether this range is the partition's next one. Raises when one before it is missing."""
-        tp, fetched = message.tp, message.fetched
+        tp = fetched.tp
         epoch, begin = self._cursors.get(tp, (-1, -1))
         if fetched.epoch != epoch:
             return False

@@ -1,14 +1,16 @@
-"""Faust, taught to read one micro-batch per partition instead of one message at a time.
+"""Faust, taught to read one micro-batch of all partitions instead of one message at a time.
 
-In: what aiokafka fetched. Out: one Faust event per partition and fetch, carrying a `Batch` and the
-range of offsets it covers; acknowledgements of whole ranges. Does not know what a message means,
-nor where the offset to start from is kept (`Ownership` answers that).
+In: what aiokafka fetched. Out: one Faust event per fetch, carrying of each partition a `Batch` and
+the range of offsets it covers; acknowledgements of whole ranges. Does not know what a message
+means, nor where the offset to start from is kept (`Ownership` answers that).
 
 This file and `fetch.py` are the only ones that touch Faust's insides, so they work with one version
 of it:
 
-- `MicroBatchScheduler` (a documented setting) yields ranges; stock Faust pays two asyncio tasks
-  for every message.
+- `MicroBatchScheduler` (a documented setting) puts the ranges of several partitions into one
+  event; stock Faust pays two asyncio tasks for every message, and would for every range. Faust
+  files the event under its first partition. It drops events when the group rebalances alone, and
+  then all partitions are taken away and begin anew, so an event of several is lost for none.
 - `FetchThread` lowers the broker's wait (Faust fixes it at 1,500 ms), reads committed messages
   only, and turns what a partition fetched into `Fetched`: a batch and the range [begin, next).
   A range begins where the one before ended or where a seek went, so ranges leave no gap even where
@@ -26,7 +28,8 @@ whoever reads the events drops those.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import faust
@@ -60,39 +63,55 @@ if faust.__version__ != FAUST_VERSION:  # pragma: no cover - the pin in pyprojec
 
 
 class RangeMessage(ConsumerMessage):
-    """A Faust message that stands for a range: `offset` is its begin, `fetched` the content."""
+    """A Faust message that stands for ranges; it has the place of the first of them."""
 
-    __slots__ = ("fetched",)
+    __slots__ = ("left", "ranges")
 
-    def __init__(self, tp: TP, fetched: Fetched, generation_id: int) -> None:
-        batch = fetched.batch
+    def __init__(self, ranges: Sequence[Fetched], generation_id: int) -> None:
+        first = ranges[0]
         super().__init__(
-            tp.topic,
-            tp.partition,
-            fetched.begin,
-            timestamp=float(batch.timestamps[0]) / 1000.0,
+            first.tp.topic,
+            first.tp.partition,
+            first.begin,
+            timestamp=float(first.batch.timestamps[0]) / 1000.0,
             timestamp_type=0,
             headers=None,
             key=None,
             value=b"",
             checksum=None,
-            tp=tp,
+            tp=first.tp,
             generation_id=generation_id,
         )
-        self.fetched = fetched
+        self.ranges = tuple(ranges)
+        self.left: set[int] = set()
+        """Which of the ranges, by their places, an ack does not mean."""
+
+    @property
+    def events(self) -> int:
+        """Kafka messages in it."""
+        return sum(len(fetched.batch) for fetched in self.ranges)
 
 
 class MicroBatchScheduler(SchedulingStrategyT):
-    """Ranges instead of messages. For the setting `ConsumerScheduler`."""
+    """Ranges of several partitions together. For the setting `ConsumerScheduler`."""
 
-    def __init__(self) -> None: ...
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
 
     def iterate(self, records: Mapping[TP, list[Any]]) -> Iterator[tuple[TP, Any]]:
-        """A range of each partition in turn, each partition's in order."""
+        """The ranges of the partitions in turn, each partition's in order, as many together as have
+        at most `limit` messages."""
         turns = itertools.zip_longest(*records.values())
-        return (
-            (tp, each) for turn in turns for tp, each in zip(records, turn, strict=True) if each
-        )
+        together: list[Fetched] = []
+        total = 0
+        for fetched in (each for turn in turns for each in turn if each):
+            if together and total + len(fetched.batch) > self._limit:
+                yield together[0].tp, together
+                together, total = [], 0
+            together.append(fetched)
+            total += len(fetched.batch)
+        if together:
+            yield together[0].tp, together
 
 
 class _NoOffsets(dict[TP, int | None]):
@@ -188,7 +207,7 @@ class RangeConsumer(driver.Consumer):
     # From fetched records to events.
 
     def _to_message(self, tp: TP, record: Any) -> RangeMessage:
-        return RangeMessage(ensure_TP(tp), record, self.app.consumer_generation_id)
+        return RangeMessage(record, self.app.consumer_generation_id)
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
         """Nothing: gaps live inside ranges."""
@@ -205,7 +224,8 @@ class RangeConsumer(driver.Consumer):
     # Acks.
 
     def ack(self, message: Message) -> bool:
-        """Mark a range as done; False for a repeat, or an ack of an older generation or epoch."""
+        """Mark ranges as done; False where none counts: for a repeat, and in an older generation
+        or epoch."""
         with ack_lock:
             if message.acked:
                 return False
@@ -213,15 +233,17 @@ class RangeConsumer(driver.Consumer):
             self._unacked_messages.discard(message)
             notify(self._waiting_for_ack)
             assert isinstance(message, RangeMessage)
-            tp, fetched = message.tp, message.fetched
-            if (
-                message.generation_id != self.app.consumer_generation_id
-                or self._epochs.get(tp) != fetched.epoch
-            ):
+            if message.generation_id != self.app.consumer_generation_id:
                 return False
-            self._ranges[tp][fetched.begin] = fetched.batch.next_offset
-            self._n_acked += 1
-            return True
+            done = [
+                fetched
+                for place, fetched in enumerate(message.ranges)
+                if place not in message.left and self._epochs.get(fetched.tp) == fetched.epoch
+            ]
+            for fetched in done:
+                self._ranges[fetched.tp][fetched.begin] = fetched.batch.next_offset
+            self._n_acked += len(done)
+            return bool(done)
 
     def release(self, message: Message) -> None:
         """Let go of a message without counting it as done: it will be read again."""
@@ -299,7 +321,7 @@ def make_app(settings: Settings, ownership: Ownership) -> MicroBatchApp:
         # a reset would skip or repeat anything.
         consumer_auto_offset_reset="earliest",
         consumer_metadata_max_age_ms=int(METADATA_AGE_S * 1000),
-        ConsumerScheduler=MicroBatchScheduler,
+        ConsumerScheduler=partial(MicroBatchScheduler, settings.worker.batch_events),
         stream_buffer_maxsize=settings.worker.buffer_batches,
         stream_wait_empty=True,
         topic_allow_declare=False,

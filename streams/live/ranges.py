@@ -31,6 +31,11 @@ class Fetched:
     begin: int
     epoch: int
 
+    @property
+    def tp(self) -> TP:
+        """Whose range it is."""
+        return TP(self.batch.topic, self.batch.partition)
+
 
 @dataclass(frozen=True, slots=True)
 class Reach:

@@ -16,7 +16,7 @@ from faust.types import TP
 
 from streams.connect import confluent_config
 from streams.live.microbatch import MicroBatchApp, RangeConsumer, RangeMessage, make_app
-from streams.live.ranges import LogRange
+from streams.live.ranges import Fetched, LogRange
 from streams.settings import Settings, load
 from streams.topics import create
 
@@ -155,7 +155,12 @@ class Reader:
                 self.consumer.release(event.message)
 
     def values(self) -> list[bytes | None]:
-        return [value for message in self.messages for value in message.fetched.batch.values]
+        return [value for fetched in self.ranges() for value in fetched.batch.values]
+
+    def ranges(self, epoch: int | None = None) -> list[Fetched]:
+        """What was read, of one epoch or all."""
+        found = [fetched for message in self.messages for fetched in message.ranges]
+        return [each for each in found if epoch is None or each.epoch == epoch]
 
     async def until(self, done: Callable[[], bool]) -> None:
         deadline = time.monotonic() + PATIENCE_S

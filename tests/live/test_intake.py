@@ -34,8 +34,13 @@ class Event:
         n = len(offsets)
         values: list[bytes | None] = [b"%d" % offset for offset in offsets]
         batch = Batch(tp.topic, tp.partition, offsets, offsets, [b"k"] * n, values, None, end)
-        self.message = RangeMessage(tp, Fetched(batch, begin, epoch), 1)
+        self.message = RangeMessage([Fetched(batch, begin, epoch)], 1)
         self.acked = False
+
+    def __add__(self, other: Event) -> Event:
+        """Both as one event."""
+        self.message = RangeMessage(self.message.ranges + other.message.ranges, 1)
+        return self
 
     def ack(self) -> bool:
         self.acked = True
@@ -165,6 +170,19 @@ def test_what_several_partitions_have_ready_is_one_round() -> None:
     assert case.rounds == [[[b"0", b"1", b"2"], [b"0"]]]
     assert all(event.acked for event in events) and case.intake.rounds == 1
     assert case.consumer.released == []
+
+
+def test_ranges_of_one_event_end_each_by_its_own_partition() -> None:
+    """An ack must not mean what was read before a seek, or what a newer owner refused."""
+    case = Case(lambda number: {0: Fenced("newer owner", partition=0)} if number == 2 else {})
+    stale = Event(TP0, 500, 510, epoch=0) + Event(TP0, 0, 1) + Event(TP1, 0, 3)
+    fenced = Event(TP0, 1, 60) + Event(TP1, 3, 4) + Event(TP1, 4, 90)
+    behind = Event(TP0, 60, 61) + Event(TP1, 90, 91)
+    drive(case, stale, fenced, behind)
+    assert [[len(part) for part in each] for each in case.rounds] == [[1, 3], [59, 87], [1]]
+    assert [each.message.left for each in (stale, fenced, behind)] == [{0}, {0}, {0}]
+    assert stale.acked and fenced.acked and behind.acked and case.consumer.released == []
+    assert case.metric("stale_batches_total") == 2 and case.intake.rounds == 3
 
 
 def test_a_round_is_bounded() -> None:

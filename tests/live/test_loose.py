@@ -82,7 +82,7 @@ def test_from_a_broker_live_and_replay_read_the_same(kafka: str, topic_prefix: s
                 await (await producer.send_batch(batch, topic, partition=0))
         async with reading(settings) as reader:
             await reader.until(lambda: len(reader.values()) >= 6 * MANY)
-            batches = [message.fetched.batch for message in reader.messages]
+            batches = [fetched.batch for fetched in reader.ranges()]
             return [list(each) for batch in batches for each in batch.headers or ()]
 
     live = asyncio.run(check())

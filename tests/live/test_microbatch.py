@@ -85,9 +85,24 @@ def test_slices_of_a_batch_leave_no_gap_and_nothing_out(limit: int | None) -> No
 def test_the_scheduler_takes_partitions_in_turn_and_each_in_order() -> None:
     a, b, c = fetched(0, 4), fetched(4, 5), fetched(5, 9)
     d = fetched(0, 2, tp=TP1)
-    turns = list(MicroBatchScheduler().iterate({TP0: [a, b, c], TP1: [d]}))
-    assert turns == [(TP0, a), (TP1, d), (TP0, b), (TP0, c)]
-    assert list(MicroBatchScheduler().iterate({})) == []
+    records = {TP0: [a, b, c], TP1: [d]}
+    assert together(1, records) == [[a], [d], [b], [c]]
+    assert together(3, records) == [[a, d, b], [c]], "as many as have at most 3 messages"
+    assert together(4, records) == [[a, d, b, c]]
+    assert together(4, {}) == []
+
+
+def test_a_range_above_the_limit_goes_alone() -> None:
+    large = Fetched(to_batch(TP0, [chunk(0, 1, 2)], 3), 0, 1)
+    small, after = fetched(0, 1, tp=TP1), fetched(3, 4)
+    assert together(2, {TP1: [small], TP0: [large, after]}) == [[small], [large], [after]]
+
+
+def together(limit: int, records: dict[TP, list[Fetched]]) -> list[list[Fetched]]:
+    """What the scheduler makes of the records; each event is filed under its first partition."""
+    turns = list(MicroBatchScheduler(limit).iterate(records))
+    assert all(tp == ranges[0].tp for tp, ranges in turns)
+    return [ranges for _, ranges in turns]
 
 
 def fetched(begin: int, end: int, epoch: int = 1, tp: TP = TP0) -> Fetched:
@@ -124,12 +139,29 @@ async def unstarted(shelf: Shelf | None = None) -> tuple[MicroBatchApp, RangeCon
     return app, consumer, thread
 
 
+def test_an_ack_means_every_range_that_was_not_left() -> None:
+    async def check() -> None:
+        _, consumer, _ = await unstarted()
+        await consumer.place({TP0: 0, TP1: 0})
+        ranges = [fetched(0, 5), fetched(0, 3, tp=TP1), fetched(5, 6), fetched(0, 9, epoch=0)]
+        message = consumer._to_message(TP0, ranges)
+        assert message.events == 4 and (message.tp, message.offset) == (TP0, 0)
+        message.left.add(2)
+        assert consumer.ack(message)
+        assert (consumer._new_offset(TP0), consumer._new_offset(TP1)) == (5, 3)
+        rest = consumer._to_message(TP1, [fetched(3, 4, tp=TP1)])
+        rest.left.add(0)
+        assert not consumer.ack(rest) and consumer._new_offset(TP1) is None
+
+    asyncio.run(check())
+
+
 def test_acks_commit_the_contiguous_prefix_of_ranges() -> None:
     async def check() -> None:
         _, consumer, _ = await unstarted()
         await consumer.place({TP0: 100})
         first, second, third = (
-            consumer._to_message(TP0, fetched(*ends))
+            consumer._to_message(TP0, [fetched(*ends)])
             for ends in ((100, 103), (103, 110), (110, 111))
         )
         assert consumer._new_offset(TP0) is None
@@ -151,8 +183,8 @@ def test_a_hole_inside_a_range_needs_no_gap() -> None:
         await consumer._add_gap(TP0, 1, 1_000_000)
         assert not consumer._gap
         # Offsets 1 to 49 do not exist; the next range begins where this one ends.
-        consumer.ack(consumer._to_message(TP0, fetched(0, 50)))
-        consumer.ack(consumer._to_message(TP0, fetched(50, 51)))
+        consumer.ack(consumer._to_message(TP0, [fetched(0, 50)]))
+        consumer.ack(consumer._to_message(TP0, [fetched(50, 51)]))
         assert consumer._new_offset(TP0) == 51
 
     asyncio.run(check())
@@ -162,17 +194,17 @@ def test_acks_of_another_generation_or_epoch_are_refused() -> None:
     async def check() -> None:
         app, consumer, _ = await unstarted()
         await consumer.place({TP0: 0})
-        stale = consumer._to_message(TP0, fetched(0, 5))
+        stale = consumer._to_message(TP0, [fetched(0, 5)])
         app.consumer_generation_id = 8
         consumer._unacked_messages.add(stale)
         assert not consumer.ack(stale)
         assert not consumer._unacked_messages, "a rebalance would wait for it for ever"
-        before = consumer._to_message(TP0, fetched(0, 5))
+        before = consumer._to_message(TP0, [fetched(0, 5)])
         await consumer.place({TP0: 0})
         assert not consumer.ack(before), "read before the seek"
-        now = consumer._to_message(TP0, fetched(0, 5, epoch=2))
+        now = consumer._to_message(TP0, [fetched(0, 5, epoch=2)])
         assert consumer.ack(now) and not consumer.ack(now)
-        assert not consumer.ack(consumer._to_message(TP1, fetched(0, 5, tp=TP1))), "not ours"
+        assert not consumer.ack(consumer._to_message(TP1, [fetched(0, 5, tp=TP1)])), "not ours"
         assert consumer._new_offset(TP0) == 5
 
     asyncio.run(check())
@@ -182,7 +214,7 @@ def test_a_released_message_is_neither_waited_for_nor_committed() -> None:
     async def check() -> None:
         _, consumer, _ = await unstarted()
         await consumer.place({TP0: 0})
-        message = consumer._to_message(TP0, fetched(0, 5))
+        message = consumer._to_message(TP0, [fetched(0, 5)])
         consumer._unacked_messages.add(message)
         consumer.release(message)
         assert not consumer._unacked_messages
@@ -215,12 +247,12 @@ def test_revoked_partitions_are_forgotten() -> None:
         app, consumer, thread = await unstarted(shelf)
         thread.assignment = lambda: set()  # type: ignore[attr-defined]
         await consumer.place({TP0: 0, TP1: 0})
-        consumer.ack(consumer._to_message(TP0, fetched(0, 5)))
+        consumer.ack(consumer._to_message(TP0, [fetched(0, 5)]))
         app.on_rebalance_start()
         await consumer.on_partitions_revoked({TP0})
         assert shelf.released == [0] and thread.forgotten == {TP0}
         assert consumer._ranges.keys() == consumer._frontier.keys() == {TP1}
-        assert not consumer.ack(consumer._to_message(TP0, fetched(5, 6)))
+        assert not consumer.ack(consumer._to_message(TP0, [fetched(5, 6)]))
 
     asyncio.run(check())
 
@@ -303,5 +335,5 @@ def test_lag_counts_messages_and_not_control_records(applied: int, lag: int) -> 
 
 
 def test_messages_show_no_content() -> None:
-    message = RangeMessage(TP0, fetched(0, 1), 1)
+    message = RangeMessage([fetched(0, 1)], 1)
     assert "b'v'" not in repr(message) and "b'k'" not in repr(message)

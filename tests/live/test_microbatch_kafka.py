@@ -31,7 +31,7 @@ def test_bytes_keys_and_offsets_survive_every_codec(kafka: str, topic_prefix: st
     async def check() -> None:
         async with reading(settings) as reader:
             await reader.until(lambda: len(reader.values()) >= len(sent))
-            batches = [m.fetched.batch for m in reader.messages]
+            batches = [fetched.batch for fetched in reader.ranges()]
             found = [pair for b in batches for pair in zip(b.keys, b.values, strict=True)]
             assert found == sent
             assert np.concatenate([b.offsets for b in batches]).tolist() == list(range(len(sent)))
@@ -55,7 +55,7 @@ def test_a_batch_that_unpacks_to_too_much_is_not_read(kafka: str, topic_prefix: 
         async with reading(settings) as reader:
             await reader.until(lambda: len(reader.values()) >= len(sent))
             assert reader.values() == sent
-            batches = [m.fetched.batch for m in reader.messages]
+            batches = [fetched.batch for fetched in reader.ranges()]
             assert np.concatenate([b.offsets for b in batches]).tolist() == list(range(len(sent)))
             assert all((b.timestamps > 1_600_000_000_000).all() for b in batches)
 
@@ -79,7 +79,7 @@ def test_aborted_messages_are_left_out_and_leave_no_lag(kafka: str, topic_prefix
     async def check() -> None:
         async with reading(settings) as reader:
             await reader.until(lambda: reader.values() == [b"0", b"2", b"4"])
-            ranges = [(m.fetched.begin, m.fetched.batch.next_offset) for m in reader.messages]
+            ranges = [(each.begin, each.batch.next_offset) for each in reader.ranges()]
             assert ranges[0][0] == 0
             assert all(a[1] == b[0] for a, b in itertools.pairwise(ranges))
             tp = TP(topic, 0)
@@ -132,14 +132,14 @@ def test_a_seek_back_starts_an_epoch_and_reads_again(kafka: str, topic_prefix: s
             epoch = reader.shelf.epochs[0]
             reader.gate.set()
             await reader.until(lambda: newest(reader, epoch) == 200)
-            again = [m.fetched for m in reader.messages if m.fetched.epoch == epoch]
+            again = reader.ranges(epoch)
             assert [v for f in again for v in f.batch.values] == [b"%d" % i for i in range(7, 200)]
             assert again[0].begin == 7
             ranges = [(f.begin, f.batch.next_offset) for f in again]
             assert all(a[1] == b[0] for a, b in itertools.pairwise(ranges))
 
     def newest(reader: Reader, epoch: int) -> int:
-        ends = [m.fetched.batch.next_offset for m in reader.messages if m.fetched.epoch == epoch]
+        ends = [fetched.batch.next_offset for fetched in reader.ranges(epoch)]
         return max(ends, default=0)
 
     asyncio.run(check())
@@ -200,7 +200,7 @@ def test_a_second_reader_takes_half_and_gives_it_back(kafka: str, topic_prefix: 
                 first = one.shelf.epochs.copy()
             await one.until(lambda: one.shelf.epochs != first)
             # Nothing is kept in `Shelf`, so the whole log is read again.
-            await one.until(lambda: {m.partition for m in one.messages} == {0, 1, 2, 3})
+            await one.until(lambda: {each.tp.partition for each in one.ranges()} == {0, 1, 2, 3})
 
     asyncio.run(check())
 
@@ -221,8 +221,8 @@ def test_deleted_records_show_as_a_range_that_begins_before_its_first_message(
                 future.result()
             await reader.consumer.place({TP(topic, 0): 20})
             epoch = reader.shelf.epochs[0]
-            await reader.until(lambda: reader.messages[-1].fetched.epoch == epoch)
-            first = next(m.fetched for m in reader.messages if m.fetched.epoch == epoch)
+            await reader.until(lambda: reader.ranges(epoch))
+            first = reader.ranges(epoch)[0]
             assert first.begin == 20 and first.batch.offsets[0] == 40
 
     asyncio.run(check())
