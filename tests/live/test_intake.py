@@ -12,7 +12,7 @@ import pytest
 from faust.types import TP
 
 from streams.batch import Batch
-from streams.errors import BrokerError, Conflict, Fenced, LogShort, PartitionError, StoreError
+from streams.errors import BrokerError, Conflict, Fenced, PartitionError, StoreError
 from streams.live.failpoint import Failpoint
 from streams.live.intake import Intake
 from streams.live.microbatch import RangeMessage
@@ -329,34 +329,6 @@ def test_a_conflict_in_a_partition_being_revoked_is_left_to_its_next_owner(momen
     assert case.shares.claims[1:] == [set() if moment == "before" else {0}]
     assert case.consumer.placed == [{}] and case.crashes == []
     assert case.shares.released == [0], "behind the claim"
-
-
-@pytest.mark.parametrize("knows", [True, False])
-def test_a_broker_that_does_not_know_its_logs_end_yet_is_asked_again(
-    knows: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("streams.live.intake.ENDS_PAUSE_S", 0.001)
-    monkeypatch.setattr("streams.live.intake.ENDS_WAIT_S", 60.0 if knows else -1.0)
-    case, ends = Case(), []
-
-    async def asked(partitions: Sequence[TP]) -> dict[TP, LogRange]:
-        ends.append(20 if knows and len(ends) == 2 else 0)
-        return {tp: LogRange(0, ends[-1], None) for tp in partitions}
-
-    def claimed(logs: Mapping[int, LogRange]) -> dict[int, int]:
-        # The group has committed nothing: the state alone knows how far it has come.
-        if any(log.end < 20 for log in logs.values()):
-            raise LogShort("the log ends before the state")
-        return dict.fromkeys(logs, 20)
-
-    case.consumer.log_ranges, case.shares.claim = asked, claimed  # type: ignore[method-assign]
-    claim = case.intake.claim({TP0: LogRange(0, 0, None)})
-    if knows:
-        assert asyncio.run(claim) == {TP0: 20} and ends == [0, 0, 20]
-    else:
-        with pytest.raises(LogShort):
-            asyncio.run(claim)
-        assert ends == [], "the time to ask again is over"
 
 
 def test_any_other_error_ends_the_process_and_skips_nothing() -> None:

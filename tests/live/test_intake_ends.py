@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pytest
+from faust.types import TP
 
 from streams.errors import LogShort, StoreError
 from streams.live.ranges import LogRange
@@ -18,6 +19,34 @@ def test_a_bug_may_lie_with_a_message_and_a_lost_store_does_not(
 ) -> None:
     case = drive(Case(lambda number: error), Event(TP0, 0, 1))
     assert case.crashes == [error] and case.shares.broken is broken
+
+
+@pytest.mark.parametrize("knows", [True, False])
+def test_a_broker_that_does_not_know_its_logs_end_yet_is_asked_again(
+    knows: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streams.live.intake.ENDS_PAUSE_S", 0.001)
+    monkeypatch.setattr("streams.live.intake.ENDS_WAIT_S", 60.0 if knows else -1.0)
+    case, ends = Case(), []
+
+    async def asked(partitions: Sequence[TP]) -> dict[TP, LogRange]:
+        ends.append(20 if knows and len(ends) == 2 else 0)
+        return {tp: LogRange(0, ends[-1], None) for tp in partitions}
+
+    def claimed(logs: Mapping[int, LogRange]) -> dict[int, int]:
+        # The group has committed nothing: the state alone knows how far it has come.
+        if any(log.end < 20 for log in logs.values()):
+            raise LogShort("the log ends before the state")
+        return dict.fromkeys(logs, 20)
+
+    case.consumer.log_ranges, case.shares.claim = asked, claimed  # type: ignore[method-assign]
+    claim = case.intake.claim({TP0: LogRange(0, 0, None)})
+    if knows:
+        assert asyncio.run(claim) == {TP0: 20} and ends == [0, 0, 20]
+    else:
+        with pytest.raises(LogShort):
+            asyncio.run(claim)
+        assert ends == [], "the time to ask again is over"
 
 
 def test_who_asks_again_leaves_out_what_is_being_revoked(monkeypatch: pytest.MonkeyPatch) -> None:
