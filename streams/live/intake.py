@@ -247,9 +247,7 @@ class Intake:
                 else:
                     self._metrics.stale.inc()
                     event.message.left.add(place)
-        conflicts: list[TP] = []
-        if admitted:
-            conflicts = await self._moved_on(admitted)
+        conflicts = await self._moved_on(admitted)
         for event in events:
             if len(event.message.left) == len(event.message.ranges):
                 self._let_go(event.message)

@@ -9,7 +9,7 @@ of it:
 
 - `MicroBatchScheduler` (a documented setting) puts the ranges of several partitions into one
   event; stock Faust pays two asyncio tasks for every message, and would for every range. Faust
-  files the event under its first partition. It drops events when the group rebalances alone, and
+  files the event under its first partition. It drops events only when the group rebalances, and
   then all partitions are taken away and begin anew, so an event of several is lost for none.
 - `FetchThread` lowers the broker's wait (Faust fixes it at 1,500 ms), reads committed messages
   only, and turns what a partition fetched into `Fetched`: a batch and the range [begin, next).
@@ -68,10 +68,10 @@ class RangeMessage(ConsumerMessage):
     __slots__ = ("left", "ranges")
 
     def __init__(self, ranges: Sequence[Fetched], generation_id: int) -> None:
-        first = ranges[0]
+        first, tp = ranges[0], ranges[0].tp
         super().__init__(
-            first.tp.topic,
-            first.tp.partition,
+            tp.topic,
+            tp.partition,
             first.begin,
             timestamp=float(first.batch.timestamps[0]) / 1000.0,
             timestamp_type=0,
@@ -79,7 +79,7 @@ class RangeMessage(ConsumerMessage):
             key=None,
             value=b"",
             checksum=None,
-            tp=first.tp,
+            tp=tp,
             generation_id=generation_id,
         )
         self.ranges = tuple(ranges)
