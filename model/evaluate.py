@@ -101,11 +101,12 @@ def _segment_masks(dataset: Dataset, rows: Rows) -> dict[str, NDArray[np.bool_]]
     for code, name in enumerate(CHANNELS, 1):
         found[f"channel {name}"] = channel == code
     amount = _context(dataset, rows)["amounts"]
-    # Whole minor units, as amounts are: a name says exactly where its part begins.
+    # A training set keeps no currency. Whole units: a name says exactly where its part begins.
     low, high = np.ceil(np.quantile(amount, [0.5, 0.9]))
-    found[f"amount below {low / 100:,.2f}"] = amount < low
-    found[f"amount from {low / 100:,.2f}"] = (amount >= low) & (amount < high)
-    found[f"amount from {high / 100:,.2f}"] = amount >= high  # where both are one, the last is it
+    found[f"amount below {low:,.0f}"] = amount < low
+    found[f"amount from {low:,.0f}"] = (amount >= low) & (amount < high)
+    # Where both are one, the last is it.
+    found[f"amount from {high:,.0f}"] = amount >= high
     found["history 0-9"] = place < 10
     found["history 10-63"] = (place >= 10) & (place < 64)
     found["history 64+"] = place >= 64

@@ -231,7 +231,7 @@ def to_html(found: Mapping[str, Any]) -> str:
             "Segments",
             found["segments"],
             "One threshold for all: recall is equal opportunity, FPR predictive equality. A kind "
-            "of fraud stands beside all ordinary events.",
+            "of fraud stands beside all ordinary events. Amounts are in minor units.",
         )
         + table(
             "Weeks",

@@ -160,7 +160,7 @@ def backtest(
     ] = 50,
     review_cost: Annotated[
         float,
-        typer.Option(min=0, max=MOST, help="What looking at one alert costs, in units of money."),
+        typer.Option(min=0, max=MOST, help="What a look at an alert costs, in its currency."),
     ] = 5.0,
     snapshot: Snapshot = None,
     out: Out = None,
@@ -183,7 +183,7 @@ def backtest(
         raise ConfigError(
             f"a report needs {error.name}", remedy="pip install 'fraudstream[train]'"
         ) from None
-    from streams.offline.evaluation import Terms
+    from streams.offline.judged import Terms
 
     until, since = options.event_ms(as_of, "--as-of"), options.event_ms(judge_from, "--judge-from")
     names = model or ["default"]
@@ -199,7 +199,7 @@ def backtest(
             names,
             as_of=until,
             judge_from=since,
-            terms=Terms(budget, round(100 * review_cost)),
+            terms=Terms(budget, review_cost),
             jobs=_jobs(jobs, job),
             engine=how,
             progress=shown,

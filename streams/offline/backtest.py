@@ -16,9 +16,9 @@ import orjson
 
 from model.errors import writing
 from streams.labels import LabelBook
-from streams.offline import differing, evaluation, plots, report
+from streams.offline import differing, evaluation, judged, plots, report
 from streams.offline.engine import Engine
-from streams.offline.evaluation import DEFAULT_TERMS, Events, Terms
+from streams.offline.judged import DEFAULT_TERMS, Events, Terms
 from streams.offline.run import Job, Progress, replay
 from streams.offline.source import decoded
 from streams.schema import DAY_MS
@@ -43,10 +43,10 @@ def backtest(
     """
     book = LabelBook(decoded(job.source))
     if not len(book) and as_of is None:
-        raise evaluation.nothing_to_judge()
+        raise judged.nothing_to_judge()
     replayed = replay(job, jobs=jobs, engine=engine, progress=progress)
     delay = job.settings[0].risk.delay_days
-    events = evaluation.gather(
+    events = judged.gather(
         job.out,
         book,
         len(names),
@@ -62,7 +62,9 @@ def backtest(
     summary = {
         "headline": _headline(events, names),
         "method": _method(replayed, events, delay),
-        "terms": asdict(terms),
+        "terms": asdict(terms) | {"review_cost_minor": events.review_cost_minor},
+        "currency": events.currency,
+        "amounts_left_out": int((~events.counted).sum()),
         "digest": replayed["digest"],
         "job": replayed["job"],
         "outcomes": replayed["outcomes"],
@@ -75,7 +77,7 @@ def backtest(
         plots.daily([model["days"] for model in models], names),
         plots.moments([model["moments"] for model in models], names),
         plots.calibration(events, names),
-        plots.costs([model["cost_curve"] for model in models], names),
+        plots.costs([model["cost_curve"] for model in models], names, events.currency),
     ]
     content = orjson.dumps(summary, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY)
     with writing(job.out):

@@ -17,7 +17,8 @@ from matplotlib.ticker import StrMethodFormatter
 from numpy.typing import NDArray
 
 from model import metrics
-from streams.offline.evaluation import Events
+from streams.money import exponent
+from streams.offline.judged import Events
 from streams.schema import DAY_MS
 
 COLOURS = ("#1f5fa8", "#d1662b", "#3d8b4f", "#7d4fa3", "#8a6d3b", "#b03a5b")
@@ -159,12 +160,12 @@ def _dated(axes: Any, days: Sequence[float]) -> None:
     axes.set_xticks(marks, words)
 
 
-def costs(curves: Sequence[Sequence[dict[str, float]]], names: Sequence[str]) -> str:
+def costs(curves: Sequence[Sequence[dict[str, float]]], names: Sequence[str], currency: str) -> str:
     """Missed fraud plus the cost of looking, over the number of alerts."""
-    figure, axes = _axes("Cost", "alerts", "missed fraud + cost of alerts")
+    figure, axes = _axes("Cost", "alerts", f"missed fraud + cost of alerts, {currency}")
     for k, name in enumerate(names):
         alerts = [point["alerts"] for point in curves[k]]
-        cost = [point["cost"] / 100 for point in curves[k]]
+        cost = [point["cost"] / 10 ** exponent(currency) for point in curves[k]]
         axes.plot(alerts, cost, color=COLOURS[k % len(COLOURS)], label=name)
     axes.set_xscale("log")
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))

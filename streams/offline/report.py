@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from streams.money import amount_text
+from streams.money import amount_text, exponent
 from streams.offline import differing
 
 CSS = Path(__file__).with_name("report.css")
@@ -30,7 +30,7 @@ ROWS = (
     ("recall", "Recall of the alerts", "share"),
     ("fraud_amount_detected", "Fraud money caught", "money"),
     ("fraud_amount", "Fraud money in all", "money"),
-    ("value_saved", "Value saved: caught, less {review_cost} for each alert", "money"),
+    ("value_saved", "Value saved: caught, less {review_cost:g} for each alert", "money"),
     ("legitimate_amount_blocked", "Good money blocked", "money"),
     ("brier", "Brier score", "small"),
     ("calibration_error", "Calibration error (ECE)", "small"),
@@ -44,8 +44,6 @@ def _shown(value: Any, kind: str) -> str:
         return f"{100 * value:.1f} %"
     if kind == "rate":
         return f"{100 * value:.2f} %"
-    if kind == "money":
-        return f"{value / 100:,.0f}"
     if kind == "small":
         return f"{value:.5f}"
     if kind == "number":
@@ -53,6 +51,11 @@ def _shown(value: Any, kind: str) -> str:
     if kind == "ratio":
         return f"{value:.3f}"
     return f"{value:,}" if isinstance(value, int) else html.escape(str(value))
+
+
+def _money(value: float, currency: str) -> str:
+    """Minor units as whole ones of the currency, without its name."""
+    return f"{value / 10 ** exponent(currency):,.0f}"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], kind: str = "numbers") -> str:
@@ -133,7 +136,7 @@ def _date(moment_ms: int) -> str:
     return datetime.fromtimestamp(moment_ms / 1_000, UTC).strftime("%d %b %Y")
 
 
-def _differences(models: Sequence[dict[str, Any]]) -> str:
+def _differences(models: Sequence[dict[str, Any]], currency: str) -> str:
     rows = []
     for model in models[1:]:
         for side, words in (
@@ -147,10 +150,10 @@ def _differences(models: Sequence[dict[str, Any]]) -> str:
                     html.escape(words),
                     _shown(part["alerts"], "count"),
                     _shown(part["frauds"], "count"),
-                    _shown(part["fraud_amount"], "money"),
+                    _money(part["fraud_amount"], currency),
                 )
             )
-    return _table(("Alerts", "Number", "Frauds", "Fraud money"), rows)
+    return _table(("Alerts", "Number", "Frauds", f"Fraud money, {currency}"), rows)
 
 
 def _examples(models: Sequence[dict[str, Any]]) -> str:
@@ -171,18 +174,36 @@ def _examples(models: Sequence[dict[str, Any]]) -> str:
     return _table(head, rows, "words") if rows else ""
 
 
-def page(summary: dict[str, Any], plots: Sequence[str]) -> str:
-    """The report. `summary` is what the JSON beside it holds."""
-    models = summary["models"]
-    names = [model["name"] for model in models]
-    terms = summary["terms"] | {"review_cost": f"{summary['terms']['review_cost_minor'] / 100:g}"}
-    measures = [
+def _measures(summary: dict[str, Any]) -> str:
+    models, currency = summary["models"], summary["currency"]
+
+    def shown(value: Any, kind: str) -> str:
+        return _money(value, currency) if kind == "money" else _shown(value, kind)
+
+    rows = [
         (
-            html.escape(words.format(**terms)),
-            *(_shown(model["overall"].get(key), kind) for model in models),
+            html.escape(words.format(**summary["terms"])),
+            *(shown(model["overall"].get(key), kind) for model in models),
         )
         for key, words, kind in ROWS
     ]
+    return _table(("Measure", *(model["name"] for model in models)), rows)
+
+
+def _about_money(summary: dict[str, Any]) -> str:
+    """What the sums of money hold."""
+    others = summary["amounts_left_out"]
+    text = f"Money in whole {summary['currency']}"
+    if not others:
+        return f"{text}."
+    what = "1 event is" if others == 1 else f"{others:,} events are"
+    return f"{text}; {what} in other currencies and in no sum of money, but in all the rest."
+
+
+def page(summary: dict[str, Any], plots: Sequence[str]) -> str:
+    """The report. `summary` is what the JSON beside it holds."""
+    models = summary["models"]
+    currency = summary["currency"]
     drift = [
         (
             html.escape(m["name"]),
@@ -199,9 +220,8 @@ def page(summary: dict[str, Any], plots: Sequence[str]) -> str:
         f"<p class=note>{html.escape(summary['headline'])}</p>",
         _cards(models[0]["overall"]),
         "<h2>Measures</h2>",
-        _table(("Measure", *names), measures),
-        "<p class=note>Money in whole units; amounts of several currencies are added as they are."
-        "</p>",
+        _measures(summary),
+        f"<p class=note>{html.escape(_about_money(summary))}</p>",
         "<h2>Plots</h2><div class=plots>",
         *(f"<figure>{plot}</figure>" for plot in plots),
         "</div>",
@@ -209,7 +229,7 @@ def page(summary: dict[str, Any], plots: Sequence[str]) -> str:
     if len(models) > 1:
         parts += [
             "<h2>Which alerts differ</h2>",
-            _differences(models),
+            _differences(models, currency),
             "<p class=note>The widest gaps of scores follow; all of them are in "
             f"{differing.FILE}.</p>",
             _examples(models),

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from streams.errors import ConfigError
 from streams.labels import FRAUD, LEGITIMATE, LabelBook
+from streams.money import amount_text
 from streams.offline import results
 from streams.offline.engine import Engine
 from streams.offline.run import Job, Progress, replay
@@ -80,19 +81,24 @@ def _check(now: Settings, then: Settings) -> None:
 def _side(table: pa.Table, chosen: NDArray[np.bool_], label: NDArray[np.int8]) -> dict[str, Any]:
     """Number, money by currency, labels, and the first few of the chosen events."""
     part, verdict = table.filter(pa.array(chosen)), label[chosen]
-    amount = part["amount"].to_numpy()
-    money: dict[str, int] = {}
-    for currency, minor in zip(part["currency"].to_pylist(), amount.tolist(), strict=True):
-        money[currency] = money.get(currency, 0) + minor
     return {
         "alerts": len(part),
-        "amount": dict(sorted(money.items())),
+        "amount": _money(part),
         "fraud": int((verdict == FRAUD).sum()),
-        "fraud_amount": results.total(amount[verdict == FRAUD]),
+        "fraud_amount": _money(part.filter(pa.array(verdict == FRAUD))),
         "legitimate": int((verdict == LEGITIMATE).sum()),
         "not_labelled": int(((verdict != FRAUD) & (verdict != LEGITIMATE)).sum()),
         "first": part["transaction_id"].slice(0, SHOWN).to_pylist(),
     }
+
+
+def _money(events: pa.Table) -> dict[str, int]:
+    """Minor units by currency: sums over several mean nothing."""
+    money: dict[str, int] = {}
+    currencies, amounts = events["currency"].to_pylist(), events["amount"].to_pylist()
+    for currency, minor in zip(currencies, amounts, strict=True):
+        money[currency] = money.get(currency, 0) + minor
+    return dict(sorted(money.items()))
 
 
 def text(found: dict[str, Any]) -> str:
@@ -103,10 +109,10 @@ def text(found: dict[str, Any]) -> str:
     ]
     for side in ("appear", "vanish", "become_block", "no_longer_block"):
         part = found[side]
-        money = ", ".join(f"{code} {minor}" for code, minor in part["amount"].items()) or "0"
+        money = " and ".join(amount_text(minor, code) for code, minor in part["amount"].items())
         lines.append(
             f"{side.replace('_', ' ')}: {part['alerts']:,} alerts, {part['fraud']:,} fraud, "
             f"{part['legitimate']:,} legitimate, {part['not_labelled']:,} not labelled; "
-            f"minor units: {money}"
+            f"in all {money or 'no money'}"
         )
     return "\n".join(lines)

@@ -12,9 +12,9 @@ import pytest
 
 from streams.errors import ConfigError
 from streams.labels import LabelBook, decode_labels
-from streams.offline import evaluation, results
+from streams.offline import evaluation, judged, results
 from streams.offline.backtest import backtest
-from streams.offline.evaluation import DEFAULT_TERMS, Events
+from streams.offline.judged import Events
 from streams.offline.run import Job
 from streams.offline.source import open_source
 from streams.schema import DAY_MS, MAX_AMOUNT_MINOR
@@ -22,6 +22,8 @@ from tests.offline import world
 
 DAY_0 = 20_000
 DELAY_DAYS = 7
+REVIEW_COST = 500
+"""In cents, of an alert by default."""
 
 
 def row(number: int, day: int, **changes: Any) -> dict[str, Any]:
@@ -81,7 +83,7 @@ def write(out: Path, rows: list[dict[str, Any]], models: int = 1, shard: int = 0
 
 def gather(out: Path, labels: list[bytes], models: int = 1, **changes: Any) -> Events:
     given: dict[str, Any] = {"as_of": None, "delay_days": DELAY_DAYS, **changes}
-    return evaluation.gather(out, LabelBook(decode_labels(labels)), models, **given)
+    return judged.gather(out, LabelBook(decode_labels(labels)), models, **given)
 
 
 def test_labels_count_from_their_label_time_on(tmp_path: Path) -> None:
@@ -185,12 +187,29 @@ def test_alert_measures(tmp_path: Path) -> None:
     assert found["recall"] == 2 / 3
     assert found["fraud_amount"] == 100 + 400 + 700
     assert found["fraud_amount_detected"] == 100 + 400
-    assert found["value_saved"] == 500 - 4 * DEFAULT_TERMS.review_cost_minor
+    assert found["value_saved"] == 500 - 4 * REVIEW_COST
     assert found["legitimate_amount_blocked"] == 200
     # Frauds rank 1st, 4th and 7th: (1/1 + 2/4 + 3/7) / 3.
     assert found["average_precision"] == pytest.approx((1 + 2 / 4 + 3 / 7) / 3)
     # Of the 21 pairs of a fraud and a good event, 7 + 5 + 3 are in the right order.
     assert found["roc_auc"] == pytest.approx(15 / 21)
+
+
+def test_sums_of_money_are_of_the_currency_that_most_events_are_in(tmp_path: Path) -> None:
+    """The yen has no cents: a review costs 5 of them, and what was paid in euros is no yen."""
+    flagged = {"score_0": 0.9, "decision_0": "block"}
+    rows = [row(number, 0, currency="JPY", **flagged) for number in range(3)]
+    rows += [row(number, 0, currency="EUR", **flagged) for number in (3, 4)]
+    write(tmp_path, rows)
+    events = gather(tmp_path, [label(0, 1), label(4, 1), label(1, 40, "legitimate")])
+    assert (events.currency, events.counted.tolist()) == ("JPY", [True] * 3 + [False] * 2)
+    found = evaluation.overall(events, 0)
+    assert (found["alerts"], found["frauds"]) == (5, 2), "only money is left out"
+    assert found["fraud_amount"] == found["fraud_amount_detected"] == 100
+    assert found["legitimate_amount_blocked"] == 200 + 300
+    assert found["value_saved"] == 100 - 3 * 5
+    by_count = {point["alerts"]: point["cost"] for point in evaluation.cost_curve(events, 0)}
+    assert by_count[5] == 3 * 5
 
 
 def test_without_alerts_or_frauds_there_is_no_rate(tmp_path: Path) -> None:
@@ -259,9 +278,9 @@ def test_cost_curve(tmp_path: Path) -> None:
     by_count = {point["alerts"]: point for point in curve}
     assert list(by_count) == list(range(1, 11))
     # One alert catches 100 of 1,200; four catch 500; seven all.
-    assert by_count[1]["cost"] == 1_100 + DEFAULT_TERMS.review_cost_minor
-    assert by_count[4]["cost"] == 700 + 4 * DEFAULT_TERMS.review_cost_minor
-    assert by_count[7]["cost"] == 0 + 7 * DEFAULT_TERMS.review_cost_minor
+    assert by_count[1]["cost"] == 1_100 + REVIEW_COST
+    assert by_count[4]["cost"] == 700 + 4 * REVIEW_COST
+    assert by_count[7]["cost"] == 0 + 7 * REVIEW_COST
     assert (by_count[1]["threshold"], by_count[10]["threshold"]) == (0.9, 0.05)
 
 

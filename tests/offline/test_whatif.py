@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import orjson
 import pytest
 
 from streams.errors import ConfigError
+from streams.money import amount_text
 from streams.offline import results
 from streams.offline.run import Job, replay
 from streams.offline.source import RecordingSource, open_source
@@ -55,11 +57,18 @@ def test_the_alerts_that_appear_and_vanish(tmp_path: Path) -> None:
     assert side["alerts"] == len(vanished)
     assert sum(side["amount"].values()) == sum(now[name]["amount"] for name in vanished)
     assert side["fraud"] == sum(labels.get(name) == "fraud" for name in vanished)
+    frauds = Counter[str]()
+    for name in vanished:
+        if labels.get(name) == "fraud":
+            frauds[now[name]["currency"]] += now[name]["amount"]
+    assert side["fraud_amount"] == frauds, "a sum over several currencies means nothing"
     assert side["fraud"] + side["legitimate"] + side["not_labelled"] == len(vanished)
     assert set(side["first"]) <= vanished
     more = flags(then, "block") - flags(now, "block")
     assert found["become_block"]["alerts"] == len(more & flags(now, "alert")) > 0
     assert f"vanish: {len(vanished):,} alerts" in text(found)
+    currency, minor = next(iter(side["amount"].items()))
+    assert f"in all {amount_text(minor, currency)}" in text(found)
 
 
 def test_what_is_not_a_decision_is_refused(tmp_path: Path) -> None:
