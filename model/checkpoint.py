@@ -78,7 +78,7 @@ def save(
     On a full disk the one before stays as it is. Raises OSError.
     """
     random = processes.random_states()
-    if processes.number() != 0:
+    if not processes.is_first():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     made = path.with_name(f"{path.name}.part")

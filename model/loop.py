@@ -286,7 +286,7 @@ def train(
         else:
             best = average.values
         watch(progress.step, {**told, "left_s": left})
-        if processes.number() == 0:
+        if processes.is_first():
             tell(line)
         if checkpoint is not None:
             checkpoints.save(checkpoint, whole, optimiser, average, progress, best, run)
@@ -336,6 +336,6 @@ def _judged(
     whole.load_state_dict(average.values)
     whole.eval()
     with torch.no_grad():
-        score = judge() if processes.number() == 0 else 0.0
+        score = judge() if processes.is_first() else 0.0
     whole.load_state_dict(now)
     return processes.from_first(score, device)

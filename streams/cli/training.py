@@ -43,7 +43,7 @@ class Training:
 
         torch.set_num_threads(self.threads)
         self.device = processes.join(self._wanted)
-        self.first = processes.number() == 0
+        self.first = processes.is_first()
         return self
 
     def __exit__(self, *problem: object) -> None:
