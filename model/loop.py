@@ -239,10 +239,10 @@ def train(
     """Fit `model` in place; it ends with the best averaged weights by `judge`, else the last.
 
     `extra` holds further parameters of the loss (heads), trained alongside; `marks` are digests of
-    what `loss` and `judge` hold. With `checkpoint` the run is saved at every evaluation and goes on
-    from there when called again, to the same result as without the break. Raises DatasetError when
-    nothing is chosen, and as `checkpoint.resume`.
+    what `loss` and `judge` hold. With `checkpoint` the run is saved at every evaluation and, called
+    again, goes on to the same result. Raises DatasetError when nothing is chosen, and as `resume`.
     """
+    say = tell if processes.is_first() else lambda _: None
     whole = torch.nn.ModuleList([model] if extra is None else [model, extra])
     optimiser = torch.optim.AdamW(groups_of(whole, recipe), betas=(0.9, 0.98))
     rates = [g["lr"] for g in optimiser.param_groups]
@@ -254,6 +254,7 @@ def train(
     if checkpoint is not None and checkpoint.exists():
         held, best = checkpoints.resume(checkpoint, whole, optimiser, average, run, recipe.steps)
         progress = Progress(**held)
+        say(f"going on from step {progress.step} of {recipe.steps}, as {checkpoint} holds it")
         starts = islice(starts, progress.step, None)
         if progress.step == recipe.steps:
             watch(progress.step, {})
@@ -286,8 +287,7 @@ def train(
         else:
             best = average.values
         watch(progress.step, {**told, "left_s": left})
-        if processes.is_first():
-            tell(line)
+        say(line)
         if checkpoint is not None:
             checkpoints.save(checkpoint, whole, optimiser, average, progress, best, run)
     whole.load_state_dict(best)

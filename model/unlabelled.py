@@ -248,7 +248,7 @@ def likely(dataset: Dataset, reading: Reading, count: int = 3) -> dict[str, Any]
                 commonest = np.bincount(mcc[inside]).argmax()
                 shown = f"mcc {commonest:04d}" if commonest else "not given"
             else:
-                shown = f"{amount[inside].min() / 100:,.2f} to {amount[inside].max() / 100:,.2f}"
+                shown = f"{amount[inside].min():,} to {amount[inside].max():,} minor units"
             told.append({"what": shown, "chance": float(chances[0, one])})
         found[name] = told
     return found

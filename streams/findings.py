@@ -170,7 +170,7 @@ def _of_a_month(seen: float, month: float) -> str:
     """How many different ones there are in 30 days, in which those just seen are counted too."""
     if month == seen:
         return "no other in 30 days"
-    return f"usual: {month:,.0f} in 30 days"
+    return f"{month:,.0f} in 30 days, these among them"
 
 
 def _merchants(case: Case) -> Finding | None:
@@ -200,7 +200,7 @@ def _new_country(case: Case) -> Finding | None:
         return None
     usual = max(case.get("countries_30d"), 0.0)
     known = "1 country" if usual == 1 else f"{usual:,.0f} countries"
-    text = f"first payment in {country}; usual: {known} in 30 days"
+    text = f"first payment in {country}; {known} in the 30 days before"
     return Finding("NEW_COUNTRY", "novelty", 2.5, text, 1.0, 0.0)
 
 
@@ -214,7 +214,7 @@ def _new_merchant(case: Case) -> Finding | None:
     if case.get("new_place") != 1 or _young(case):
         return None
     usual = max(case.get("places_30d"), 0.0)
-    text = f"first payment at this merchant; usual: {plural(usual, 'merchant')} in 30 days"
+    text = f"first payment at this merchant; {plural(usual, 'merchant')} in the 30 days before"
     return Finding("NEW_MERCHANT", "novelty", 0.7, text, 1.0, 0.0)
 
 

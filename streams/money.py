@@ -1,6 +1,7 @@
 """Amounts as people read them: the currency and its own number of decimals.
 
-In: minor units and an ISO 4217 code. Out: text like "EUR 1,234.50" or "JPY 1,234".
+In: minor units and an ISO 4217 code. Out: text like "EUR 1,234.50" or "JPY 1,234", and of an amount
+whose currency nobody kept "123,450 minor units".
 Does not know exchange rates, nor the reader's language.
 """
 
@@ -8,6 +9,8 @@ from __future__ import annotations
 
 from typing import Final
 
+NO_CURRENCY: Final = "XXX"
+"""ISO 4217 for: no currency."""
 DEFAULT_EXPONENT: Final = 2
 _WHOLE: Final = (
     "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF XAU XAG XPT XPD XDR"
@@ -27,6 +30,8 @@ def exponent(currency: str) -> int:
 
 def amount_text(amount_minor: int, currency: str) -> str:
     """The amount in the currency's major unit, with all its decimals; exact."""
+    if currency == NO_CURRENCY:
+        return f"{amount_minor:,} minor units"
     digits = exponent(currency)
     whole, part = divmod(abs(amount_minor), 10**digits)
     sign = "-" if amount_minor < 0 else ""

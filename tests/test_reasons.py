@@ -112,19 +112,23 @@ def test_nothing_unusual_leaves_the_score_itself() -> None:
         ),
         (
             "MANY_MERCHANTS",
-            "5 different merchants in 1 h; usual: 12 in 30 days",
+            "5 different merchants in 1 h; 12 in 30 days, these among them",
             {"places_1h": 5},
         ),
-        ("MANY_COUNTRIES", "3 countries in 24 h; usual: 1 in 30 days", {"countries_24h": 3}),
+        (
+            "MANY_COUNTRIES",
+            "3 countries in 24 h; 1 in 30 days, these among them",
+            {"countries_24h": 3},
+        ),
         (
             "NEW_COUNTRY",
-            "first payment in BR; usual: 1 country in 30 days",
+            "first payment in BR; 1 country in the 30 days before",
             {"new_country": 1, "doc": {"merchant_country": "BR"}},
         ),
         ("NEW_DEVICE", "first payment from this device", {"new_device": 1}),
         (
             "NEW_MERCHANT",
-            "first payment at this merchant; usual: 12 merchants in 30 days",
+            "first payment at this merchant; 12 merchants in the 30 days before",
             {"new_place": 1},
         ),
         ("NEW_ACCOUNT", "new account: 1 payment before this one", {"lifetime_count": 1}),

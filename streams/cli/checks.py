@@ -124,12 +124,14 @@ def report_parts(compare: bool, plots: bool) -> None:
 
 def whole_data(folder: Path, maturity_days: float) -> Dataset:
     """A training set, every byte as it was written; events that nobody reported become legitimate
-    after the days given."""
+    after the days given. Says that it reads: only then can a plan be told."""
     from dataclasses import replace
 
-    from model import data
+    from model import data, processes
     from streams.schema import DAY_MS
 
+    if processes.is_first():
+        typer.echo(f"reading {folder}", err=True)
     found = data.read(folder, check=True)
     wait = int(maturity_days * DAY_MS)
     label, label_time = data.mature(found.label, found.label_time, found.time, wait)

@@ -59,7 +59,12 @@ Cost = Annotated[
         " and missed=120 (a fraud that passes); repeat the flag."
     ),
 ]
-Resume = Annotated[Path | None, typer.Option("--checkpoint", help="File to save to and resume.")]
+Resume = Annotated[
+    Path | None,
+    typer.Option(
+        "--checkpoint", help="File to save to and resume; of each fit of `finetune` FILE.SEED."
+    ),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.", callback=checks.device)]
 Board = Annotated[Path | None, typer.Option("--tensorboard", help="Folder of TensorBoard events.")]
 

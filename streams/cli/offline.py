@@ -204,14 +204,22 @@ def backtest(
             engine=how,
             progress=shown,
         )
+    lines = _told(summary["models"])
+    options.say(summary, "\n".join([*lines, f"report: {target / 'report.html'}"]), as_json)
+
+
+def _told(models: list[dict[str, Any]]) -> list[str]:
+    """A line of each model, and what is odd about them."""
     lines = [
         "{}: AP {average_precision:.3f}, AUC {roc_auc:.3f}, {alerts_a_day:.1f} alerts a day, "
         "precision {precision:.3f}, recall {recall:.3f}".format(one["name"], **one["overall"])
-        for one in summary["models"]
+        for one in models
     ]
-    if not summary["models"][0]["overall"]["frauds"]:
+    if len({one["model_id"] for one in models}) < len(models):
+        lines.append("warning: the same bundle under several names; `fraudstream models list`")
+    if not models[0]["overall"]["frauds"]:
         lines.append("no fraud is known among the events judged: measures that need one are nan")
-    options.say(summary, "\n".join([*lines, f"report: {target / 'report.html'}"]), as_json)
+    return lines
 
 
 def _thresholds(text: str) -> list[str]:

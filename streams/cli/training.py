@@ -55,6 +55,8 @@ class Training:
             self._writer.close()
         if problem[0] is None:
             processes.leave()
+        elif problem[0] is KeyboardInterrupt:
+            self.say("stopped; with --checkpoint the same command goes on from its last judging")
 
     def say(self, line: str) -> None:
         """A line on stderr, from the first process only; above the bar where one is drawn."""
@@ -70,6 +72,7 @@ class Training:
         from model import processes
         from model.forecast import forecast
 
+        self.say("timing a few updates for the plan")
         told = forecast(dataset, shape, recipe, self.device, job)
         if not self.first:
             return

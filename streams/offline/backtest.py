@@ -55,13 +55,14 @@ def backtest(
         judge_from=judge_from or 0,
         terms=terms,
     )
-    models = [_model(events, book, k, name) for k, name in enumerate(names)]
+    served = replayed["job"]["models"]
+    models = [_model(events, book, k, name, served[k]) for k, name in enumerate(names)]
     examples = differing.write(job.out, book, names, as_of=events.as_of, judge_from=judge_from or 0)
     for model, shown in zip(models[1:], examples, strict=True):
         model["examples"] = shown
     summary = {
         "headline": _headline(events, names),
-        "method": _method(replayed, events, delay),
+        "method": _method(replayed, events, delay) + f" {_who(names, served)}",
         "terms": asdict(terms) | {"review_cost_minor": events.review_cost_minor},
         "currency": events.currency,
         "amounts_left_out": int((~events.counted).sum()),
@@ -86,9 +87,10 @@ def backtest(
     return summary
 
 
-def _model(events: Events, book: LabelBook, k: int, name: str) -> dict[str, Any]:
+def _model(events: Events, book: LabelBook, k: int, name: str, model_id: str) -> dict[str, Any]:
     found = {
         "name": name,
+        "model_id": model_id,
         "overall": evaluation.overall(events, k),
         "days": evaluation.by_day(events, k),
         "weeks": evaluation.by_week(events, k),
@@ -111,6 +113,11 @@ def _headline(events: Events, names: Sequence[str]) -> str:
     rivals = f" against {', '.join(names[1:])}" if len(names) > 1 else ""
     judged = f"{len(events):,} events, {days}; {events.unlabelled:,} more could not be judged yet"
     return f"{names[0]}{rivals}: {judged}."
+
+
+def _who(names: Sequence[str], served: Sequence[str]) -> str:
+    """Which bundle each name stands for: names move with promotions."""
+    return " ".join(f"{name} is {one}." for name, one in zip(names, served, strict=True))
 
 
 def _method(replayed: dict[str, Any], events: Events, delay: int) -> str:

@@ -1,7 +1,7 @@
 """One explained transaction of a training set, in an analyst's words.
 
 In: what `model/case.py` found, and the row's features. Out: reasons and text. Does not know how a
-score or a contribution is made. A training set keeps no currency, so amounts stand without one.
+score or a contribution is made. A training set keeps no currency, so amounts are in minor units.
 """
 
 from __future__ import annotations
@@ -13,15 +13,13 @@ import numpy as np
 
 from model.inputs import COUNTS_SHIFT
 from model.page import FIELD_WORDS
-from streams.money import amount_text
+from streams.money import NO_CURRENCY, amount_text
 from streams.reasons import reasons
 
 if TYPE_CHECKING:
     from model.data import Dataset
 
 VERDICTS: Final = {1: "fraud", 0: "legitimate"}
-NO_CURRENCY: Final = "XXX"
-"""ISO 4217 for: no currency."""
 SHOWN: Final = ("event_type", "channel", "entry_mode", "mcc", "merchant_country")
 
 
@@ -31,17 +29,15 @@ def reasons_of(
     """The reasons an alert on this row would have, as docs/reasons.md lists them."""
     counts = bool((int(dataset.words[row, 0]) >> COUNTS_SHIFT) & 1)
     doc = {**found["event"], "currency": NO_CURRENCY}
-    told = reasons(
+    return reasons(
         np.asarray(dataset.features[row], np.float32), doc, counts,
         score=found["score"], threshold=threshold, contributions=found["groups"],
     )  # fmt: skip
-    return [{**one, "text": one["text"].replace(f"{NO_CURRENCY} ", "")} for one in told]
 
 
 def _event(event: Mapping[str, Any]) -> str:
-    amount = amount_text(event["amount"], NO_CURRENCY).removeprefix(f"{NO_CURRENCY} ")
     fields = [str(event[name]) for name in SHOWN if name in event]
-    return ", ".join([event["time"], amount, *fields])
+    return ", ".join([event["time"], amount_text(event["amount"], NO_CURRENCY), *fields])
 
 
 def _because(found: Mapping[str, Any]) -> list[str]:

@@ -52,6 +52,8 @@ SAME_DEVICE = (
     "and worker.score_batch)"
 )
 
+NAME_IT = "name the live one with --set model.bundle=..., by its name@digest or its folder"
+
 
 class NamedRisk:
     """Risk by the versions that the scores name; an event without a score gets its day's."""
@@ -294,7 +296,7 @@ def _cause(live: Said, mine: Said, due: str, risk: NamedRisk | None) -> tuple[st
             return "risk", f"risk snapshot {theirs['risk']} named, {due} due, neither fits"
         return "state", "the features differ: the account's history was another one"
     if theirs["model"] != ours["model"]:
-        return "model", f"model {theirs['model']} live, {ours['model']} here"
+        return "model", f"model {theirs['model']} live, {ours['model']} here: {NAME_IT}"
     if live.score != mine.score:
         return "model", f"the same model, {live.score!r} live, {mine.score!r} here: {SAME_DEVICE}"
     if theirs["rules"] != ours["rules"]:

@@ -39,10 +39,11 @@ def test_training_leaves_what_it_was_asked_for(bundles: Path) -> None:
 def test_the_plan_is_told_first(made: tuple[Path, pa.Table], tmp_path: Path) -> None:
     words = ["pretrain", str(made[0]), str(tmp_path / "b"), "--steps", "1"]
     lines = RUN.invoke(build(), words).stderr.splitlines()
-    assert lines[0].startswith("plan: small, 1,1")
-    assert "MB to train" in lines[1]
-    assert "scores/s" in lines[1]
-    assert lines[2].startswith("step 1/1")
+    assert lines[0] == f"reading {made[0]}", "at once: a plan takes a while"
+    assert lines[2].startswith("plan: small, 1,1")
+    assert "MB to train" in lines[3]
+    assert "scores/s" in lines[3]
+    assert lines[4].startswith("step 1/1")
 
 
 def test_the_plan_tells_the_memory_that_a_run_takes(

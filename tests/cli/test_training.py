@@ -28,10 +28,13 @@ def test_a_fit_that_its_checkpoint_holds_counts_on_the_bar(tmp_path: Path) -> No
     chosen, path = np.ones(len(whole), bool), tmp_path / "run.pt"
     recipe = Recipe(steps=2, chunk=16, batch=2)
     pretrain.pretrain(whole, chosen, SMALL, recipe, checkpoint=path)
-    out = io.StringIO()
+    out, told = io.StringIO(), list[str]()
     training = Training(2, 1, "cpu", None)
     training.draw(Console(file=out, force_terminal=True, width=100), 4)
-    pretrain.pretrain(whole, chosen, SMALL, recipe, checkpoint=path, watch=training.watch)
+    pretrain.pretrain(
+        whole, chosen, SMALL, recipe, checkpoint=path, tell=told.append, watch=training.watch
+    )
+    assert told == [f"going on from step 2 of 2, as {path} holds it"]
     training.watch(1, {"loss": 0.5})
     training.__exit__(RuntimeError)
     assert "3/4" in shown(out.getvalue())[-2]

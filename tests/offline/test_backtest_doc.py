@@ -37,6 +37,8 @@ def test_the_first_backtest(tmp_path: Path) -> None:
     assert outside == [], "the page needs nothing from elsewhere"
     summary = json.loads((tmp_path / "report" / "report.json").read_text())
     assert [model["name"] for model in summary["models"]] == ["default", "stub"]
+    for model in summary["models"]:
+        assert f"{model['name']} is {model['model_id']}." in page
     champion, stub = (model["overall"] for model in summary["models"])
     assert champion["events"] == stub["events"] > 10_000
     assert champion["average_precision"] > 5 * stub["average_precision"]

@@ -110,7 +110,7 @@ def test_a_changed_window_is_named(
 
 def test_another_bundle_is_named(copy: World, tmp_path: Path) -> None:
     verdict = check(_said_by(copy, "versions", "model", "other@1"), tmp_path / "v")
-    assert set(verdict.causes) == {"model"}
+    assert set(verdict.causes) == {"model"} and "--set model.bundle" in str(verdict.first)
 
 
 def test_another_device_is_named(copy: World, tmp_path: Path) -> None:
