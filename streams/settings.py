@@ -350,7 +350,7 @@ def _read(file: Path | None) -> tuple[dict[str, Any], list[str]]:
     if named is None and not path.exists():
         return {}, []
     try:
-        return tomllib.loads(path.read_text("utf-8")), []
+        return tomllib.loads(path.read_text("utf-8-sig")), []
     except FileNotFoundError:
         return {}, [f"no configuration file at {path}"]
     except OSError as error:

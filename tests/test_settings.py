@@ -189,6 +189,11 @@ def test_a_missing_or_broken_file_says_so(tmp_path: Path) -> None:
             load(broken)
 
 
+def test_a_file_of_an_editor_that_marks_its_bytes_is_read(tmp_path: Path) -> None:
+    (tmp_path / "f.toml").write_bytes(b"\xef\xbb\xbf[worker]\nbatch_events = 64\n")
+    assert load(tmp_path / "f.toml").worker.batch_events == 64
+
+
 def test_settings_are_frozen() -> None:
     settings = load()
     with pytest.raises(ValueError, match="frozen"):

@@ -14,6 +14,8 @@ import typer
 from streams.cli import options
 
 if TYPE_CHECKING:
+    from collections import Counter
+
     from streams.settings import Settings
 
 Start = Annotated[
@@ -45,7 +47,8 @@ def publish(
 ) -> None:
     """Publish a file of transactions or labels, in its order, keyed by account.
 
-    Exits 1 when Kafka did not take a message; the errors are told and counted.
+    Exits 1 when Kafka did not take a message; the errors are told and counted. A file that was
+    stopped before its end exits 130.
 
     Example: fraudstream publish my.parquet --rate 500
     """
@@ -63,10 +66,12 @@ def publish(
     total = count_rows(source, form)
     out = Publisher(settings=options.settings(config, sets))
     fault: FormatError | None = None
+    stopped = False
     with Progress(total if limit is None else min(limit, total or limit)) as shown:
         try:
             send(out, found, pace, topic=topic, limit=limit, progress=shown.add)
         except KeyboardInterrupt:
+            stopped = True
             shown.note("stopped; sending what is queued")
         except FormatError as error:
             fault = error
@@ -74,7 +79,7 @@ def publish(
             left = out.flush()
     delivered = out.sent - out.failed - left
     result = {
-        "sent": out.sent, "delivered": delivered, "failed": out.failed + left,
+        "sent": out.sent, "delivered": delivered, "failed": out.failed + left, "stopped": stopped,
         "seconds": round(shown.seconds, 3), "errors": dict(out.errors),
     }  # fmt: skip
     if as_json:
@@ -82,14 +87,21 @@ def publish(
     else:
         a_second = delivered / shown.seconds if shown.seconds else 0.0
         typer.echo(f"{delivered:,} messages in {shown.seconds:.1f} s, {a_second:,.0f} a second")
-    for text, count in out.errors.most_common():
-        typer.echo(f"not delivered: {count} x {text}", err=True)
-    if left:
-        typer.echo(f"not delivered: {left} still queued when Kafka did not answer", err=True)
+    _undelivered(out.errors, left)
     if fault is not None:
         raise fault
     if out.failed or left:
         raise typer.Exit(1)
+    if stopped and source is not None:  # a pipe may have no end, and is stopped some day
+        raise typer.Exit(130)
+
+
+def _undelivered(errors: Counter[str], left: int) -> None:
+    """What Kafka did not take, on stderr."""
+    for text, count in errors.most_common():
+        typer.echo(f"not delivered: {count} x {text}", err=True)
+    if left:
+        typer.echo(f"not delivered: {left} still queued when Kafka did not answer", err=True)
 
 
 def _follow(

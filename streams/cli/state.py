@@ -34,6 +34,8 @@ def forget(
         + ("" if each.had_state else " (no state there)")
         for each in erased
     )
+    if not any(each.had_state for each in erased):
+        typer.echo("no state of this account was found: is the id right?", err=True)
     options.say([each.document() for each in erased], f"erased: {places}", as_json)
 
 

@@ -3,7 +3,8 @@
 In: the topics `transactions`, `scores`, `alerts`, `transactions.dlq`, and labels (a file, or the
 topic). Out: a `Balance`. Does not ask the service or its state: what it says is proved from the
 log alone. A transaction without a result counts as a duplicate only if the same key and bytes
-stand before it in the partition.
+stand before it in the partition, or were appended earlier to another one: where there are more
+partitions than before, an account's earlier messages may be anywhere.
 
     published = scored + dead letters + duplicates + erasures, nothing missing, nothing waiting,
     one alert for each score to review or block, and repeats equal to the first but for the time.
@@ -130,28 +131,39 @@ def _enter_results(
             books[partition].add_dead(offset, letter.reason)
 
 
+def _recognise_elsewhere(books: dict[int, Ledger]) -> None:
+    """Look in the other partitions for earlier copies of messages without a result."""
+    for book in books.values():
+        wanted = np.array(sorted(book.unexplained()), np.uint64)
+        mine = book.first_times(wanted)
+        for other in books.values():
+            if len(wanted) and other is not book:
+                book.older.update(wanted[other.first_times(wanted) < mine].tolist())
+
+
 def _recognise_older(
     settings: Settings, books: dict[int, Ledger], told: Callable[[str, int], None]
 ) -> None:
     """Look for the first copies of messages without a result before the books begin, as far back as
     the topic reaches; only when there are such messages."""
-    wanted = {number: book.unexplained() for number, book in books.items()}
-    wanted = {number: some for number, some in wanted.items() if some and books[number].base}
-    if not wanted:
+    open_ = {number: book.unexplained() for number, book in books.items()}
+    wanted = set().union(*open_.values())
+    ends = {number: book.base for number, book in books.items() if book.base}
+    if not wanted or not ends:
         return
-    count, ends = 0, {number: books[number].base for number in wanted}
-    first = dict.fromkeys(wanted, 0)
+    count, first = 0, dict.fromkeys(ends, 0)
     with Subscriber(
         "transactions", settings=settings, start=first, ends=ends, follow=False
     ) as reader:
         for message in reader.messages():
             count += 1
-            number = _place(message)[0]
             content = content_of(content_bytes(message.key()), content_bytes(message.value()))
-            if content in wanted[number] and content_bytes(message.value()) is not None:
-                books[number].older.add(content)
-                wanted[number].discard(content)
-                if not any(wanted.values()):
+            if content in wanted and content_bytes(message.value()) is not None:
+                for number, some in open_.items():
+                    if content in some:
+                        books[number].older.add(content)
+                wanted.discard(content)
+                if not wanted:
                     break
     told("transactions before them, for duplicates", count)
 
@@ -260,6 +272,7 @@ def audit(
     fraud = None if labels is None else frauds(labels_in(labels))  # a wrong file is told at once
     books = _open_books(settings, start, told)
     _enter_results(settings, books, start, told)
+    _recognise_elsewhere(books)
     if start != "earliest":
         _recognise_older(settings, books, told)
     return balance(books, fraud_on_topic(settings) if fraud is None else fraud)

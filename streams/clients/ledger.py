@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from streams.labels import transaction_key
 from streams.schema import Decision, Reject
 
+NEVER: Final = np.iinfo(np.int64).max
 DECISIONS: Final = tuple(decision.value for decision in Decision)
 NOTHING: Final = -1
 REFUSED, ERASED = 1, 2
@@ -40,7 +41,8 @@ class Ledger:
     """Offsets base .. end-1 of one partition; rows are offset - base.
 
     present, null: was a message read there; had it no value (an erasure)
-    older:         digests of open messages that stand in the partition before the base, too
+    older:         digests of open messages that stand before the base, too, or earlier in another
+                   partition
     content, time: digest of key and value; broker append time
     scored, dead:  what came out of it; decision, late, score, identity of the score
                    (dead: 0, REFUSED or ERASED; reason: which of `names`, of a dead letter)
@@ -152,6 +154,13 @@ class Ledger:
         """Digests of messages without a result, seen here for the first time."""
         left = self.present & ~self.null & ~self.scored & (self.dead == 0) & ~self.duplicates()
         return set(self.content[left].tolist())
+
+    def first_times(self, contents: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """When each of these, sorted digests, was first appended here; NEVER where it was not."""
+        times = np.full(len(contents), NEVER)
+        rows = np.flatnonzero(self.present & ~self.null & np.isin(self.content, contents))
+        np.minimum.at(times, np.searchsorted(contents, self.content[rows]), self.time[rows])
+        return times
 
     def close(self) -> dict[str, NDArray[np.bool_]]:
         """Every offset under one heading: scored, dead, duplicate, erasure, missing or waiting.

@@ -233,12 +233,18 @@ def publish(
 ) -> int:
     """Send every message (the first `limit`), in order; returns how many. `progress` gets counts.
 
-    Call `publisher.flush()` or leave its context to know that they arrived.
+    Call `publisher.flush()` or leave its context to know that they arrived. Raises FormatError
+    where the messages are not of `topic`.
     """
     clock = _Clock(pace)
     total = 0
     for chunk in found:
-        name = publisher.topic(topic or chunk.topic)
+        if topic not in (None, chunk.topic):
+            raise FormatError(
+                f"these are {chunk.topic}, and nobody would answer them among {topic}",
+                remedy="leave --topic away: what the messages are decides",
+            )
+        name = publisher.topic(chunk.topic)
         n = len(chunk.keys) if limit is None else min(len(chunk.keys), limit - total)
         due = clock.due(chunk)
         at = 0

@@ -186,6 +186,7 @@ def status(settings: Settings) -> Status:
         memory: Any = client.info("memory")
     finally:
         client.close()
+    problems = _problems(found, logs, now.partitions)
     return Status(
         topic=topic,
         lag=sum(each.lag for each in found),
@@ -194,8 +195,8 @@ def status(settings: Settings) -> Status:
         rebuilding=now.building is not None,
         redis_used_bytes=int(memory["used_memory"]),
         partitions=found,
-        notes=_notes(found),
-        problems=_problems(found, logs, now.partitions),
+        notes=[] if problems else _notes(found),
+        problems=problems,
     )
 
 

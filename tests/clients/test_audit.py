@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 
 from streams.adapters.canonical import LABEL
-from streams.clients.audit import Balance, audit, balance, quality
+from streams.clients.audit import Balance, _recognise_elsewhere, audit, balance, quality
 from streams.clients.ledger import Ledger, digest
 from streams.clients.publish import labels_in
 from streams.clients.summary import summary
@@ -130,6 +130,25 @@ def test_missing_and_waiting() -> None:
     assert found.headings == {
         "scored": 2, "dead": 0, "duplicate": 0, "erasure": 0, "missing": 1, "waiting": 3,
     }  # fmt: skip
+
+
+def test_an_earlier_copy_in_another_partition_is_the_first_one() -> None:
+    """Where partitions were added, an account's earlier messages stand in another one. A later copy
+    proves nothing, nor does the same moment."""
+    first, second = Books([message(0), message(1)]), Ledger(1, 100, 104)
+    first.score(100)
+    first.score(101)
+    for row, (number, at) in enumerate(((0, 1_001), (1, 1_001), (2, 1_002), (0, 1_003))):
+        second.transaction(100 + row, b"a1", message(number), at)
+    record = score(102, source=source(102) | {"partition": 1})
+    second.add_score(record, orjson.dumps(record), 1_500)
+    books = {0: first.ledger, 1: second}
+    before = balance(books, {}).headings
+    assert (before["duplicate"], before["missing"]) == (1, 2)
+    _recognise_elsewhere(books)
+    after = balance(books, {}).headings
+    assert (after["duplicate"], after["missing"]) == (2, 1)
+    assert balance(books, {}).missing_at == [(1, 101)], "appended in the very millisecond"
 
 
 def test_repeats_and_what_lies_outside() -> None:

@@ -312,9 +312,27 @@ def test_wrong_use(place: Settings, tmp_path: Path) -> None:
         (ConfigError, ["publish", str(tmp_path / "no.csv")]),
         (ConfigError, ["publish", "-", "--rate", "1", "--speed", "2x"]),
         (ConfigError, ["publish", "-", "--format", "csv"]),
+        (FormatError, ["publish", str(tmp_path / "one.jsonl"), "--topic", "labels"]),
     ):
         with pytest.raises(error):
             run(*arguments, *flags(place))
+
+
+def test_a_file_that_was_stopped_is_not_done(place: Settings, tmp_path: Path) -> None:
+    """Else a script that marks the day as sent would lose the rest of it."""
+    write_table(tmp_path / "s.parquet", STREAM.transactions)
+    words = ["publish", str(tmp_path / "s.parquet"), "--rate", "20", "--json", *flags(place)]
+    child = subprocess.Popen(
+        [sys.executable, "-c", "from streams.cli import main; main()", *words],
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    with Subscriber("transactions", settings=place, start="earliest") as reader:
+        assert next(reader.messages()).offset() == 0
+    child.send_signal(signal.SIGTERM)
+    out, _ = child.communicate(timeout=180)
+    told = orjson.loads(out)
+    assert (child.returncode, told["stopped"]) == (130, True)
+    assert 0 < told["delivered"] < 4_000
 
 
 @pytest.mark.parametrize("sent_signal", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

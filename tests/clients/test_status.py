@@ -137,4 +137,5 @@ def test_a_fresh_service_is_healthy_and_an_emptied_one_is_not(
     lost = status(settings)
     assert len(lost.problems) == 1
     assert f"partition {end.partition}: Redis has no state" in lost.problems[0]
+    assert lost.notes == [], "a worker that is started now would not help"
     assert "fraudstream rebuild" in lost.problems[0]
