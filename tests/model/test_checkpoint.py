@@ -43,8 +43,9 @@ def test_more_steps_tell_the_mean_loss_of_those_that_were_made(
     """From step 3, told at each second one: step 4 stands alone."""
     run(whole, SHORT, tmp_path / "run.pt")
     lines, losses = run(whole, replace(SHORT, steps=20), tmp_path / "run.pt")
-    assert lines[0].startswith(f"step 4/20 loss {losses[0]:.5f} ")
-    assert lines[1].startswith(f"step 6/20 loss {(losses[1] + losses[2]) / 2:.5f} ")
+    assert lines[0].startswith("going on from step 3 of 20, ")
+    assert lines[1].startswith(f"step 4/20 loss {losses[0]:.5f} ")
+    assert lines[2].startswith(f"step 6/20 loss {(losses[1] + losses[2]) / 2:.5f} ")
 
 
 def test_a_run_of_other_processes_is_another_run(
