@@ -220,6 +220,8 @@ def test_a_run_resumes_where_it_stopped(tmp_path: Path) -> None:
     short = Recipe(steps=4, chunk=16, batch=4, every=2)
     pretrain.pretrain(whole, chosen, SMALL, short, lines.append, checkpoint)
     pretrain.pretrain(whole, chosen, SMALL, replace(short, steps=8), lines.append, checkpoint)
+    assert lines[2].startswith("going on from step 4 of 8, ")
+    del lines[2]
     assert [line.split()[1] for line in lines] == ["2/4", "4/4", "6/8", "8/8"]
 
 
