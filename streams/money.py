@@ -28,6 +28,12 @@ def exponent(currency: str) -> int:
     return EXPONENTS.get(currency, DEFAULT_EXPONENT)
 
 
+def units(amount_minor: float, currency: str) -> float:
+    """Minor units as units of the currency, for a figure or a plot: not exact."""
+    found: float = amount_minor / 10 ** exponent(currency)
+    return found
+
+
 def amount_text(amount_minor: int, currency: str) -> str:
     """The amount in the currency's major unit, with all its decimals; exact."""
     if currency == NO_CURRENCY:

@@ -134,10 +134,13 @@ def _enter_results(
 def _recognise_elsewhere(books: dict[int, Ledger]) -> None:
     """Look in the other partitions for earlier copies of messages without a result."""
     for book in books.values():
-        wanted = np.array(sorted(book.unexplained()), np.uint64)
+        open_ = book.unexplained()
+        if not open_:
+            continue
+        wanted = np.array(sorted(open_), np.uint64)
         mine = book.first_times(wanted)
         for other in books.values():
-            if len(wanted) and other is not book:
+            if other is not book:
                 book.older.update(wanted[other.first_times(wanted) < mine].tolist())
 
 

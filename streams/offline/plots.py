@@ -17,7 +17,7 @@ from matplotlib.ticker import StrMethodFormatter
 from numpy.typing import NDArray
 
 from model import metrics
-from streams.money import exponent
+from streams.money import units
 from streams.offline.judged import Events
 from streams.schema import DAY_MS
 
@@ -165,7 +165,7 @@ def costs(curves: Sequence[Sequence[dict[str, float]]], names: Sequence[str], cu
     figure, axes = _axes("Cost", "alerts", f"missed fraud + cost of alerts, {currency}")
     for k, name in enumerate(names):
         alerts = [point["alerts"] for point in curves[k]]
-        cost = [point["cost"] / 10 ** exponent(currency) for point in curves[k]]
+        cost = [units(point["cost"], currency) for point in curves[k]]
         axes.plot(alerts, cost, color=COLOURS[k % len(COLOURS)], label=name)
     axes.set_xscale("log")
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from streams.money import amount_text, exponent
+from streams.money import amount_text, units
 from streams.offline import differing
 
 CSS = Path(__file__).with_name("report.css")
@@ -55,7 +55,7 @@ def _shown(value: Any, kind: str) -> str:
 
 def _money(value: float, currency: str) -> str:
     """Minor units as whole ones of the currency, without its name."""
-    return f"{value / 10 ** exponent(currency):,.0f}"
+    return f"{units(value, currency):,.0f}"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], kind: str = "numbers") -> str:
