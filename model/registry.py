@@ -49,10 +49,11 @@ def _served(history: list[Promotion]) -> list[str]:
     """The models that led to the current one, without those that were rolled back."""
     served: list[str] = []
     for entry in history:
-        back = len(served) > 1 and served[-2] == entry.model_id
-        if back and entry.note == f"{ROLLED_BACK} {served[-1]}":
+        # Before the first promotion the shipped bundle served, whose name the history lacks.
+        back = len(served) == 1 or entry.model_id in served[-2:-1]
+        if served and back and entry.note == f"{ROLLED_BACK} {served[-1]}":
             served.pop()
-        elif not served or served[-1] != entry.model_id:
+        if not served or served[-1] != entry.model_id:
             served.append(entry.model_id)
     return served
 
@@ -127,12 +128,16 @@ class Registry:
         """
         found = bundles.read(source, public_key)
         _check_scores(found)
-        target = self._folder(found.model_id)
         with self._alone():
-            if not _holds(target, found.digest, public_key):
-                target.parent.mkdir(exist_ok=True)
-                _copy(source, target, public_key, found.digest)
+            self._take(source, found, public_key)
         return found
+
+    def _take(self, source: Path, found: Bundle, public_key: bytes | None) -> None:
+        """Copy a checked bundle, unless it is here."""
+        target = self._folder(found.model_id)
+        if not _holds(target, found.digest, public_key):
+            target.parent.mkdir(exist_ok=True)
+            _copy(source, target, public_key, found.digest)
 
     def ids(self) -> list[str]:
         """All bundles, by name."""
@@ -193,20 +198,25 @@ class Registry:
             return self._append(Promotion(found.model_id, time_ms, note))
 
     def roll_back(self, time_ms: int, check: Check = lambda _: None) -> Promotion:
-        """Promote what served before the current one; again, what served before that.
+        """Promote what served before the current one; again, what served before that. Before the
+        first promotion the shipped bundle did: it is added.
 
         Raises BundleError as `promote` does; `check` may raise what else speaks against it.
         """
         with self._alone():
             served = _served(self.history())
-            if len(served) < 2:
+            if not served:
+                raise BundleError("no model was promoted: the shipped one serves")
+            found = self._checked(served[-2]) if len(served) > 1 else bundles.read(bundles.shipped())
+            if found.model_id == served[-1]:
                 raise BundleError(
-                    "there is no earlier model to roll back to",
-                    remedy="add and promote another one; the shipped bundle can be added, too:"
-                    f" fraudstream models add {bundles.shipped()}",
+                    "there is no earlier model to roll back to: the shipped one serves",
+                    remedy="promote another one",
                 )
-            found = self._checked(served[-2])
             check(found)
+            if len(served) == 1:
+                self._take(bundles.shipped(), found, None)
+                self._checked(found.model_id)
             note = f"{ROLLED_BACK} {served[-1]}"
             return self._append(Promotion(found.model_id, time_ms, note))
 

@@ -37,6 +37,9 @@ class Thresholds:
     def __post_init__(self) -> None:
         assert 0 <= self.review <= self.block <= 1
 
+    def __str__(self) -> str:
+        return f"review {self.review:g}, block {self.block:g}"
+
 
 @dataclass(frozen=True, slots=True)
 class Verdicts:

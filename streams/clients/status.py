@@ -41,6 +41,7 @@ class PartitionStatus:
     claims: int
     erasures: int
     model: str
+    decides: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +128,7 @@ def _partition(
         claims=int(fields.get("token", 0)),
         erasures=int(fields.get("erasures", 0)),
         model=fields.get("model", ""),
+        decides=fields.get("decides", ""),
     )
 
 
@@ -157,7 +159,19 @@ def _problems(
     models = sorted({each.model for each in found if each.model})
     if len(models) > 1:
         problems.append(f"several models at work: {', '.join(models)}")
-    return problems
+    return problems + _divided(found)
+
+
+def _divided(found: list[PartitionStatus]) -> list[str]:
+    """One problem where workers decide by different thresholds or rules files."""
+    by: dict[str, list[int]] = {}
+    for each in found:
+        if each.decides:
+            by.setdefault(each.decides, []).append(each.partition)
+    if len(by) < 2:
+        return []
+    told = "; ".join(f"{what} in {', '.join(map(str, where))}" for what, where in by.items())
+    return [f"partitions are decided by different settings ({told}): give all workers the same"]
 
 
 def _notes(found: list[PartitionStatus]) -> list[str]:

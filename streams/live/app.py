@@ -66,10 +66,11 @@ They never go below INFO: Faust's own debug lines hold keys and values."""
 _logger = logging.getLogger(__name__)
 
 
-def topic_identity(settings: Settings, model_id: str) -> Identity:
-    """What Kafka says of the transactions topic. Raises BrokerError."""
+def topic_identity(settings: Settings, policy: Policy) -> Identity:
+    """What Kafka says of the transactions topic, and who asks. Raises BrokerError."""
     topic_id, partitions = topics.describe(settings, "transactions")
-    return Identity(topic_id, partitions, model_id)
+    decides = f"{policy.thresholds}, rules {policy.rules.digest if policy.rules.rules else 'none'}"
+    return Identity(topic_id, partitions, policy.versions["model"], decides)
 
 
 @dataclass(slots=True)
@@ -108,12 +109,11 @@ def assemble(
     patience = Patience(settings.worker.retry_s, metrics)
     outbox = Outbox(settings, alerts.rendered)
     metrics.outbox.set_function(lambda: outbox.waiting)
-    model_id = judge.scorer.model_id
     partitions = Partitions(
         store,
         outbox,
         Suspects(notes, settings.worker.quarantine_after, settings.worker.batch_events),
-        lambda: topic_identity(settings, model_id),
+        lambda: topic_identity(settings, judge.policy),
         settings.topic("transactions"),
         settings.worker.arena_mb * 1_048_576,
         patience,

@@ -57,11 +57,13 @@ class Identity:
     topic_id:   Kafka's id of the topic; a topic deleted and made again has another one
     partitions: how many partitions the topic has, hence which accounts are in this one
     model_id:   noted for the operator; may change from claim to claim
+    decides:    the thresholds and rules that the owner decides by, noted in the same way
     """
 
     topic_id: str
     partitions: int
     model_id: str = ""
+    decides: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,8 @@
 -- Take a partition over: a new token and owner, unless its state belongs to something else.
 --
 -- KEYS  1 partition hash, 2 (if any) the same partition's hash of the key generation before
--- ARGV  1 owner, 2 key format, 3 topic id, 4 partition count, 5 model id
+-- ARGV  1 owner, 2 key format, 3 topic id, 4 partition count, 5 model id,
+--       6 what it decides by
 --
 -- The same owner asking again (a lost answer) gets the same token. allow-oom: a worker must be
 -- able to start on a full server, so that it can publish and trim.
@@ -27,6 +28,7 @@ end
 local token = tonumber(state[1] or '0')
 if state[2] ~= ARGV[1] then token = token + 1 end
 redis.call('HSET', KEYS[1], 'token', string.format('%d', token), 'owner', ARGV[1],
-  'format', ARGV[2], 'topic', ARGV[3], 'partitions', ARGV[4], 'model', ARGV[5])
+  'format', ARGV[2], 'topic', ARGV[3], 'partitions', ARGV[4], 'model', ARGV[5],
+  'decides', ARGV[6])
 if KEYS[2] then redis.call('HSET', KEYS[2], 'retired', '1') end
 return {'OK', string.format('%d', token), state[3] or '', state[4] or '0', state[5] or ''}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import astuple
 from typing import NoReturn, cast
 
 import redis
@@ -77,7 +78,7 @@ class RedisStore:
                 self._client,
                 self.acquire_script,
                 names,
-                (owner, KEY_FORMAT, identity.topic_id, identity.partitions, identity.model_id),
+                (owner, KEY_FORMAT, *astuple(identity)),
                 partition=partition,
             )
             if code == b"OK":

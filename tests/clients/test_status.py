@@ -77,10 +77,29 @@ def test_lag_and_outbox_are_those_of_log_and_store(settings: Settings, redis_url
     assert status(settings).problems == ["several models at work: stub@1, stub@2"]
 
 
+def test_workers_that_decide_by_different_settings_are_told(
+    settings: Settings, redis_url: str
+) -> None:
+    create(settings)
+    store = RedisStore(redis.Redis.from_url(redis_url))
+    store.acquire(0, Identity("topic", 2, "stub@1", "review 0.2, block 0.9, rules none"))
+    # A rebuild claims, too, and decides nothing.
+    store.acquire(1, Identity("topic", 2))
+    assert status(settings).problems == []
+    store.acquire(1, Identity("topic", 2, "stub@1", "review 0.3, block 0.9, rules none"))
+    (problem,) = status(settings).problems
+    assert problem == (
+        "partitions are decided by different settings (review 0.2, block 0.9, rules none in 0; "
+        "review 0.3, block 0.9, rules none in 1): give all workers the same"
+    )
+    store.acquire(0, Identity("topic", 2, "stub@1", "review 0.3, block 0.9, rules none"))
+    assert status(settings).problems == []
+
+
 def test_a_person_reads_every_count_alike() -> None:
     parts = [
-        PartitionStatus(0, 1_234_567, 1_234_000, 567, 2, 1, 0, "m@1"),
-        PartitionStatus(1, 0, None, 0, 0, 0, 0, ""),
+        PartitionStatus(0, 1_234_567, 1_234_000, 567, 2, 1, 0, "m@1", "review 0.2"),
+        PartitionStatus(1, 0, None, 0, 0, 0, 0, "", ""),
     ]
     shown = text(Status("transactions", 567, 2, 0, False, 0, parts, [], ["look here"])).splitlines()
     assert shown[2].split() == ["0", "1,234,567", "1,234,000", "567", "2", "1", "m@1"]

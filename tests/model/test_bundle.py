@@ -242,10 +242,26 @@ def test_rolling_back_again_goes_further_back(data: Dataset, tmp_path: Path) -> 
         ids.append(registry.add(tmp_path / str(seed)).model_id)
         registry.promote(ids[-1], seed)
     assert [registry.roll_back(time).model_id for time in (3, 4)] == [ids[1], ids[0]]
-    with pytest.raises(BundleError, match="no earlier model"):
-        registry.roll_back(5)
     registry.promote(ids[2], 6)
     assert registry.roll_back(7).model_id == ids[0]
+
+
+def test_before_the_first_promotion_the_shipped_bundle_served(
+    data: Dataset, tmp_path: Path
+) -> None:
+    registry = Registry(tmp_path / "registry")
+    with pytest.raises(BundleError, match="no model was promoted"):
+        registry.roll_back(0)
+    bundles.write(made.bundle(data, 0), tmp_path / "0")
+    first = registry.promote(registry.add(tmp_path / "0").model_id, 1).model_id
+    shipped = bundles.read(bundles.shipped()).model_id
+    for time in (2, 5):
+        assert registry.roll_back(time).model_id == shipped
+        assert registry.current() == registry.path(shipped)
+        with pytest.raises(BundleError, match="no earlier model"):
+            registry.roll_back(time)
+        registry.promote(first, time)
+    assert registry.roll_back(6).model_id == shipped
 
 
 @pytest.mark.parametrize("kind", ["folder", "data", "file", "link"])

@@ -191,7 +191,7 @@ def test_what_another_user_made_is_locked_and_what_may_not_be_read_is_not_empty(
         (root / ".lock").touch(0o444)
         bundles_of_another.mkdir(0)
         with bound_by_rights():
-            with pytest.raises(BundleError, match="no earlier model"):
+            with pytest.raises(BundleError, match="no model was promoted"):
                 Registry(root).roll_back(1)
             with pytest.raises(PermissionError, match="bundles"):
                 Registry(root).ids()

@@ -83,6 +83,7 @@ def test_the_keys_are_those_of_the_design(direct: redis.Redis) -> None:
         b"topic": b"topic-a",
         b"partitions": b"6",
         b"model": b"",
+        b"decides": b"",
     }
 
 
