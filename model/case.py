@@ -54,7 +54,7 @@ def _name(code: int, names: tuple[str, ...]) -> str | None:
 
 
 def event_of(dataset: Dataset, row: int) -> dict[str, Any]:
-    """The fields of a row that its words keep, named as in the schema; what is not given is left
+    """The fields of a row that a set keeps, named as in the schema; what is not given is left
     out."""
     w0, w1, _, w3 = (int(word) for word in dataset.words[row])
     country = (w3 >> COUNTRY_SHIFT) & COUNTRY_MASK
@@ -66,6 +66,7 @@ def event_of(dataset: Dataset, row: int) -> dict[str, Any]:
             :19
         ],
         "amount": w1 >> AMOUNT_SHIFT,
+        "currency": dataset.currencies[dataset.currency[row]],
         "event_type": _name((w0 >> TYPE_SHIFT) & TYPE_MASK, EVENT_TYPES),
         "channel": _name((w0 >> CHANNEL_SHIFT) & CHANNEL_MASK, CHANNELS),
         "entry_mode": _name((w0 >> ENTRY_SHIFT) & ENTRY_MASK, ENTRY_MODES),

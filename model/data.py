@@ -12,6 +12,7 @@ Does not know where the events came from, nor which of them a model will be fitt
                                     of a label -1: when it was disputed
     truth.npy       int8 [n]        evaluation only: what is true, where known; else -1
     kind.npy        int8 [n]        evaluation only: kind of case, 0 none (segments of a report)
+    currency.npy    int16 [n]       evaluation and words only: place in the manifest's `currencies`
 
 An event that nobody reported is legitimate, and known as such only once labels would have arrived:
 `mature` gives it that label time. `known_at(cut)` is the gate that every fit passes.
@@ -32,10 +33,12 @@ from numpy.typing import NDArray
 
 from model.errors import DatasetError, DatasetMissing, OutputTaken, writing
 from model.inputs import (
+    AMOUNT_SHIFT,
     AUTH_MASK,
     AUTH_SHIFT,
     EVENT_WORDS,
     HISTORY,
+    NO_CURRENCY,
     TIME_SHIFT,
     ScoringBatch,
 )
@@ -43,7 +46,7 @@ from model.inputs import (
 FORMAT = 1
 DAY_MS = 86_400_000
 MANIFEST = "manifest.json"
-ARRAYS = ("words", "features", "account", "label", "label_time", "truth", "kind")
+ARRAYS = ("words", "features", "account", "label", "label_time", "truth", "kind", "currency")
 
 
 @dataclass(frozen=True)
@@ -57,9 +60,11 @@ class Dataset:
     label_time: NDArray[np.int64]
     truth: NDArray[np.int8]
     kind: NDArray[np.int8]
+    currency: NDArray[np.int16]
     names: tuple[str, ...]
     feature_digest: str
     kinds: tuple[str, ...] = ()
+    currencies: tuple[str, ...] = (NO_CURRENCY,)
     digest: str = ""
     about: Mapping[str, Any] = field(default_factory=dict)
     """What it was made from and how, in the words of who made it."""
@@ -78,6 +83,18 @@ class Dataset:
     def time(self) -> NDArray[np.int64]:
         """Event time of each row, ms."""
         return (np.asarray(self.words[:, 0]) >> np.uint64(TIME_SHIFT)).astype(np.int64)
+
+    @property
+    def amount(self) -> NDArray[np.int64]:
+        """Amount of each row, minor units of its own currency."""
+        return (np.asarray(self.words[:, 1]) >> np.uint64(AMOUNT_SHIFT)).astype(np.int64)
+
+    def main_currency(self, rows: NDArray[np.int64]) -> tuple[str, NDArray[np.bool_]]:
+        """The currency that most of the rows are in, and which of them are: sums over several mean
+        nothing."""
+        codes = np.asarray(self.currency)[rows]
+        main = int(np.bincount(codes, minlength=1).argmax())
+        return self.currencies[main], codes == main
 
     def place(self) -> NDArray[np.int32]:
         """Number of each row within its account, from 0."""
@@ -178,6 +195,7 @@ def build(
     truth: NDArray[np.int8] | None = None,
     kind: NDArray[np.int8] | None = None,
     kinds: Sequence[str] = (),
+    currency: Sequence[str] | NDArray[Any] | None = None,
 ) -> Dataset:
     """Sort rows given in arrival order. Account names become numbers and are not kept.
 
@@ -192,6 +210,8 @@ def build(
     order = np.lexsort((np.arange(len(words)), time, number))
     kind = np.zeros(len(words), np.int8) if kind is None else kind
     truth = np.full(len(words), -1, np.int8) if truth is None else truth
+    told = np.full(len(words), NO_CURRENCY) if currency is None else np.asarray(currency)
+    currencies, code = np.unique(told, return_inverse=True)
     return Dataset(
         words=words[order],
         features=features[order],
@@ -200,9 +220,11 @@ def build(
         label_time=label_time[order].astype(np.int64),
         truth=truth[order].astype(np.int8),
         kind=kind[order].astype(np.int8),
+        currency=code[order].astype(np.int16),
         names=tuple(names),
         feature_digest=feature_digest,
         kinds=tuple(kinds),
+        currencies=tuple(currencies.tolist()),
     )
 
 
@@ -213,15 +235,19 @@ def checksum(array: NDArray[Any]) -> str:
 
 def concat(parts: Sequence[Dataset]) -> Dataset:
     """Several streams as one; accounts of different streams are different accounts."""
-    first, shift, accounts = parts[0], 0, []
+    first, shift, accounts, money = parts[0], 0, [], []
+    currencies = sorted({name for part in parts for name in part.currencies})
     for part in parts:
         assert part.feature_digest == first.feature_digest and part.kinds == first.kinds
         accounts.append(np.asarray(part.account) + np.int32(shift))
         shift += int(part.account.max()) + 1
+        place = np.array([currencies.index(name) for name in part.currencies], np.int16)
+        money.append(place[np.asarray(part.currency)])
     arrays: dict[str, Any] = {
         name: np.concatenate([getattr(part, name) for part in parts]) for name in ARRAYS
     }
-    return replace(first, **{**arrays, "account": np.concatenate(accounts)}, digest="")
+    arrays |= {"account": np.concatenate(accounts), "currency": np.concatenate(money)}
+    return replace(first, **arrays, currencies=tuple(currencies), digest="")
 
 
 def check_place(folder: Path) -> None:
@@ -263,6 +289,7 @@ def write(dataset: Dataset, folder: Path, **about: Any) -> str:
         "names": list(dataset.names),
         "feature_digest": dataset.feature_digest,
         "kinds": list(dataset.kinds),
+        "currencies": list(dataset.currencies),
         "sha256": sums,
         "digest": digest,
         "about": {**dataset.about, **about},
@@ -294,11 +321,13 @@ def read(folder: Path, *, check: bool = False) -> Dataset:
             )
         if manifest["format"] != FORMAT:
             raise DatasetError(f"{folder} has format {manifest['format']}, not {FORMAT}")
-        arrays = {
+        kept = [name for name in ARRAYS if name != "currency" or "currencies" in manifest]
+        arrays: dict[str, Any] = {
             name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-            for name in ARRAYS
+            for name in kept
         }
         sums, rows = manifest["sha256"], int(manifest["rows"])
+        currencies = tuple(map(str, manifest.get("currencies", (NO_CURRENCY,))))
         names, kinds = tuple(manifest["names"]), tuple(manifest["kinds"])
         feature_digest, digest = str(manifest["feature_digest"]), str(manifest["digest"])
         about = dict(manifest.get("about", {}))
@@ -314,11 +343,14 @@ def read(folder: Path, *, check: bool = False) -> Dataset:
             raise DatasetError(f"{name}.npy in {folder} has {len(array)} rows, not {rows}")
         if check and checksum(array) != sums[name]:
             raise DatasetError(f"{name}.npy in {folder} does not match its checksum")
+    # Sets of 2026-11-28 and before keep no currency.
+    arrays.setdefault("currency", np.zeros(rows, np.int16))
     return Dataset(
         **arrays,
         names=names,
         feature_digest=feature_digest,
         kinds=kinds,
+        currencies=currencies,
         digest=digest,
         about=about,
     )

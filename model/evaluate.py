@@ -18,15 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model import baseline, metrics
-from model.calibrate import threshold_for_budget
 from model.costs import Costs
 from model.costs import to_text as costs_text
 from model.data import DAY_MS, Dataset, as_of, gather, now
-from model.inputs import AMOUNT_SHIFT, CHANNEL_MASK, CHANNEL_SHIFT, CHANNELS
+from model.measured import BUDGET, Rows, Scores, measure, segments
 from model.score import Scorer
 
-BUDGET = 0.005
-"""Share of events that become alerts, where nobody says otherwise."""
 MATURITY_MS = 14 * DAY_MS
 """Age from which an event without a label is legitimate, where nobody says otherwise."""
 RIVALS = {
@@ -39,8 +36,6 @@ MAX_FIT = 100_000
 """Rows that a comparison model of the weekly table and of the shuffled labels is fitted on."""
 EMBEDDING_EVENTS = 150_000
 """Events whose embedding is computed to fit the trees that read it: accounts are left out above."""
-Rows = NDArray[np.int64]
-Scores = NDArray[np.float64]
 Tell = Callable[[str], None]
 
 
@@ -65,77 +60,6 @@ def score_rows(scorer: Scorer, dataset: Dataset, rows: Rows, block: int = 8_192)
         for at in range(0, len(rows), block)
     ]
     return np.concatenate(parts) if parts else np.zeros(0)
-
-
-def _context(dataset: Dataset, rows: Rows) -> dict[str, NDArray[Any]]:
-    words = np.asarray(dataset.words)[rows]
-    return {
-        "cards": np.asarray(dataset.account)[rows],
-        "days": dataset.time[rows] // DAY_MS,
-        "amounts": (words[:, 1] >> np.uint64(AMOUNT_SHIFT)).astype(np.float64),
-    }
-
-
-def measure(
-    dataset: Dataset, rows: Rows, scores: Scores, budget: float = BUDGET
-) -> dict[str, float]:
-    """All measures of scores on rows, against the truth where known."""
-    c, y = _context(dataset, rows), dataset.answer()[rows]
-    return metrics.summary(y, scores, c["cards"], c["days"], c["amounts"], budget)
-
-
-def _segment_masks(dataset: Dataset, rows: Rows) -> dict[str, NDArray[np.bool_]]:
-    """Parts of the rows by what an analyst would ask for; each kind beside all ordinary rows."""
-    words = np.asarray(dataset.words)[rows]
-    kind, place = np.asarray(dataset.kind)[rows], dataset.place()[rows]
-    untold = (kind == 0) & (dataset.answer()[rows] == 1)
-    ordinary = (kind == 0) & ~untold
-    found: dict[str, NDArray[np.bool_]] = {
-        f"kind {name}": ordinary | (kind == code)
-        for code, name in enumerate(dataset.kinds)
-        if code > 0
-    }
-    if found and untold.any():
-        found["kind not told"] = ordinary | untold
-    channel = (words[:, 0] >> np.uint64(CHANNEL_SHIFT)).astype(np.int64) & CHANNEL_MASK
-    for code, name in enumerate(CHANNELS, 1):
-        found[f"channel {name}"] = channel == code
-    amount = _context(dataset, rows)["amounts"]
-    # A training set keeps no currency. Whole units: a name says exactly where its part begins.
-    low, high = np.ceil(np.quantile(amount, [0.5, 0.9]))
-    found[f"amount below {low:,.0f}"] = amount < low
-    found[f"amount from {low:,.0f}"] = (amount >= low) & (amount < high)
-    # Where both are one, the last is it.
-    found[f"amount from {high:,.0f}"] = amount >= high
-    found["history 0-9"] = place < 10
-    found["history 10-63"] = (place >= 10) & (place < 64)
-    found["history 64+"] = place >= 64
-    return found
-
-
-def segments(
-    dataset: Dataset, rows: Rows, scores: Scores, budget: float = BUDGET
-) -> dict[str, dict[str, float]]:
-    """By kind of case, channel, amount and length of history; one alert threshold for all.
-
-    Recall by segment is equal opportunity, the false positive rate predictive equality. What needs
-    a fraud is NaN in a segment without one.
-    """
-    y = dataset.answer()[rows]
-    alert = scores >= threshold_for_budget(scores, budget) if len(scores) else scores > 0
-    found = {}
-    for name, inside in _segment_masks(dataset, rows).items():
-        if inside.any():
-            bad, good = inside & (y == 1), inside & (y == 0)
-            found[name] = {
-                "events": float(inside.sum()),
-                "frauds": float(bad.sum()),
-                "ap": metrics.average_precision(y[inside], scores[inside]),
-                "auc": metrics.roc_auc(y[inside], scores[inside]),
-                "recall_budget": float(alert[bad].mean()) if bad.any() else float("nan"),
-                "fpr_budget": float(alert[good].mean()) if good.any() else float("nan"),
-            }
-    return found
 
 
 def prequential(
@@ -276,19 +200,22 @@ def report(
         models |= comparisons(dataset, split, threads)
         tell("LightGBM with the bundle's vector of each event")
         models["LightGBM with the embedding"] = embedding_trees(scorer, dataset, split, threads)
-    measured = {name: measure(dataset, split.test, s, budget) for name, s in models.items()}
+    measured = {name: measure(dataset, split.test, y, s, budget) for name, s in models.items()}
     weeks = prequential(
         dataset, split, scores, compare=compare, threads=threads, maturity_ms=maturity_ms, tell=tell
     )
     moment = dataset.time[split.test]
     cuts = dict(scorer.bundle.thresholds) | ({} if costs is None else costs.thresholds())
     card = scorer.bundle.about.get("card")
+    currency, counted = dataset.main_currency(split.test)
     found: dict[str, Any] = {
         "model_id": scorer.model_id,
         "taught_by_trees": isinstance(card, dict) and bool(card.get("taught_by_trees")),
         "data_digest": dataset.digest,
         "tested": {"from_ms": int(moment.min()), "to_ms": int(moment.max())},
         "budget": budget,
+        "currency": currency,
+        "amounts_left_out": int((~counted).sum()),
         "models": measured,
         "segments": segments(dataset, split.test, scores, budget),
         "weeks": weeks,

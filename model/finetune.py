@@ -29,10 +29,11 @@ from model.costs import Costs
 from model.data import DAY_MS, Dataset, gather, now
 from model.errors import DatasetError
 from model.fold import fold
-from model.inputs import AMOUNT_SHIFT, HISTORY, ScoringBatch
+from model.inputs import HISTORY, ScoringBatch
 from model.kernel import kernel_of
 from model.knots import knots_for
 from model.loop import Progress, Recipe, Source, Tell, Watch, train, wanted
+from model.measured import measure
 from model.score import calibrate as to_probability
 from model.teacher import Lesson, labels_only
 from model.tokens import quantile_knots
@@ -308,10 +309,6 @@ def to_bundle(
     none = np.zeros((0, HISTORY), np.float32)
     parts = (golden.current, golden.history, golden.length, golden.features)
     kernel_of(folded)(*parts, folded, logits, none)
-    day = dataset.time[found.rows] // DAY_MS
-    word1 = np.asarray(dataset.words)[found.rows, 1]
-    amount = (word1 >> np.uint64(AMOUNT_SHIFT)).astype(np.float64)
-    account = np.asarray(dataset.account)[found.rows]
     return Bundle(
         name=name,
         shape=found.model.shape,
@@ -332,7 +329,7 @@ def to_bundle(
         about={
             "data_digest": dataset.digest,
             "risk": dataset.about.get("risk"),
-            "judged": metrics.summary(y, p, account, day, amount),
+            "judged": measure(dataset, found.rows, y, p),
             **({} if costs is None else {"costs": costs.told(y, p)}),
             **about,
         },

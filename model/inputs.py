@@ -56,6 +56,9 @@ AUTH_RESPONSES = ("approved", "declined", "referred", "partial", "timeout")
 
 OTHER_CODE = 7
 
+NO_CURRENCY = "XXX"
+"""ISO 4217 for: no currency."""
+
 
 @dataclass(frozen=True, slots=True)
 class ScoringBatch:

@@ -16,6 +16,8 @@ from typing import Any, Final
 
 import numpy as np
 
+from model.inputs import NO_CURRENCY
+
 STYLE: Final = """
 body{font:15px/1.45 system-ui,sans-serif;margin:0 auto;max-width:66em;padding:1.5em;color:#1c2733}
 h1{font-size:1.5em;margin:0}h2{font-size:1.1em;margin:2em 0 .4em;border-top:1px solid #d8dee4;
@@ -223,7 +225,11 @@ def to_html(found: Mapping[str, Any]) -> str:
         row.pop("week")
     body = (
         _plots(found)
-        + table("Models", _turned(found["models"]), "All on the same test events.")
+        + table(
+            "Models",
+            _turned(found["models"]),
+            f"All on the same test events. Value caught: {_money(found)}.",
+        )
         + _checks(found)
         + table("The bundle's thresholds", found["thresholds"], "Set before the test, kept here.")
         + _costs(found)
@@ -231,7 +237,7 @@ def to_html(found: Mapping[str, Any]) -> str:
             "Segments",
             found["segments"],
             "One threshold for all: recall is equal opportunity, FPR predictive equality. A kind "
-            "of fraud stands beside all ordinary events. Amounts are in minor units.",
+            f"of fraud stands beside all ordinary events. Amounts: {_money(found)}.",
         )
         + table(
             "Weeks",
@@ -240,6 +246,13 @@ def to_html(found: Mapping[str, Any]) -> str:
         )
     )
     return whole(found["model_id"], lines, body)
+
+
+def _money(found: Mapping[str, Any]) -> str:
+    """What amounts are told in; an earlier report does not say."""
+    currency, others = found.get("currency", NO_CURRENCY), found.get("amounts_left_out", 0)
+    told = "minor units" + ("" if currency == NO_CURRENCY else f" of {currency}")
+    return told + (f", {others:,} events in other currencies left out" if others else "")
 
 
 def _costs(found: Mapping[str, Any]) -> str:

@@ -207,12 +207,15 @@ class Registry:
             served = _served(self.history())
             if not served:
                 raise BundleError("no model was promoted: the shipped one serves")
-            found = self._checked(served[-2]) if len(served) > 1 else bundles.read(bundles.shipped())
-            if found.model_id == served[-1]:
-                raise BundleError(
-                    "there is no earlier model to roll back to: the shipped one serves",
-                    remedy="promote another one",
-                )
+            if len(served) > 1:
+                found = self._checked(served[-2])
+            else:
+                found = bundles.read(bundles.shipped())
+                if found.model_id == served[-1]:
+                    raise BundleError(
+                        "there is no earlier model to roll back to: the shipped one serves",
+                        remedy="promote another one",
+                    )
             check(found)
             if len(served) == 1:
                 self._take(bundles.shipped(), found, None)

@@ -26,7 +26,7 @@ from model import metrics, tokens
 from model.bundle import Bundle
 from model.data import Dataset
 from model.errors import BundleError
-from model.inputs import AMOUNT_SHIFT, CHANNELS, HISTORY, MCC_MASK
+from model.inputs import CHANNELS, HISTORY, MCC_MASK
 from model.loop import Source, cover, wanted
 from model.page import FIELD_WORDS
 from model.pretrain import MERGED, TARGETS, Heads, hide
@@ -233,7 +233,7 @@ def likely(dataset: Dataset, reading: Reading, count: int = 3) -> dict[str, Any]
     words = np.asarray(dataset.words)
     codes = tokens.encode_stream(np.ascontiguousarray(words), dataset.place())
     mcc = (words[:, 1] & np.uint64(MCC_MASK)).astype(np.int64)
-    amount = (words[:, 1] >> np.uint64(AMOUNT_SHIFT)).astype(np.int64)
+    amount = dataset.amount
     found = {}
     for name, chances in reading.chances.items():
         classes = answer_of(codes, name)

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Final
 
-NO_CURRENCY: Final = "XXX"
-"""ISO 4217 for: no currency."""
+from model.inputs import NO_CURRENCY
+
 DEFAULT_EXPONENT: Final = 2
 _WHOLE: Final = (
     "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF XAU XAG XPT XPD XDR"

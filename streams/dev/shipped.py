@@ -27,6 +27,7 @@ import torch
 from model import bundle as bundles
 from model import data, evaluate, finetune
 from model.loop import Recipe
+from model.measured import measure, segments
 from model.score import Scorer
 from model.transformer import PRESETS
 from streams import features
@@ -102,7 +103,7 @@ def train(folder: Path, whole: data.Dataset, masks: list[Rows], tell: evaluate.T
     bundles.write(finetune.to_bundle(whole, chosen, found, NAME, groups, about), folder)
 
 
-def measure(
+def judged(
     folder: Path, whole: data.Dataset, masks: list[Rows], tell: evaluate.Tell
 ) -> dict[str, Any]:
     """The report of the bundle: on the last weeks of its streams, and on a stream it never saw."""
@@ -115,8 +116,8 @@ def measure(
     other = stream(UNSEEN)
     everything = np.arange(len(other))
     scores = evaluate.score_rows(scorer, other, everything)
-    report["unseen_stream"] = evaluate.measure(other, everything, scores)
-    report["unseen_segments"] = evaluate.segments(other, everything, scores)
+    report["unseen_stream"] = measure(other, everything, other.answer(), scores)
+    report["unseen_segments"] = segments(other, everything, scores)
     report["bytes"] = size
     tell(f"done: {report['models']}")
     return {k: v for k, v in report.items() if k != "curves"}
@@ -138,7 +139,7 @@ def main(folder: Path, only_report: bool) -> None:
     else:
         train(folder, whole, masks, tell)
         trained_s = time.monotonic() - began
-    report = {**measure(folder, whole, masks, tell), "trained_s": trained_s}
+    report = {**judged(folder, whole, masks, tell), "trained_s": trained_s}
     path.write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2) + b"\n")
 
 

@@ -92,6 +92,7 @@ def build(
     values: list[NDArray[np.float32]] = []
     accounts: list[str] = []
     names: list[str] = []
+    currency: list[str] = []
     for columns in parts:
         arena.fill([(account, None) for account in arena.missing(columns.account_id)])
         work = apply(columns, arena, risk, history=False)
@@ -101,6 +102,7 @@ def build(
         values.append(work.features[kept])
         accounts += [columns.account_id[i] for i in kept.tolist()]
         names += [columns.transaction_id[i] for i in kept.tolist()]
+        currency += [columns.currency[i] for i in kept.tolist()]
     label, label_time = LabelBook(known).newest(accounts, names)
     answer = np.full(len(names), -1, np.int8)
     if truth is not None:
@@ -119,5 +121,6 @@ def build(
         truth=answer,
         kind=kind,
         kinds=codes,
+        currency=currency,
     )
     return replace(built, about={"risk": pace.told()})

@@ -1,7 +1,7 @@
 """One explained transaction of a training set, in an analyst's words.
 
 In: what `model/case.py` found, and the row's features. Out: reasons and text. Does not know how a
-score or a contribution is made. A training set keeps no currency, so amounts are in minor units.
+score or a contribution is made.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 from model.inputs import COUNTS_SHIFT
 from model.page import FIELD_WORDS
-from streams.money import NO_CURRENCY, amount_text
+from streams.money import amount_text
 from streams.reasons import reasons
 
 if TYPE_CHECKING:
@@ -28,16 +28,15 @@ def reasons_of(
 ) -> list[dict[str, Any]]:
     """The reasons an alert on this row would have, as docs/reasons.md lists them."""
     counts = bool((int(dataset.words[row, 0]) >> COUNTS_SHIFT) & 1)
-    doc = {**found["event"], "currency": NO_CURRENCY}
     return reasons(
-        np.asarray(dataset.features[row], np.float32), doc, counts,
+        np.asarray(dataset.features[row], np.float32), found["event"], counts,
         score=found["score"], threshold=threshold, contributions=found["groups"],
     )  # fmt: skip
 
 
 def _event(event: Mapping[str, Any]) -> str:
     fields = [str(event[name]) for name in SHOWN if name in event]
-    return ", ".join([event["time"], amount_text(event["amount"], NO_CURRENCY), *fields])
+    return ", ".join([event["time"], amount_text(event["amount"], event["currency"]), *fields])
 
 
 def _because(found: Mapping[str, Any]) -> list[str]:

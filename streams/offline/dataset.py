@@ -49,6 +49,7 @@ def collect_shard(on: tuple[Job, Snapshots], shard: int, tell: Tell) -> None:
         "features": [np.zeros((0, features.COUNT), np.float32)],
         "account": [np.zeros(0, f"S{ID_BYTES}")],
         "transaction": [np.zeros(0, f"S{ID_BYTES}")],
+        "currency": [np.zeros(0, "S3")],
     }
     for step in runner.steps(job.source.batches(shard, job.batch)):
         kept = np.flatnonzero(step.work.status == APPLIED)
@@ -57,6 +58,7 @@ def collect_shard(on: tuple[Job, Snapshots], shard: int, tell: Tell) -> None:
         parts["features"].append(step.work.features[kept])
         parts["account"].append(_ids(columns.account_id, kept))
         parts["transaction"].append(_ids(columns.transaction_id, kept))
+        parts["currency"].append(np.array(columns.currency, "S3")[kept])
         tell(len(columns.batch))
     path = _shard_file(job, shard)
     draft = path.with_suffix(".part")
@@ -89,10 +91,7 @@ def dataset(
     missing = [shard for shard in shards if not _shard_file(part, shard).exists()]
     over_shards(collect_shard, part, missing, jobs, engine, progress)
     loaded = [np.load(_shard_file(part, shard)) for shard in shards]
-    parts = {
-        name: np.concatenate([one[name] for one in loaded])
-        for name in ("words", "features", "account", "transaction")
-    }
+    parts = {name: np.concatenate([one[name] for one in loaded]) for name in loaded[0].files}
     if not len(parts["words"]):
         raise ConfigError("the source holds no accepted transaction")
     before = _digest_at(job.out)
@@ -129,6 +128,7 @@ def _write(job: Job, parts: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
         feature_digest=features.DIGEST,
         kind=kind,
         kinds=kinds,
+        currency=parts["currency"].astype("U3"),
     )
     about = {"source": job.source.identity(), "risk": Pace.of(job.settings[0].risk).told()}
     digest = data.write(built, job.out, **about)

@@ -17,6 +17,7 @@ from model.knots import knots_for
 from model.tokens import quantile_knots
 from streams.cli import build, checks, fitting
 from streams.cli.model import _test_split
+from streams.dev.simulate.world import CURRENCIES
 from tests.cli.running import RUN, verb
 
 
@@ -210,7 +211,9 @@ def test_an_explanation_names_events_cases_and_reasons(
     assert {case["label"] for case in found["similar"]} <= {0, 1}
     backs = [one["back"] for one in found["looked_at"]]
     assert sorted(set(backs)) == sorted(backs)
-    assert "XXX" not in verb(*words)
+    currency = found["event"]["currency"]
+    assert currency in CURRENCIES
+    assert f", {currency} " in verb(*words).splitlines()[1]
     words = ("explain", transaction, "--data", made[0], "--bundle", bundles / "base")
     anomalous = json.loads(verb(*words, "--json"))
     # Its fraud head is untrained.

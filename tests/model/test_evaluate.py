@@ -13,6 +13,7 @@ import pytest
 from model import bundle as bundles
 from model import evaluate, metrics, page
 from model.data import Dataset
+from model.measured import measure
 from model.score import Scorer
 from tests.browser import browser
 from tests.model import streams_of_words as made
@@ -106,56 +107,6 @@ def test_shuffled_labels_rank_at_random_and_a_leak_does_not(data: Dataset) -> No
     again = replace(data, features=leaky)
     found = evaluate._checks(again, split(data), again.answer()[split(data).test])
     assert found["best_single_feature"] == {"name": "f3", "ap": pytest.approx(1.0)}
-
-
-def test_segments_hold_every_row_once_and_count_alerts(scorer: Scorer, data: Dataset) -> None:
-    rows = split(data).test
-    found = evaluate.segments(data, rows, evaluate.score_rows(scorer, data, rows), 0.1)
-    parts = [row for name, row in found.items() if name.startswith("history")]
-    assert sum(row["events"] for row in parts) == len(rows)
-    frauds = sum(row["frauds"] for row in parts)
-    caught = sum(row["recall_budget"] * row["frauds"] for row in parts)
-    false = sum(row["fpr_budget"] * (row["events"] - row["frauds"]) for row in parts)
-    assert frauds == (data.answer()[rows] == 1).sum()
-    assert caught + false == pytest.approx(0.1 * len(rows), abs=2)
-
-
-def test_small_amounts_are_parts_of_their_own(data: Dataset) -> None:
-    """0.50 to 1.19: rounded to whole units all three parts would have one name."""
-    words = np.array(data.words)
-    minor = np.random.default_rng(0).integers(50, 120, len(data)).astype(np.uint64)
-    words[:, 1] = (words[:, 1] & np.uint64(0x3FFF)) | (minor << np.uint64(14))
-    rows = np.arange(len(data))
-    found = evaluate.segments(replace(data, words=words), rows, np.linspace(0, 1, len(rows)))
-    parts = {name: row["events"] for name, row in found.items() if name.startswith("amount")}
-    assert len(parts) == 3
-    assert sum(parts.values()) == len(rows)
-    low = int(next(iter(parts)).split()[-1])
-    assert next(iter(parts.values())) == (minor < low).sum()
-
-
-def test_a_segment_without_fraud_keeps_its_false_positives(data: Dataset) -> None:
-    rows = np.arange(len(data))
-    clean = replace(data, label=np.where(data.place() < 10, 0, data.label).astype(np.int8))
-    one = evaluate.segments(clean, rows, (data.place() < 10).astype(float), 0.5)["history 0-9"]
-    assert one["frauds"] == 0
-    assert one["fpr_budget"] == 1.0
-    assert np.isnan([one["ap"], one["auc"], one["recall_budget"]]).all()
-
-
-def test_a_kind_of_fraud_does_not_hold_the_frauds_whose_kind_nobody_told(data: Dataset) -> None:
-    """Half of the frauds have a kind: the others are a part of their own, and in no other."""
-    rows, frauds = np.arange(len(data)), np.flatnonzero(np.asarray(data.label) == 1)
-    kind = np.zeros(len(data), np.int8)
-    kind[frauds[::2]] = 1 + np.arange(len(frauds[::2])) % 2
-    told = replace(data, kind=kind, kinds=("none", "mule", "order"))
-    found = evaluate.segments(told, rows, np.linspace(0, 1, len(rows)))
-    parts = {name: row["frauds"] for name, row in found.items() if name.startswith("kind")}
-    assert parts == {
-        "kind mule": (kind == 1).sum(),
-        "kind order": (kind == 2).sum(),
-        "kind not told": len(frauds) - (kind > 0).sum(),
-    }
 
 
 def test_alerts_a_day_are_told_of_the_time_that_passed() -> None:
@@ -265,6 +216,6 @@ def test_a_phone_breaks_the_names_of_rows_between_words(report: dict, tmp_path: 
 def test_average_precision_of_a_constant_is_the_prevalence(data: Dataset) -> None:
     rows = split(data).test
     y = data.answer()[rows]
-    found = evaluate.measure(data, rows, np.full(len(rows), 0.5))
+    found = measure(data, rows, y, np.full(len(rows), 0.5))
     assert found["ap"] == pytest.approx(y.mean())
     assert metrics.roc_auc(y, np.full(len(rows), 0.5)) == pytest.approx(0.5)

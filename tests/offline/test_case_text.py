@@ -7,7 +7,7 @@ from streams.offline.case_text import to_text
 
 def test_nothing_found_is_said_and_not_left_out() -> None:
     """A headline with nothing under it looks like a page cut off."""
-    event = {"time": "2025-01-01 00:00:00", "amount": 100}
+    event = {"time": "2025-01-01 00:00:00", "amount": 100, "currency": "XXX"}
     lines = to_text(
         {
             "transaction_id": "t",

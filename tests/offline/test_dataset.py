@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -58,8 +59,9 @@ def test_every_accepted_event_with_the_features_of_its_moment(
             for i in np.flatnonzero(step.work.status == APPLIED).tolist():
                 account = columns.account_id[i]
                 verdict, time = newest.get((account, columns.transaction_id[i]), (-1, -1))
+                currency = columns.currency[i].encode()
                 held = (
-                    columns.words[i].tobytes() + step.work.features[i].tobytes(),
+                    columns.words[i].tobytes() + step.work.features[i].tobytes() + currency,
                     verdict,
                     time if verdict >= 0 else -1,
                 )
@@ -67,6 +69,7 @@ def test_every_accepted_event_with_the_features_of_its_moment(
     found: dict[int, list[tuple[bytes, int, int]]] = {}
     for i in range(len(made)):
         content = made.words[i].tobytes() + made.features[i].tobytes()
+        content += made.currencies[made.currency[i]].encode()
         held = (content, int(made.label[i]), int(made.label_time[i]))
         found.setdefault(int(made.account[i]), []).append(held)
     assert sorted(map(sorted, found.values())) == sorted(map(sorted, expected.values()))
@@ -152,6 +155,31 @@ def test_who_has_the_set_before_open_keeps_it(tmp_path: Path) -> None:
     assert (held.words == one.words).all()
     assert (data.read(tmp_path / "d", check=True).words == two.words).all()
     assert not list((tmp_path / "d").glob("*.part"))
+
+
+def test_currencies_outlive_the_disk_and_a_union_and_a_set_without_any_is_read(
+    tmp_path: Path,
+) -> None:
+    parts = [streams_of_words.dataset(accounts=1, each=3, seed=seed) for seed in (1, 2)]
+    one = replace(parts[0], currency=np.array([0, 1, 0], np.int16), currencies=("EUR", "JPY"))
+    two = replace(parts[1], currency=np.array([1, 1, 0], np.int16), currencies=("CHF", "EUR"))
+    data.write(data.concat([one, two]), tmp_path / "d")
+    held = data.read(tmp_path / "d", check=True)
+    assert [held.currencies[code] for code in held.currency] == [
+        "EUR",
+        "JPY",
+        "EUR",
+        "EUR",
+        "EUR",
+        "CHF",
+    ]
+    # As an earlier version wrote it.
+    manifest = orjson.loads((tmp_path / "d" / "manifest.json").read_bytes())
+    del manifest["currencies"], manifest["sha256"]["currency"]
+    (tmp_path / "d" / "manifest.json").write_bytes(orjson.dumps(manifest))
+    (tmp_path / "d" / "currency.npy").unlink()
+    early = data.read(tmp_path / "d", check=True)
+    assert {early.currencies[code] for code in early.currency} == {"XXX"}
 
 
 def test_the_kind_of_a_fraud_is_what_its_newest_label_tells(tmp_path: Path) -> None:
