@@ -1,6 +1,6 @@
 """The command line: one typer app whose verbs live in one module a group.
 
-In: the arguments. Out: exit code 0, 1 (ran and failed) or 2 (wrong use).
+In: the arguments. Out: exit code 0, 1 (ran and failed), 2 (wrong use) or 130 (stopped).
 Does not know what the verbs do. The modules named here import nothing heavy at their top, so that
 `fraudstream --help` answers at once; plain help text for the same reason (rich costs 0.3 s).
 """

@@ -104,7 +104,7 @@ def replay(
 
     Example: fraudstream replay recording/ --out results/ --jobs 2
     """
-    from streams.cli.progress import Shown
+    from streams.cli.progress import GOES_ON, Shown
 
     settings = options.settings(config, sets)
     factor = 0.0 if speed == "max" else options.speed(speed)
@@ -116,14 +116,14 @@ def replay(
         from streams.offline.resend import resend
 
         check_kafka(settings)
-        with Shown() as shown:
+        with Shown("stopped; what was sent stays, and the same command sends all again") as shown:
             sent = resend(confluent_config(settings), recording, to_topic, factor, progress=shown)
         options.say({"topic": to_topic, "sent": sent}, f"{sent:,} messages sent", as_json)
         return
     from streams.offline.run import replay as run
 
     target, how = out or Path("replayed"), _engine(engine)
-    with Shown() as shown:
+    with Shown(GOES_ON) as shown:
         job = _job(recording, labels, target, (settings,), snapshot)
         summary = run(job, jobs=_jobs(jobs, job), engine=how, progress=shown)
     outcomes = ", ".join(f"{count:,} {name}" for name, count in summary["outcomes"].items())
@@ -174,7 +174,7 @@ def backtest(
 
     Example: fraudstream backtest recording/ --model default --out report/
     """
-    from streams.cli.progress import Shown
+    from streams.cli.progress import GOES_ON, Shown
     from streams.errors import ConfigError
 
     try:
@@ -192,7 +192,7 @@ def backtest(
         options.settings(config, [*(sets or []), f"model.bundle={name}", *cut]) for name in names
     )
     target, how = out or Path("backtest"), _engine(engine)
-    with Shown() as shown:
+    with Shown(GOES_ON) as shown:
         job = _job(recording, labels, target, every, snapshot)
         summary = run(
             job,
@@ -315,7 +315,7 @@ def dataset(
     from dataclasses import replace
 
     from model.data import check_place
-    from streams.cli.progress import Shown
+    from streams.cli.progress import GOES_ON, Shown
     from streams.offline.dataset import PARTS
     from streams.offline.dataset import dataset as run
 
@@ -323,7 +323,7 @@ def dataset(
     how = _engine(engine)
     # No model is asked: the training set holds what a model will see, not what one said.
     settings = options.settings(config, [*(sets or []), "model.bundle=stub"])
-    with Shown() as shown:
+    with Shown(GOES_ON) as shown:
         # A plain file is laid out among what is gone when the set is whole.
         job = replace(_job(recording, labels, out / PARTS, (settings,)), out=out)
         summary = run(job, jobs=_jobs(jobs, job), engine=how, progress=shown)

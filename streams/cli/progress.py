@@ -76,10 +76,15 @@ class Progress:
             self._bar.stop()
 
 
-class Shown:
-    """A progress bar fed with (done, total), as long stages report it; total 0 is not known yet."""
+GOES_ON = "stopped; the same command goes on after the partitions that are done"
 
-    def __init__(self) -> None:
+
+class Shown:
+    """A progress bar fed with (done, total), as long stages report it; total 0 is not known yet.
+    On Ctrl-C it says `stopped`: what became of the work, and how to go on."""
+
+    def __init__(self, stopped: str = "stopped") -> None:
+        self._stopped = stopped
         self._bar: Progress | None = None
         self._done = 0
 
@@ -96,3 +101,5 @@ class Shown:
     def __exit__(self, *problem: object) -> None:
         if self._bar is not None:
             self._bar.__exit__(*problem)
+        if problem[0] is KeyboardInterrupt:
+            typer.echo(self._stopped, err=True)

@@ -56,7 +56,7 @@ def rebuild(
     from streams.cli.progress import Shown
     from streams.offline.rebuild import rebuild as run
 
-    with Shown() as shown:
+    with Shown("stopped; the state in use is as it was: run it again") as shown:
         result = run(settings, shown)
     text = (
         f"key generation {result.generation} is in use: {result.messages} messages of"

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from streams.cli.progress import GOES_ON
 from streams.errors import ConfigError
 from streams.offline import results
 from streams.offline.dataset import PARTS, dataset
@@ -51,7 +52,7 @@ def test_twenty_kills_leave_no_trace(source: RecordingSource, tmp_path: Path) ->
     assert last["messages"] == whole["messages"] == sum(map(source.rows, source.shards()))
 
 
-def test_ctrl_c_ends_all_processes_without_a_word(tmp_path: Path) -> None:
+def test_ctrl_c_ends_all_processes_and_says_how_to_go_on(tmp_path: Path) -> None:
     """As a terminal sends it: to the whole group, while a process works and another one starts."""
     files = world.stream(tmp_path, events=8_000)
     words = ["replay", str(files[0]), "--labels", str(files[1]), "--out", "out", "--json"]
@@ -71,6 +72,7 @@ def test_ctrl_c_ends_all_processes_without_a_word(tmp_path: Path) -> None:
     _, told = run.communicate(timeout=120)
     assert run.returncode == 130
     assert "Traceback" not in told
+    assert told.splitlines()[-1] == GOES_ON
     whole = replay(
         Job(
             open_source(*files, tmp_path / "spool"),
