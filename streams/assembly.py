@@ -45,7 +45,7 @@ def rule_book(settings: Settings) -> RuleBook:
     if path is None:
         return RuleBook(frozenset(features.NAMES))
     try:
-        text = path.read_text("utf-8")
+        text = path.read_text("utf-8-sig")
     except OSError as error:
         raise ConfigError(f"cannot read the rules at {path}: {error.strerror}") from None
     except UnicodeDecodeError:

@@ -8,6 +8,8 @@ one is shown without it.
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import ssl
 import time
 from collections.abc import Callable, Container, Iterable, Mapping
@@ -28,6 +30,7 @@ Answer = TypeVar("Answer")
 
 CHECK_TIMEOUT_S = 10.0
 PAUSE_S = 0.2
+PROBE_S = 1.0
 _HEADERS = methodcaller("headers")
 LOCAL_REMEDY = "Is it running? `fraudstream services up` starts one on this machine"
 
@@ -159,8 +162,32 @@ def check_kafka(settings: Settings, timeout_s: float = CHECK_TIMEOUT_S) -> None:
         if time.monotonic() > deadline:
             raise BrokerError(
                 f"Kafka at {settings.kafka.bootstrap} does not answer in {timeout_s:.0f} s",
-                remedy=LOCAL_REMEDY,
+                remedy=_remedy_for_silence(settings.kafka),
             )
+
+
+def topic_remedy(error: KafkaError) -> str | None:
+    """What to do where a broker answers so to a question about a topic."""
+    from confluent_kafka import KafkaError
+
+    if error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+        return "`fraudstream topics create` makes the topics"
+    if error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+        return "Let the user describe and read it; docs/security.md has the rights"
+    return None
+
+
+def _remedy_for_silence(kafka: KafkaSettings) -> str:
+    """A listener that is spoken to in the wrong protocol is as silent as one that is not there."""
+    for address in kafka.bootstrap.split(","):
+        host, _, port = address.strip().rpartition(":")
+        with contextlib.suppress(OSError, ValueError):
+            socket.create_connection((host.strip("[]"), int(port)), PROBE_S).close()
+            return (
+                "Somebody listens there: is kafka.security_protocol="
+                f"{kafka.security_protocol} what the listener speaks?"
+            )
+    return LOCAL_REMEDY
 
 
 def patiently(ask: Callable[[], Answer], passing: Container[int], patience_s: float) -> Answer:

@@ -382,6 +382,8 @@ def load(file: Path | None = None, flags: Sequence[str] = ()) -> Settings:
                 if (section, name or "") in from_environment:
                     continue
                 said = _unknown(str(section), name)
+            elif fault["type"] == "model_type":
+                said = "is a section: write its settings below it"
             problems.append(f"{'.'.join(place) or 'settings'}: {said}")
     if problems or settings is None:
         raise ConfigError(

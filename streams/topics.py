@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
-from streams.connect import check_kafka, confluent_config, patiently
+from streams.connect import check_kafka, confluent_config, patiently, topic_remedy
 from streams.errors import BrokerError
 from streams.schema import TOPICS, TopicSpec
 from streams.settings import Settings
@@ -189,7 +189,7 @@ def _describe(client: AdminClient, topic: str) -> tuple[str, int]:
         raise BrokerError(
             f"cannot describe the topic: {error.args[0].str()}",
             topic=topic,
-            remedy="`fraudstream topics create` makes the topics",
+            remedy=topic_remedy(error.args[0]),
         ) from None
     return str(found.topic_id), len(found.partitions)
 

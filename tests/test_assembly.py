@@ -65,10 +65,10 @@ def test_rules_come_from_the_file_of_the_settings(tmp_path: Path) -> None:
     flags = [f"decide.rules={file}"]
     with pytest.raises(ConfigError, match="cannot read the rules"):
         assembly.rule_book(load(flags=flags))
-    file.write_bytes(RULE.encode())
-    assert [rule.rule_id for rule in assembly.rule_book(load(flags=flags)).rules().rules] == [
-        "large"
-    ]
+    for mark in (b"", b"\xef\xbb\xbf"):  # as some editors begin a file
+        file.write_bytes(mark + RULE.encode())
+        found = assembly.rule_book(load(flags=flags)).rules().rules
+        assert [rule.rule_id for rule in found] == ["large"]
     file.write_bytes(b"\xc0" + RULE.encode())
     with pytest.raises(ConfigError, match="no text in UTF-8"):
         assembly.rule_book(load(flags=flags))

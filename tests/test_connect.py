@@ -76,6 +76,28 @@ def test_no_kafka_at_the_address() -> None:
         connect.check_kafka(settings, timeout_s=1)
 
 
+@pytest.mark.parametrize("spoken", ["PLAINTEXT", "SASL_PLAINTEXT", "SSL"])
+def test_kafka_that_is_spoken_to_in_another_protocol(
+    broker: kafka_server.Broker, tls_files: Certificates, spoken: str
+) -> None:
+    flags = [f"kafka.bootstrap={broker.secure_bootstrap}", f"kafka.security_protocol={spoken}"]
+    flags += [f"kafka.sasl_username={USER}", f"kafka.sasl_password={PASSWORD}"]
+    with pytest.raises(BrokerError, match=f"kafka.security_protocol={spoken} what the listener"):
+        connect.check_kafka(load(flags=[*flags, f"kafka.ssl_ca={tls_files.ca}"]), timeout_s=1)
+
+
+@pytest.mark.parametrize(
+    ("code", "remedy"),
+    [
+        (KafkaError.UNKNOWN_TOPIC_OR_PART, "topics create"),
+        (KafkaError.TOPIC_AUTHORIZATION_FAILED, "docs/security.md"),
+        (KafkaError._TIMED_OUT, "None"),
+    ],
+)
+def test_a_topic_that_is_there_is_not_to_be_created(code: int, remedy: str) -> None:
+    assert remedy in str(connect.topic_remedy(KafkaError(code)))
+
+
 def test_errors_that_pass_are_told_by_their_code() -> None:
     """The library's own answer is False for all of them."""
     passing = (KafkaError._TRANSPORT, KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError._TIMED_OUT)

@@ -194,6 +194,13 @@ def test_a_file_of_an_editor_that_marks_its_bytes_is_read(tmp_path: Path) -> Non
     assert load(tmp_path / "f.toml").worker.batch_events == 64
 
 
+def test_a_section_that_is_given_a_value_is_named_as_one(tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong.toml"
+    wrong.write_text("decide = 0.4")
+    with pytest.raises(ConfigError, match="decide: is a section"):
+        load(wrong)
+
+
 def test_settings_are_frozen() -> None:
     settings = load()
     with pytest.raises(ValueError, match="frozen"):

@@ -13,7 +13,14 @@ from typing import Any, Final
 import redis
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from streams.connect import check_kafka, check_redis, confluent_config, patiently, redis_client
+from streams.connect import (
+    check_kafka,
+    check_redis,
+    confluent_config,
+    patiently,
+    redis_client,
+    topic_remedy,
+)
 from streams.errors import BrokerError
 from streams.settings import Settings
 from streams.store import generations, keys
@@ -86,7 +93,7 @@ def _logs(settings: Settings, topic: str) -> dict[int, _Log]:
             raise BrokerError(
                 f"no topic to look at: {metadata.error.str()}",
                 topic=topic,
-                remedy="make the topics with `fraudstream topics create`",
+                remedy=topic_remedy(metadata.error),
             )
         places = [TopicPartition(topic, partition) for partition in sorted(metadata.partitions)]
         committed = patiently(lambda: _committed(consumer, places), PASSING, TIMEOUT_S)

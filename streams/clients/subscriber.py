@@ -35,7 +35,7 @@ from confluent_kafka import (
 
 from streams.clients.publisher import settings_for
 from streams.clients.records import record_of
-from streams.connect import check_kafka, confluent_config, passes
+from streams.connect import check_kafka, confluent_config, passes, topic_remedy
 from streams.errors import BrokerError, ConfigError
 from streams.schema import MAX_EVENT_TIME_MS
 from streams.settings import Settings
@@ -214,7 +214,7 @@ class Subscriber:
         if known.error is not None:
             raise BrokerError(
                 f"cannot read topic {self._topic}: {known.error.str()}",
-                remedy="`fraudstream topics create` makes it",
+                remedy=topic_remedy(known.error),
             )
         return sorted(known.partitions)
 

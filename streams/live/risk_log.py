@@ -28,7 +28,7 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from streams.batch import Batch
-from streams.connect import confluent_config, headers_of, passes
+from streams.connect import confluent_config, headers_of, passes, topic_remedy
 from streams.errors import BrokerError
 from streams.risk import kind
 from streams.risk_pace import Pace
@@ -95,7 +95,7 @@ class RiskLog:
                 raise BrokerError(
                     f"cannot describe the topic: {error.args[0].str()}",
                     topic=full,
-                    remedy="`fraudstream topics create` makes the topics",
+                    remedy=topic_remedy(error.args[0]),
                 ) from None
         return orjson.dumps(found, option=orjson.OPT_SORT_KEYS).decode()
 

@@ -24,7 +24,7 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient
 
 from streams.batch import Batch
-from streams.connect import headers_of
+from streams.connect import headers_of, topic_remedy
 from streams.errors import BrokerError, RecordingError
 from streams.offline.columns import with_schema_columns
 from streams.offline.recording import HOME, Manifest, Recording, resumable, to_table
@@ -83,7 +83,7 @@ def _no_topic(error: KafkaError, topic: str) -> BrokerError:
     return BrokerError(
         f"cannot record: {error.str()}",
         topic=topic,
-        remedy="make the topics with `fraudstream topics create`",
+        remedy=topic_remedy(error),
     )
 
 
