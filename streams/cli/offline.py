@@ -120,6 +120,7 @@ def replay(
             sent = resend(confluent_config(settings), recording, to_topic, factor, progress=shown)
         options.say({"topic": to_topic, "sent": sent}, f"{sent:,} messages sent", as_json)
         return
+    from streams.offline.refused import refused
     from streams.offline.run import replay as run
 
     target, how = out or Path("replayed"), _engine(engine)
@@ -127,7 +128,15 @@ def replay(
         job = _job(recording, labels, target, (settings,), snapshot)
         summary = run(job, jobs=_jobs(jobs, job), engine=how, progress=shown)
     outcomes = ", ".join(f"{count:,} {name}" for name, count in summary["outcomes"].items())
+    outcomes = outcomes or "no message"
+    _note(refused(summary["dead"], summary["messages"]))
     options.say(summary, f"{outcomes}; digest {summary['digest']}; results in {target}", as_json)
+
+
+def _note(text: str) -> None:
+    """On stderr, where there is anything to say."""
+    if text:
+        typer.echo(text, err=True)
 
 
 def _own_topic(settings: Settings, topic: str) -> None:
@@ -204,6 +213,7 @@ def backtest(
             engine=how,
             progress=shown,
         )
+    _note(summary["refused"])
     lines = _told(summary["models"])
     options.say(summary, "\n".join([*lines, f"report: {target / 'report.html'}"]), as_json)
 
@@ -293,6 +303,7 @@ def whatif(
     with tempfile.TemporaryDirectory() as scratch, Shown() as shown:
         job = _job(recording, labels, out or Path(scratch), both)
         found = run(job, jobs=_jobs(jobs, job), progress=shown)
+    _note(found["refused"])
     options.say(found, text(found), as_json)
 
 
@@ -318,6 +329,7 @@ def dataset(
     from streams.cli.progress import GOES_ON, Shown
     from streams.offline.dataset import PARTS
     from streams.offline.dataset import dataset as run
+    from streams.offline.refused import refused
 
     check_place(out)
     how = _engine(engine)
@@ -327,6 +339,7 @@ def dataset(
         # A plain file is laid out among what is gone when the set is whole.
         job = replace(_job(recording, labels, out / PARTS, (settings,)), out=out)
         summary = run(job, jobs=_jobs(jobs, job), engine=how, progress=shown)
+    _note(refused(summary["refused"], summary["messages"]))
     shown_text = "{rows:,} events of {accounts:,} accounts, {frauds:,} frauds".format(**summary)
     options.say(summary, f"{shown_text} in {out}", as_json)
 

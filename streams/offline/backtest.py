@@ -16,9 +16,10 @@ import orjson
 
 from model.errors import writing
 from streams.labels import LabelBook
-from streams.offline import differing, evaluation, judged, plots, report
+from streams.offline import differing, evaluation, judged, plots, report, results
 from streams.offline.engine import Engine
 from streams.offline.judged import DEFAULT_TERMS, Events, Terms
+from streams.offline.refused import refused, require_accepted
 from streams.offline.run import Job, Progress, replay
 from streams.offline.source import decoded
 from streams.schema import DAY_MS
@@ -45,6 +46,8 @@ def backtest(
     if not len(book) and as_of is None:
         raise judged.nothing_to_judge()
     replayed = replay(job, jobs=jobs, engine=engine, progress=progress)
+    dead, messages = replayed["dead"], replayed["messages"]
+    require_accepted(replayed["outcomes"].get(results.SCORED, 0), dead, messages)
     delay = job.settings[0].risk.delay_days
     events = judged.gather(
         job.out,
@@ -62,6 +65,7 @@ def backtest(
         model["examples"] = shown
     summary = {
         "headline": _headline(events, names),
+        "refused": refused(dead, messages),
         "method": _method(replayed, events, delay) + f" {_who(names, served)}",
         "terms": asdict(terms) | {"review_cost_minor": events.review_cost_minor},
         "currency": events.currency,
@@ -69,7 +73,7 @@ def backtest(
         "digest": replayed["digest"],
         "job": replayed["job"],
         "outcomes": replayed["outcomes"],
-        "dead": replayed["dead"],
+        "dead": dead,
         "models": models,
     }
     drawn = [

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -20,14 +21,15 @@ from numpy.typing import NDArray
 from model import data
 from model.errors import DatasetError, writing
 from streams import features
-from streams.errors import ConfigError
 from streams.labels import FRAUD, Age, LabelBook, each_label, transaction_keys
 from streams.offline.engine import Engine, Tell
+from streams.offline.refused import require_accepted
 from streams.offline.risk_pass import Snapshots
 from streams.offline.run import Job, Progress, claim_directory, open_shard, over_shards
 from streams.offline.source import decoded
 from streams.risk_pace import Pace
-from streams.windows import APPLIED
+from streams.schema import Reject
+from streams.windows import APPLIED, ID_CONFLICT, Work
 
 PARTS = ".parts"
 """Within the set's folder: what a run that was broken off goes on with; gone when it is done."""
@@ -50,7 +52,9 @@ def collect_shard(on: tuple[Job, Snapshots], shard: int, tell: Tell) -> None:
         "account": [np.zeros(0, f"S{ID_BYTES}")],
         "transaction": [np.zeros(0, f"S{ID_BYTES}")],
         "currency": [np.zeros(0, "S3")],
+        "refused": [np.zeros(0, "S64")],
     }
+    messages = 0
     for step in runner.steps(job.source.batches(shard, job.batch)):
         kept = np.flatnonzero(step.work.status == APPLIED)
         columns = step.work.columns
@@ -59,13 +63,23 @@ def collect_shard(on: tuple[Job, Snapshots], shard: int, tell: Tell) -> None:
         parts["account"].append(_ids(columns.account_id, kept))
         parts["transaction"].append(_ids(columns.transaction_id, kept))
         parts["currency"].append(np.array(columns.currency, "S3")[kept])
+        parts["refused"].append(_refused(step.work))
+        messages += len(columns.batch)
         tell(len(columns.batch))
     path = _shard_file(job, shard)
     draft = path.with_suffix(".part")
     arrays: dict[str, Any] = {name: np.concatenate(some) for name, some in parts.items()}
+    arrays["messages"] = np.array([messages])
     with writing(path), draft.open("wb") as out:
         np.savez(out, **arrays)
     draft.rename(path)
+
+
+def _refused(work: Work) -> NDArray[Any]:
+    """The reason code of each message that is a dead letter."""
+    reasons = [each.reason.value for each in work.columns.rejects]
+    reasons += [Reject.ID_CONFLICT.value] * int((work.status == ID_CONFLICT).sum())
+    return np.array([reason.encode() for reason in reasons], "S64")
 
 
 def _ids(names: list[str], kept: NDArray[np.int64]) -> NDArray[Any]:
@@ -92,10 +106,11 @@ def dataset(
     over_shards(collect_shard, part, missing, jobs, engine, progress)
     loaded = [np.load(_shard_file(part, shard)) for shard in shards]
     parts = {name: np.concatenate([one[name] for one in loaded]) for name in loaded[0].files}
-    if not len(parts["words"]):
-        raise ConfigError("the source holds no accepted transaction")
+    dead = dict(Counter(reason.decode() for reason in parts["refused"].tolist()))
+    messages = int(parts["messages"].sum())
+    require_accepted(len(parts["words"]), dead, messages)
     before = _digest_at(job.out)
-    summary = _write(job, parts)
+    summary = _write(job, parts, {"messages": messages, "refused": dead})
     if before not in (None, summary["digest"]):
         _logger.warning("the training set %s that was in %s is replaced", before, job.out)
     shutil.rmtree(part.out)
@@ -110,7 +125,7 @@ def _digest_at(folder: Path) -> str | None:
         return None
 
 
-def _write(job: Job, parts: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
+def _write(job: Job, parts: Mapping[str, NDArray[Any]], told: dict[str, Any]) -> dict[str, Any]:
     values = list(job.source.labels())
     book = LabelBook(decoded(job.source, values))
     accounts = [name.decode() for name in parts["account"].tolist()]
@@ -130,7 +145,7 @@ def _write(job: Job, parts: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
         kinds=kinds,
         currency=parts["currency"].astype("U3"),
     )
-    about = {"source": job.source.identity(), "risk": Pace.of(job.settings[0].risk).told()}
+    about = {"source": job.source.identity(), "risk": Pace.of(job.settings[0].risk).told(), **told}
     digest = data.write(built, job.out, **about)
     return {
         "digest": digest,
@@ -139,6 +154,7 @@ def _write(job: Job, parts: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
         "frauds": int((label == 1).sum()),
         "labelled": int((label >= 0).sum()),
         "features": len(features.NAMES),
+        **told,
     }
 
 

@@ -217,7 +217,11 @@ def page(summary: dict[str, Any], plots: Sequence[str]) -> str:
         "<meta name=viewport content='width=device-width, initial-scale=1'>",
         f"<title>Backtest</title><style>{CSS.read_text()}</style>",
         "<h1>Backtest</h1>",
-        f"<p class=note>{html.escape(summary['headline'])}</p>",
+        *(
+            f"<p class=note>{html.escape(line)}</p>"
+            for line in (summary["headline"], summary["refused"])
+            if line
+        ),
         _cards(models[0]["overall"]),
         "<h2>Measures</h2>",
         _measures(summary),

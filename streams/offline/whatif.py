@@ -18,6 +18,7 @@ from streams.labels import FRAUD, LEGITIMATE, LabelBook
 from streams.money import amount_text
 from streams.offline import results
 from streams.offline.engine import Engine
+from streams.offline.refused import refused, require_accepted
 from streams.offline.run import Job, Progress, replay
 from streams.offline.source import decoded
 from streams.settings import Settings
@@ -41,10 +42,9 @@ def whatif(
     """
     now, then = job.settings
     _check(now, then)
-    if not replay(job, jobs=jobs, engine=engine, progress=progress)["messages"]:
-        raise ConfigError(
-            "the source holds no transaction", remedy="record for longer, or name another file"
-        )
+    replayed = replay(job, jobs=jobs, engine=engine, progress=progress)
+    dead, messages = replayed["dead"], replayed["messages"]
+    require_accepted(replayed["outcomes"].get(results.SCORED, 0), dead, messages)
     book = LabelBook(decoded(job.source))
     columns = ["outcome", "transaction_id", "account_id", "amount", "currency"]
     columns += [f"{name}_{k}" for k in range(2) for name in ("decision", "score")]
@@ -60,6 +60,7 @@ def whatif(
     label, _ = book.newest(table["account_id"], table["transaction_id"])
     return {
         "events": len(table),
+        "refused": refused(dead, messages),
         "alerts": {"now": int(flagged[0].sum()), "then": int(flagged[1].sum())},
         "blocked": {"now": int(blocked[0].sum()), "then": int(blocked[1].sum())},
         "appear": _side(table, flagged[1] & ~flagged[0], label),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,10 +16,13 @@ from model.bundle import shipped
 from model.errors import OutputTaken
 from streams import features
 from streams.errors import ConfigError
+from streams.offline.backtest import backtest
 from streams.offline.dataset import dataset
+from streams.offline.refused import refused
 from streams.offline.risk_pass import build
-from streams.offline.run import Job, open_shard
+from streams.offline.run import Job, open_shard, replay
 from streams.offline.source import RecordingSource, open_source
+from streams.offline.whatif import whatif
 from streams.windows import APPLIED
 from tests.model import streams_of_words
 from tests.offline import world
@@ -124,8 +128,35 @@ def test_a_source_without_accepted_events(tmp_path: Path) -> None:
     file = tmp_path / "refused.jsonl"
     file.write_text('{"schema_version": 1, "account_id": "a", "event_time": 1735689600000}\n')
     source = RecordingSource(open_source(file, None, tmp_path).location())
-    with pytest.raises(ConfigError, match="no accepted transaction"):
+    said = "no accepted transaction: 1 of 1 messages refused: missing_field 1"
+    with pytest.raises(ConfigError, match=said):
         dataset(job(source, tmp_path / "d"))
+    with pytest.raises(ConfigError, match=said):
+        backtest(job(source, tmp_path / "b"), ["stub"], as_of=DAY * 2)
+    with pytest.raises(ConfigError, match=said):
+        whatif(replace(job(source, tmp_path / "w"), settings=(world.settings(),) * 2))
+    (tmp_path / "none.jsonl").write_text("")
+    none = RecordingSource(open_source(tmp_path / "none.jsonl", None, tmp_path / "n").location())
+    with pytest.raises(ConfigError, match="the source holds no transaction"):
+        dataset(job(none, tmp_path / "e"))
+
+
+def test_what_was_refused_is_counted_by_reason_and_told(
+    source: RecordingSource, tmp_path: Path
+) -> None:
+    """A third of a set could be lost, and nothing said so."""
+    made = dataset(job(source, tmp_path / "d"))
+    ran = replay(job(source, tmp_path / "r"))
+    assert made["refused"] == ran["dead"] and len(ran["dead"]) > 1
+    assert made["messages"] == ran["messages"]
+    assert data.read(tmp_path / "d").about["refused"] == ran["dead"]
+    told = refused(ran["dead"], ran["messages"])
+    assert told.startswith(f"{sum(ran['dead'].values())} of {ran['messages']:,} messages refused: ")
+    assert all(f"{reason} {count}" in told for reason, count in ran["dead"].items())
+    assert refused({}, 5) == ""
+    summary = backtest(job(source, tmp_path / "b"), ["stub"])
+    assert summary["refused"] == told
+    assert html.escape(told) in (tmp_path / "b" / "report.html").read_text()
 
 
 def test_a_training_set_takes_the_place_of_nothing_else(

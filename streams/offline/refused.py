@@ -1,0 +1,31 @@
+"""How many messages of a source were refused, and why: what nobody sees in figures of the rest.
+
+In: counts. Out: a sentence, or an error where nothing is left. Does not know how they were counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from streams.errors import ConfigError
+
+
+def refused(dead: Mapping[str, int], messages: int) -> str:
+    """`dead` holds dead letters by reason code; empty text where there is none."""
+    if not dead:
+        return ""
+    most = sorted(dead.items(), key=lambda item: (-item[1], item[0]))
+    reasons = ", ".join(f"{reason} {count:,}" for reason, count in most)
+    return f"{sum(dead.values()):,} of {messages:,} messages refused: {reasons} (docs/schema.md)"
+
+
+def require_accepted(accepted: int, dead: Mapping[str, int], messages: int) -> None:
+    """Raise ConfigError where no transaction was accepted."""
+    if accepted:
+        return
+    if not messages:
+        raise ConfigError(
+            "the source holds no transaction", remedy="record for longer, or name another file"
+        )
+    why = refused(dead, messages) or f"{messages:,} messages, and no payment among them"
+    raise ConfigError(f"no accepted transaction: {why}")
