@@ -50,11 +50,15 @@ LABEL_CHECKS: Final[Mapping[str, Check]] = {
     "label_id": text(MAX_ID_LENGTH),
     "transaction_id": text(MAX_ID_LENGTH),
     "account_id": text(MAX_ID_LENGTH),
-    "label": member(frozenset(LABEL_VALUES), Reject.BAD_VALUE, "not a label"),
+    "label": member(
+        frozenset(LABEL_VALUES), Reject.BAD_VALUE, f"not one of {', '.join(sorted(LABEL_VALUES))}"
+    ),
     "label_time": integer(MIN_EVENT_TIME_MS, MAX_EVENT_TIME_MS),
     "source": text(MAX_TEXT_LENGTH),
     "fraud_type": text(MAX_TEXT_LENGTH),
 }
+
+PAN_FOUND: Final = "digits that pass the check of a card number"
 
 
 def transaction_key(account: str, transaction: str) -> int:
@@ -141,22 +145,38 @@ def _rank(label: Mapping[str, Any]) -> int:
 
 def _label(value: bytes | None) -> dict[str, Any] | None:
     """The fields of a message that is a label; None for one that is none."""
-    if not value or len(value) > MAX_MESSAGE_BYTES or has_pan_bytes(value):
-        return None
+    found = _read(value)
+    return None if isinstance(found, str) else found
+
+
+def fault(value: bytes | None) -> str | None:
+    """Why a message is no label: field and rule, never a value. None for a label."""
+    found = _read(value)
+    return found if isinstance(found, str) else None
+
+
+def _read(value: bytes | None) -> dict[str, Any] | str:
+    """The fields of a label, or what is wrong with it."""
+    if not value or len(value) > MAX_MESSAGE_BYTES:
+        return "empty" if not value else f"longer than {MAX_MESSAGE_BYTES} bytes"
+    if has_pan_bytes(value):
+        return PAN_FOUND
     try:
         label = orjson.loads(value)
     except orjson.JSONDecodeError:
-        return None
+        return "not JSON"
     if type(label) is not dict or not label.keys() <= LABEL_CHECKS.keys():
-        return None
+        return "not a JSON object" if type(label) is not dict else "a field that labels do not have"
     plain = value.isascii() and b"\\" not in value
     if not plain and any(map(has_pan, strings_in(label))):
-        return None
+        return PAN_FOUND
     for name, check in LABEL_CHECKS.items():
         content = label.get(name)
-        wrong = name in LABEL_REQUIRED if content is None else check(content) is not None
-        if wrong:
-            return None
+        if content is None and name in LABEL_REQUIRED:
+            return f"{name}: missing"
+        wrong = None if content is None else check(content)
+        if wrong is not None:
+            return f"{name}: {wrong[1]}"
     return label
 
 

@@ -41,6 +41,7 @@ from streams.rules import (
     is_number,
 )
 from streams.schema import MAX_ID_LENGTH, MAX_RULES, MAX_TEXT_LENGTH, Decision
+from streams.validate import CHECKS
 
 MAX_CONDITIONS: Final = 32
 MAX_VALUES: Final = 1_000
@@ -217,7 +218,19 @@ def _condition(document: Any, at: str, features: Collection[str]) -> Condition:
         if "value" in document:
             raise ConfigError(f"{at}: give value or list, not both")
         return Condition(name, op, None, listed)
-    return Condition(name, op, _value(document, op, number, at))
+    value = _value(document, op, number, at)
+    if name in TEXT_FIELDS and op is not Op.EXISTS:
+        _check_can_be(name, value, at)
+    return Condition(name, op, value)
+
+
+def _check_can_be(name: str, value: str | frozenset[str], at: str) -> None:
+    """Raises ConfigError for a value that no accepted transaction has in this field: the rule would
+    never match, or always."""
+    for each in sorted(value) if isinstance(value, frozenset) else (value,):
+        wrong = CHECKS[name](each)
+        if wrong is not None:
+            raise ConfigError(f"{at}: no transaction has the value {each!r}: {wrong[1]}")
 
 
 def _value(document: Mapping[str, Any], op: Op, number: bool, at: str) -> Any:

@@ -18,10 +18,12 @@ from streams.labels import (
     VERDICTS,
     LabelBook,
     decode_labels,
+    fault,
     in_order,
     joined,
     transaction_keys,
 )
+from streams.schema import MIN_EVENT_TIME_MS
 
 START = 1_700_000_000_000
 
@@ -70,6 +72,23 @@ def test_what_is_no_label_is_counted(value: bytes | None) -> None:
     labels = decode_labels([label(), value, label(label_id="l-2")])
     assert len(labels) == 2
     assert labels.bad == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"label": "Fraud"}, "label: not one of disputed, fraud, legitimate"),
+        ({"label": None}, "label: missing"),
+        ({"label_time": 1_735_689_600}, f"label_time: not in {MIN_EVENT_TIME_MS}.."),
+        ({"note": "x"}, "a field that labels do not have"),
+        ({"account_id": "4111111111111111"}, "check of a card number"),
+    ],
+)
+def test_what_is_wrong_with_a_label_is_told_without_its_values(
+    change: dict[str, Any], said: str
+) -> None:
+    assert said in str(fault(label(**change)))
+    assert fault(label()) is None
 
 
 def test_columns() -> None:

@@ -101,6 +101,14 @@ def sent(document: Any, key: bytes = b"r") -> RuleBook:
         (message(all=["amount"]), "rule r: all: a condition is a table"),
         (message(any=[condition(field="colour")]), "rule r: any: colour: no such field"),
         (message(all=[condition(field="feature.colour")]), "feature.colour: no such window"),
+        (
+            message(all=[{"field": "merchant_country", "op": "eq", "value": "germany"}]),
+            "merchant_country: no transaction has the value 'germany'",
+        ),
+        (
+            message(any=[{"field": "channel", "op": "not_in", "value": ["atm", "web"]}]),
+            "channel: no transaction has the value 'web': ",
+        ),
         (message(all=[condition(op="like")]), "rule r: all: amount: op must be one of"),
         (message(all=[condition(extra=1)]), "rule r: all: amount: unknown part 'extra'"),
         (message(all=[condition(value="1")]), "rule r: all: amount: value must be a number"),

@@ -44,9 +44,7 @@ def csv_pieces(
     """
     columns: list[str] = []
     try:
-        with path.open("rb") as file:
-            heading = file.readline(BLOCK_BYTES).decode("utf-8-sig", "replace")
-        columns = [cell.strip().strip('"') for cell in heading.rstrip("\r\n").split(",")]
+        columns = heading(path)
         missing_columns(path, columns, list(types), name)
         reader = pacsv.open_csv(
             path,
@@ -64,9 +62,16 @@ def csv_pieces(
             yield first, piece
             first += len(piece)
     except pa.ArrowInvalid as error:
-        raise FormatError(f"{path.name}: {_told(without_data(str(error)), columns)}") from None
+        raise FormatError(f"{path.name}: {told(without_data(str(error)), columns)}") from None
     except OSError as error:
         raise FormatError(f"cannot read {path}: {error.strerror or error}") from None
+
+
+def heading(path: Path) -> list[str]:
+    """The names of a CSV file's columns. Raises OSError."""
+    with path.open("rb") as file:
+        line = file.readline(BLOCK_BYTES).decode("utf-8-sig", "replace")
+    return [cell.strip().strip('"') for cell in line.rstrip("\r\n").split(",")]
 
 
 def closed_quotes(name: str, first: int, piece: pa.RecordBatch, but: str = "") -> None:
@@ -95,7 +100,7 @@ def without_data(said: str) -> str:
     return re.sub(r"invalid value '.*'", "invalid value", told, flags=re.DOTALL)
 
 
-def _told(message: str, columns: list[str]) -> str:
+def told(message: str, columns: Sequence[str]) -> str:
     """Arrow's words with the column's name and the row after the heading."""
     at = re.search(r"column #(\d+)", message)
     row = re.search(r"[Rr]ow #(\d+)", message)

@@ -10,6 +10,7 @@ that the schema asks for: strings as they are, all else as JSON writes it; null 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -21,7 +22,7 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from streams.adapters.canonical import LABEL, TRANSACTION
-from streams.adapters.reading import closed_quotes, without_data
+from streams.adapters.reading import closed_quotes, heading, told, without_data
 from streams.errors import ConfigError, FormatError
 from streams.schema import LABEL_REQUIRED, MAX_MESSAGE_BYTES, REQUIRED_FIELDS
 
@@ -53,6 +54,15 @@ def format_of(path: Path, given: str | None = None) -> FileFormat:
     return SUFFIXES[path.suffix.lower()]
 
 
+def _meant(text: str) -> str | None:
+    """What a column that the text names is to hold, where people often have another thing."""
+    found = re.search(r"column (\w+)", text)
+    name = found[1] if found else ""
+    if name == "amount":
+        return "Amounts are whole minor units: 12.34 EUR is 1234"
+    return "Times are whole milliseconds since 1970, UTC" if name.endswith("_time") else None
+
+
 def check_columns(names: list[str], where: str) -> pa.Schema:
     """The full schema, of transactions or labels, that these columns belong to.
 
@@ -64,10 +74,12 @@ def check_columns(names: list[str], where: str) -> pa.Schema:
     unknown = sorted(set(names) - set(schema.names))
     what = "labels" if labels else "transactions"
     if missing:
-        raise FormatError(
-            f"{where} has no column {', '.join(missing)}",
-            remedy=f"It is not a file of {what} in schema v1; `fraudstream convert` makes one",
-        )
+        remedy = f"It is not a file of {what} in schema v1; `fraudstream convert` makes one"
+        if missing == ["schema_version"]:
+            remedy = "Add it, with 1 in each row"
+        elif len(names) == 1 and re.search("[;\t|]", names[0]):
+            remedy = "Separate the columns by commas"
+        raise FormatError(f"{where} has no column {', '.join(missing)}", remedy=remedy)
     if unknown:
         raise FormatError(
             f"{where} has unknown columns: {', '.join(unknown)}",
@@ -107,10 +119,10 @@ def _aligned(array: pa.Array, field: pa.Field, where: str) -> pa.Array:
                 remedy="Schema v1 has whole milliseconds: round them first",
             ) from None
         # Arrow's words quote the value, which is an account's.
-        raise FormatError(
-            f"{where}, column {field.name}: a value of {kind} that no {wanted} holds"
-        ) from None
-    raise FormatError(f"{where}, column {field.name}: {kind} where schema v1 has {wanted}")
+        text = f"{where}, column {field.name}: a value of {kind} that no {wanted} holds"
+        raise FormatError(text, remedy=_meant(text)) from None
+    text = f"{where}, column {field.name}: {kind} where schema v1 has {wanted}"
+    raise FormatError(text, remedy=_meant(text))
 
 
 def _parquet(path: Path) -> Iterator[pa.RecordBatch]:
@@ -179,7 +191,11 @@ def _texts(members: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _csv(source: Path | BinaryIO, name: str) -> Iterator[pa.RecordBatch]:
     types = {f.name: f.type for f in (*TRANSACTION, *LABEL)} | {"ext": pa.string()}
+    names: list[str] = []
     try:
+        if isinstance(source, Path) and any(names := heading(source)):
+            # Before a row is read: what is wrong with the heading is often wrong with all rows.
+            check_columns(names, name)
         reader = pacsv.open_csv(
             source,
             # One thread, so that an error names its row.
@@ -202,7 +218,8 @@ def _csv(source: Path | BinaryIO, name: str) -> Iterator[pa.RecordBatch]:
             yield batch
             first += len(batch)
     except (pa.ArrowException, OSError) as error:
-        raise FormatError(f"{name}: {without_data(str(error))}") from None
+        text = f"{name}: {told(without_data(str(error)), names)}"
+        raise FormatError(text, remedy=_meant(text)) from None
 
 
 def batches(source: Path | BinaryIO, name: str, form: FileFormat) -> Iterator[pa.RecordBatch]:

@@ -20,7 +20,7 @@ from streams.clients.encode import messages
 from streams.clients.files import FileFormat, batches, check_columns, format_of, lines
 from streams.clients.publisher import Publisher
 from streams.errors import ConfigError, FormatError
-from streams.labels import decode_labels
+from streams.labels import decode_labels, fault
 from streams.schema import MAX_EVENT_TIME_MS, MIN_EVENT_TIME_MS
 
 LINES = 4_096
@@ -145,11 +145,13 @@ def _usable(found: Iterator[Chunk], name: str) -> Iterator[Chunk]:
     seen = 0
     for chunk in found:
         if chunk.topic == "labels" and decode_labels(chunk.values).bad:
-            good = next(at for at, value in enumerate(chunk.values) if decode_labels([value]).bad)
+            good, why = next(
+                (at, why) for at, value in enumerate(chunk.values) if (why := fault(value))
+            )
             if good:
                 yield Chunk(chunk.topic, chunk.keys[:good], chunk.values[:good], chunk.times[:good])
             raise FormatError(
-                f"{name}, message {seen + good + 1}: no label, and nobody would read it",
+                f"{name}, message {seen + good + 1}: no label, and nobody would read it: {why}",
                 remedy="docs/schema.md has the fields and their rules",
             )
         yield chunk

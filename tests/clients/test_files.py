@@ -198,7 +198,7 @@ def test_an_error_in_csv_quotes_no_row(tmp_path: Path) -> None:
     path = tmp_path / "p.csv"
     heading = "schema_version,transaction_id,account_id,event_time,amount,currency\n"
     path.write_text(f"{heading}1,t1,acct-secret,1735689600000,12\n")
-    with pytest.raises(FormatError, match=r"Row #2: Expected 6 columns, got 5$") as refusal:
+    with pytest.raises(FormatError, match=r"row 1: Expected 6 columns, got 5$") as refusal:
         list(batches(path, path.name, "csv"))
     assert "acct-secret" not in str(refusal.value)
 
@@ -207,13 +207,34 @@ def test_wrong_values_in_csv(tmp_path: Path) -> None:
     path = tmp_path / "p.csv"
     heading = "schema_version,transaction_id,account_id,event_time,amount,currency,ext\n"
     for line, said in (
-        ("1,t1,a1,1735689600000,12.5,EUR,", r"column #5: Row #2: .*int64: invalid value$"),
+        (
+            "1,t1,a1,1735689600000,12.5,EUR,",
+            r"row 1, column amount: not a value of type int64\. Amounts.*minor units",
+        ),
+        ("1,t1,a1,2025-01-01T00:00:00Z,12,EUR,", r"row 1, column event_time: .*\. Times.*1970"),
         ("1,t1,a1,1735689600000,12,EUR", "columns"),
         ("1,t1,a1,1735689600000,12,EUR,[1]", "column ext: not a JSON object"),
     ):
         path.write_text(f"{heading}{line}\n")
         with pytest.raises(FormatError, match=said):
             list(batches(path, path.name, "csv"))
+
+
+@pytest.mark.parametrize(
+    ("heading", "remedy"),
+    [
+        ("schema_version;transaction_id;account_id;event_time;amount;currency", "by commas"),
+        ("transaction_id,account_id,event_time,amount,currency", "with 1 in each row"),
+        ("customer,sum", "fraudstream convert"),
+    ],
+)
+def test_a_heading_of_another_kind_is_told_what_is_wrong(
+    heading: str, remedy: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "p.csv"
+    path.write_text(f"{heading}\n1\n")
+    with pytest.raises(FormatError, match=remedy):
+        list(batches(path, path.name, "csv"))
 
 
 def test_a_quote_that_is_not_closed_swallows_no_rows(
