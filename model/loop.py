@@ -181,13 +181,19 @@ def groups_of(model: torch.nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
     ]
 
 
-def _starts(chosen: NDArray[np.bool_], recipe: Recipe, rng: np.random.Generator) -> Iterator[Rows]:
-    """Batches of chunk starts, epoch after epoch, each with another cut."""
-    if not chosen.any():  # no epoch would ever fill a batch
+def require_any(chosen: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The same. Raises DatasetError where nothing is chosen."""
+    if not chosen.any():
         raise DatasetError(
             "none of the events is chosen to train on",
             remedy="give a later moment (--until), or a training set that holds earlier events",
         )
+    return chosen
+
+
+def _starts(chosen: NDArray[np.bool_], recipe: Recipe, rng: np.random.Generator) -> Iterator[Rows]:
+    """Batches of chunk starts, epoch after epoch, each with another cut."""
+    require_any(chosen)  # else no epoch would ever fill a batch
     held = np.zeros(0, np.int64)
     while True:
         while len(held) < recipe.batch:

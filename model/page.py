@@ -205,6 +205,20 @@ def day(ms: int) -> str:
     return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d")
 
 
+def flattered(found: Mapping[str, Any]) -> str | None:
+    """Why the figures may be better than the bundle is; None where nothing speaks for it."""
+    known, until = found.get("known_to_the_fit", False), found.get("base_learnt_until")
+    if known is False:
+        return None
+    if until is not None:
+        return (
+            f"the bundle that it began with had learnt events, without labels, up to {day(until)};"
+            " if of this stream, the figures flatter it"
+        )
+    which = "these test days" if known else "test days like these; if of the same stream"
+    return f"the fit knew of {which}, the figures flatter the bundle"
+
+
 def to_html(found: Mapping[str, Any]) -> str:
     """The page of a bundle's evaluation."""
     ours, tested = found["models"]["this bundle"], found["tested"]
@@ -213,11 +227,8 @@ def to_html(found: Mapping[str, Any]) -> str:
         f"{day(tested['to_ms'])}, {ours['frauds']:,.0f} of them fraud. "
         f"Alert budget: {100 * found['budget']:g} % of the events.",
     ]
-    known = found.get("known_to_the_fit", False)
-    if known:
-        lines.append("The fit knew these days, so the figures flatter the bundle.")
-    elif known is None:
-        lines.append("The fit knew such days; if of this stream, the figures flatter it.")
+    if told := flattered(found):
+        lines.append(f"{told[0].upper()}{told[1:]}.")
     if found.get("immature"):
         lines.append(f"{found['immature']:,} have no label yet and count as legitimate.")
     weeks = {f"week {row['week'] + 1:.0f}": dict(row) for row in found["weeks"]}

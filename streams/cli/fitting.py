@@ -21,9 +21,18 @@ if TYPE_CHECKING:
     from streams.cli.training import Training
     from streams.errors import FraudstreamError
 
+DAYS = 14.0
+"""Newest days that test, and matured days that judge, unless the stream is short."""
 PASSES, MIN_STEPS = 6, 300
 """Updates where nobody says how many: judged best after about five passes on streams of 0.3 and of
 one million events (model/LOG.md, 2026-11-27), so the best is seen and little is done after it."""
+
+
+def usual_days(dataset: Dataset) -> float:
+    """DAYS, or a fifth of a shorter stream's days."""
+    from streams.schema import DAY_MS
+
+    return min(DAYS, float((int(dataset.time.max()) - int(dataset.time.min())) / DAY_MS / 5))
 
 
 def fit_plan(
@@ -116,10 +125,28 @@ def _say(line: str) -> None:
         typer.echo(line, err=True)
 
 
-def others_of(dataset: Dataset, plan: Plan, chosen: Blocks) -> NDArray[np.bool_]:
-    """Events that trees answer, since nobody labelled them."""
-    from model import teacher
+def say_base(base_id: str | None, learnt_until: int, cut_ms: int) -> None:
+    """Warn of a base that knows events after the moment of the fit: days that are left for a test
+    are not new to it."""
+    if base_id is not None and learnt_until > cut_ms:
+        from model.page import day
 
+        _say(
+            f"warning: {base_id} has learnt events up to {day(learnt_until)}, the fit is of"
+            f" {day(cut_ms)}: a test of the days between flatters; pretrain with --until {cut_ms}"
+        )
+
+
+def others_of(
+    dataset: Dataset, plan: Plan, chosen: Blocks, teach: bool | None
+) -> NDArray[np.bool_] | None:
+    """Events that trees answer, since nobody labelled them; None where trees are not to teach, or,
+    where nobody says, cannot."""
+    from model import teacher
+    from streams.cli import checks
+
+    if not (checks.has_trees() if teach is None else teach):
+        return None
     return teacher.unlabelled(dataset, chosen.fit, chosen.judge, plan.cut_ms)
 
 

@@ -10,18 +10,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from streams.cli import checks, fitting, models, options
+from streams.cli import checks, fitting, judging, models, options
 from streams.cli.explain import explain
 
 if TYPE_CHECKING:
     from model.bundle import Bundle
     from model.data import Dataset
-    from model.evaluate import Split
     from model.transformer import Shape
 
 Data = Annotated[Path, typer.Argument(help="Training set, as `fraudstream dataset` writes it.")]
 Out = Annotated[Path, typer.Argument(help="Folder of the bundle to write.")]
 Preset = Annotated[str, typer.Option(help="small, base or large.")]
+FitPreset = Annotated[
+    str | None, typer.Option(help="small (default), base or large; with --base it has its own.")
+]
 Steps = Annotated[int, typer.Option(min=1, help="Updates.")]
 FitSteps = Annotated[
     int | None,
@@ -79,8 +81,6 @@ Until = Annotated[
 ]
 Cut = Annotated[int | None, _time("Moment of the fit: only what was known then; ISO or ms.")]
 TestFrom = Annotated[int | None, _time("Test from here; ISO or ms.", "--from")]
-DAYS = 14.0
-"""Newest days that test, and matured days that judge, unless the stream is short."""
 
 
 def _say(line: str) -> None:
@@ -95,19 +95,19 @@ def _groups(dataset: Dataset) -> list[str]:
     return [known.get(name, name) for name in dataset.names]
 
 
-def _shape(preset: str) -> Shape:
+def _shape(preset: str | None, base: Bundle | None = None) -> Shape:
+    """The preset's, or that of the bundle that a fit begins with."""
     from model.transformer import PRESETS
 
-    if preset not in PRESETS:
+    if preset is not None and preset not in PRESETS:
         raise typer.BadParameter("small, base or large", param_hint="--preset")
-    return PRESETS[preset]
-
-
-def _usual_days(dataset: Dataset) -> float:
-    """DAYS, or a fifth of a shorter stream's days."""
-    from streams.schema import DAY_MS
-
-    return min(DAYS, float((int(dataset.time.max()) - int(dataset.time.min())) / DAY_MS / 5))
+    if base is None:
+        return PRESETS[preset or "small"]
+    if preset is not None and PRESETS[preset] != base.shape:
+        raise typer.BadParameter(
+            "--base is of another size, and a fit keeps it: leave one out", param_hint="--preset"
+        )
+    return base.shape
 
 
 def pretrain(
@@ -132,7 +132,7 @@ def pretrain(
     """
     from model import bundle as bundles
     from model.forecast import Job
-    from model.loop import Recipe
+    from model.loop import Recipe, require_any
     from model.pretrain import pretrain as run
     from model.pretrained import to_bundle
     from streams.cli.training import Training
@@ -144,8 +144,8 @@ def pretrain(
     dataset = checks.whole_data(data, 0)
     recipe = Recipe(steps=steps, seed=seed)
     if until is None:
-        until = int(dataset.time.max() - _usual_days(dataset) * DAY_MS)
-    chosen = dataset.time < until
+        until = int(dataset.time.max() - fitting.usual_days(dataset) * DAY_MS)
+    chosen = require_any(dataset.time < until)
     with Training(steps, threads, device, tensorboard) as training:
         training.plan(dataset, preset, shape, recipe, Job())
         found = run(
@@ -163,7 +163,7 @@ def finetune(
     data: Data,
     out: Out,
     base: Annotated[Path | None, typer.Option(help="Pretrained bundle to start from.")] = None,
-    preset: Preset = "small",
+    preset: FitPreset = None,
     steps: FitSteps = None,
     cut: Cut = None,
     test_days: Annotated[
@@ -198,31 +198,31 @@ def finetune(
 
     bundles.check_name(name)
     start = None if base is None else bundles.read(base)
-    shape, base_id = (_shape(preset), None) if start is None else (start.shape, start.model_id)
+    shape, base_id = _shape(preset, start), None if start is None else start.model_id
     bundles.check_place(out)
     signer, costs = checks.signing_key(key), checks.costs(cost)
     dataset = checks.whole_data(data, maturity_days)
-    teach = checks.has_trees() if teacher is None else teacher
     dataset, plan, chosen = fitting.fit_plan(
-        dataset, cut, test_days, judge_days, maturity_days, _usual_days(dataset)
+        dataset, cut, test_days, judge_days, maturity_days, fitting.usual_days(dataset)
     )
-    others = fitting.others_of(dataset, plan, chosen) if teach else None
+    fitting.say_base(base_id, judging.learnt_until(start), plan.cut_ms)
+    others = fitting.others_of(dataset, plan, chosen, teacher)
     recipe = fitting.recipe_of(chosen, others, steps, seed, place_sizes)
     with Training(recipe.steps, threads, device, tensorboard) as training:
         job = fitting.job_of(chosen, others, seeds, threads)
-        training.plan(dataset, base_id or preset, shape, recipe, job)
+        training.plan(dataset, base_id or preset or "small", shape, recipe, job)
         lesson = fitting.lesson_of(dataset, chosen, others, recipe, training)
         best = tuning.seeds(
             dataset, chosen, shape, recipe, seeds, start, training.say, checkpoint,
             training.device, training.watch, lesson,
         )[0]  # fmt: skip
         taught = int(others.sum()) if best.taught and others is not None else None
-        if teach:
+        if others is not None:
             training.say(f"kept: {'taught by trees' if best.taught else 'labels alone'}")
         if not training.first:
             return
         about = {
-            "plan": vars(plan), "learnt_until": max(plan.cut_ms, _learnt_until(start)),
+            "plan": vars(plan), "learnt_until": max(plan.cut_ms, judging.learnt_until(start)),
             "maturity_days": maturity_days, "steps": recipe.steps, "seed": seed,
             "place_sizes": place_sizes, "card": card(dataset, plan, chosen, base_id, taught),
         }  # fmt: skip
@@ -235,66 +235,6 @@ def _say_judged(made: Bundle, as_json: bool) -> None:
     judged = made.about["judged"]
     text = f"{made.model_id}: AP {judged['ap']:.4f}, AUC {judged['auc']:.4f} when judged"
     options.say({"model_id": made.model_id, **judged}, text, as_json)
-
-
-def _learnt_until(bundle: Bundle | None) -> int:
-    """Up to when a bundle, and what it was made from, saw events or labels, ms; 0 for no bundle."""
-    from model.finetune import plan_in
-
-    about = {} if bundle is None else bundle.about
-    told, plan = about.get("learnt_until"), plan_in(about)
-    if isinstance(told, int):
-        return told
-    return 0 if plan is None else plan.cut_ms
-
-
-def _test_split(
-    bundle: Bundle,
-    dataset: Dataset,
-    start: int | None,
-    days: float | None,
-    wait_days: float | None,
-) -> tuple[Split, bool | None]:
-    """Rows to test on, those the comparison models are fitted on, and whether the fit, or that of
-    the bundle it began with, knew them: None where it knew such days, perhaps of another stream.
-
-    `wait_days` is the maturity of labels; None for no comparison models.
-    """
-    import numpy as np
-
-    from model import data
-    from model import finetune as tuning
-    from model.evaluate import Split
-    from streams.errors import ConfigError, DatasetError
-    from streams.schema import DAY_MS
-
-    time, plan = dataset.time, tuning.plan_in(bundle.about)
-    newest = int(time.max())
-    if start is None:
-        start = newest - int((_usual_days(dataset) if days is None else days) * DAY_MS)
-    same = bundle.about.get("data_digest") == dataset.digest
-    own = _learnt_until(bundle) if plan is None else plan.cut_ms
-    bare, answer = bundle.only_pretrained, dataset.answer()
-    test = np.flatnonzero((time >= start) & (bare | (answer >= 0)))
-    if not len(test) or not (bare or (answer[test] == 1).any()):
-        what = "test events" if bare else "known fraud among the test events"
-        raise ConfigError(f"no {what}", remedy="give an earlier --from")
-    fit = judge = np.zeros(0, np.int64)
-    then = dataset
-    if wait_days is not None:
-        wait = int(wait_days * DAY_MS)
-        try:
-            # The labels as they stood, as the bundle's own fit had them: rivals know no more.
-            one = plan if same else None
-            then = data.as_of(dataset, start if one is None else one.cut_ms, wait)
-            one = one or tuning.Plan.newest(then, start, _usual_days(dataset), wait)
-            chosen = tuning.blocks(then, one)
-            fit, judge = np.flatnonzero(chosen.fit), np.flatnonzero(chosen.judge)
-        except DatasetError as error:
-            fitting.say_why("no comparison models", error)
-    seen = True if same and own > start else None
-    split = Split(fit, judge, test, np.asarray(then.label))
-    return split, _learnt_until(bundle) > start and seen
 
 
 def evaluate(
@@ -342,7 +282,7 @@ def evaluate(
     require_features(scorer.bundle, dataset.names, dataset.feature_digest)
     wait_ms = int(maturity_days * DAY_MS)
     wait = maturity_days if compare and not bare else None
-    split, seen = _test_split(scorer.bundle, dataset, test_from, test_days, wait)
+    split, seen = judging.split_of(scorer.bundle, dataset, test_from, test_days, wait)
     if bare:
         found = unlabelled.report(scorer.bundle, dataset, split.test)
         text, to_html = unlabelled.to_text(found), page.unlabelled_html
@@ -354,25 +294,15 @@ def evaluate(
             costs=costs or told_in(scorer.bundle.about),
         )  # fmt: skip
         text, to_html = evaluation.to_text(found), page.to_html
-    found["known_to_the_fit"] = seen
-    if seen is not False:
-        which = "these test days" if seen else "test days like these; if of the same stream"
-        _say(f"warning: the fit knew of {which}, the figures flatter the bundle")
+    judging.say_known(found, seen, scorer.bundle)
     found["immature"] = evaluation.immature(dataset, split.test, wait_ms)
     if found["immature"]:
-        _say_immature(found["immature"], len(split.test), maturity_days)
+        judging.say_immature(found["immature"], len(split.test), maturity_days)
     if out is not None:
         with writing(out):
             out.write_text(to_html(found), "utf-8")
         _say(f"wrote {out}")
     options.say({k: v for k, v in found.items() if k != "curves"}, text, as_json)
-
-
-def _say_immature(immature: int, tested: int, maturity_days: float) -> None:
-    _say(
-        f"note: {immature:,} of {tested:,} test events have no label and are younger than"
-        f" {maturity_days:g} days: they count as legitimate, though some may yet be reported"
-    )
 
 
 def register(app: typer.Typer) -> None:

@@ -77,9 +77,11 @@ class Training:
         if not self.first:
             return
         updates = recipe.steps * job.fits
+        fits = f" in {job.fits} fits" if job.fits > 1 else ""
         self.say(
             f"plan: {name}, {told.parameters:,} parameters, on {processes.count()} x {self.device};"
-            f" {len(dataset):,} events, {updates:,} updates of {recipe.batch * recipe.chunk:,}"
+            f" {len(dataset):,} events,"
+            f" {updates:,} updates of {recipe.batch * recipe.chunk:,}{fits}"
         )
         self.say(
             f"plan: about {told.seconds:,.0f} s and {told.training_mb:,} MB to train (updates"

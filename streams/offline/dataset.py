@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from model import data
 from model.errors import DatasetError, writing
+from model.inputs import TIME_SHIFT
 from streams import features
 from streams.labels import FRAUD, Age, LabelBook, each_label, transaction_keys
 from streams.offline.engine import Engine, Tell
@@ -131,6 +132,7 @@ def _write(job: Job, parts: Mapping[str, NDArray[Any]], told: dict[str, Any]) ->
     accounts = [name.decode() for name in parts["account"].tolist()]
     transactions = [name.decode() for name in parts["transaction"].tolist()]
     label, label_time = book.newest(accounts, transactions)
+    _say_early(parts["words"], label_time)
     kind, kinds = _kinds(values, accounts, transactions)
     kind[label != FRAUD] = 0  # what was overruled is no case of its kind
     built = data.build(
@@ -156,6 +158,15 @@ def _write(job: Job, parts: Mapping[str, NDArray[Any]], told: dict[str, Any]) ->
         "features": len(features.NAMES),
         **told,
     }
+
+
+def _say_early(words: NDArray[np.uint64], label_time: NDArray[np.int64]) -> None:
+    """Tell of labels that are older than what they are about: they count as known at any cut."""
+    early = (label_time >= 0) & (label_time < words[:, 0] >> np.uint64(TIME_SHIFT))
+    if early.any():
+        _logger.warning(
+            "%d labels are older than their transactions: is label_time right?", early.sum()
+        )
 
 
 def _kinds(

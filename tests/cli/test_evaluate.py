@@ -14,9 +14,10 @@ from model import data, finetune, quiet
 from model.bundle import read
 from model.case import rows_of
 from model.knots import knots_for
+from model.page import day
 from model.tokens import quantile_knots
 from streams.cli import build, checks, fitting
-from streams.cli.model import _test_split
+from streams.cli.judging import split_of
 from streams.dev.simulate.world import CURRENCIES
 from tests.cli.running import RUN, verb
 
@@ -99,6 +100,24 @@ def test_what_a_fit_began_with_counts_as_known(
         for bundle in (base, tmp_path / "f"):
             found = json.loads(verb("evaluate", bundle, made[0], "--no-compare", "--json"))
             assert found["known_to_the_fit"] is (known and (True if bundle == base else None))
+        assert ("base_learnt_until" in found) is known
+        assert (found.get("base_learnt_until") == int(every)) is known
+
+
+def test_a_fit_says_that_its_base_knows_the_days_of_the_test_and_keeps_its_size(
+    made: tuple[Path, pa.Table], bundles: Path, tmp_path: Path
+) -> None:
+    every = int(data.read(made[0]).time.max()) + 1
+    verb("pretrain", made[0], tmp_path / "all", "--steps", "1", "--until", every)
+    command = ["finetune", str(made[0]), str(tmp_path / "f"), "--steps", "1", "--no-teacher"]
+    warned = RUN.invoke(build(), [*command, "--base", str(tmp_path / "all")])
+    assert f"has learnt events up to {day(every)}" in warned.stderr
+    known = RUN.invoke(build(), ["evaluate", str(tmp_path / "f"), str(made[0]), "--no-compare"])
+    assert "warning: the bundle that it began with had learnt events" in known.stderr
+    quiet = RUN.invoke(build(), [*command, "--base", str(bundles / "base"), "--preset", "small"])
+    assert quiet.exit_code == 0 and "warning" not in quiet.stderr
+    other = RUN.invoke(build(), [*command, "--base", str(bundles / "base"), "--preset", "base"])
+    assert other.exit_code == 2 and "of another size" in other.stderr
 
 
 def test_a_fit_bends_its_features_where_the_fraud_rate_jumps(
@@ -113,7 +132,7 @@ def test_a_fit_bends_its_features_where_the_fraud_rate_jumps(
     chosen = finetune.blocks(then, plan)
     learnt = chosen.fit
     if found.about["card"]["taught_by_trees"] is not None:
-        learnt = learnt | fitting.others_of(then, plan, chosen)
+        learnt = learnt | fitting.others_of(then, plan, chosen, True)
     fit = np.flatnonzero(chosen.fit)
     heard = quiet.hushed(then, learnt, found.about["seed"]).features[fit]
     expected = knots_for(heard, then.label[fit], found.shape.knots)
@@ -128,7 +147,7 @@ def test_a_plan_that_is_none_counts_as_not_told(made: tuple[Path, pa.Table], bun
     found, dataset = read(bundles / "fraud"), data.read(made[0])
     for odd in (7, {"cut_ms": "soon"}, {"begun": 1}, None):
         bundle = replace(found, about={"plan": odd, "learnt_until": "soon"})
-        split, known = _test_split(bundle, dataset, None, 14.0, 14.0)
+        split, known = split_of(bundle, dataset, None, 14.0, 14.0)
         assert len(split.test) and not known
 
 
@@ -151,7 +170,7 @@ def test_the_bundles_own_plan_is_enough_to_compare_by(
     """Though nothing was known when the test begins, and a plan of that moment cannot be made. And
     with the labels of the fit: what came later leaves no event out."""
     fitted, whole = read(bundles / "fraud"), checks.whole_data(made[0], 14)
-    split, seen = _test_split(fitted, whole, 0, None, 14)
+    split, seen = split_of(fitted, whole, 0, None, 14)
     assert seen
     card = fitted.about["card"]
     for rows, told in ((split.fit, card["fitted_on"]), (split.judge, card["judged_on"])):

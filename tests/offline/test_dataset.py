@@ -112,6 +112,15 @@ def test_labels_of_nothing_are_told(
     ]
 
 
+def test_labels_older_than_their_transactions_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In seconds, or shifted by a zone: they would count as known at any moment."""
+    told = {name: [(later, "fraud", None)] for name, later in (("a", -1), ("b", 0), ("c", 1))}
+    _made(tmp_path, told)
+    assert "1 labels are older than their transactions" in caplog.text
+
+
 def test_a_training_set_that_is_replaced_is_named(
     source: RecordingSource, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -213,26 +222,34 @@ def test_currencies_outlive_the_disk_and_a_union_and_a_set_without_any_is_read(
     assert {early.currencies[code] for code in early.currency} == {"XXX"}
 
 
-def test_the_kind_of_a_fraud_is_what_its_newest_label_tells(tmp_path: Path) -> None:
-    """In whatever order labels arrived; and a fraud that was overruled is of no kind."""
+def _made(tmp_path: Path, told: dict[str, list[tuple[int, str, str | None]]]) -> data.Dataset:
+    """The set of transactions by id, with their labels: (ms after it, label, fraud_type)."""
     transactions, labels = [], []
-    for name, told in (
-        ("twice", [(2, "fraud", "mule"), (1, "fraud", "order")]),
-        ("bare", [(1, "fraud", "order"), (2, "fraud", None)]),
-        ("overruled", [(1, "fraud", "order"), (2, "legitimate", None)]),
-        ("silent", []),
-    ):
+    for name, each in told.items():
         event = {"account_id": "a", "transaction_id": name}
         transactions.append(
             event | {"schema_version": 1, "event_time": DAY, "amount": 1, "currency": "EUR"}
         )
-        for later, verdict, kind in told:
+        for later, verdict, kind in each:
             label = {"label_id": f"{name}{later}", "label": verdict, "label_time": DAY + later}
             labels.append(event | label | ({"fraud_type": kind} if kind else {}))
     for file, rows in (("t.jsonl", transactions), ("l.jsonl", labels)):
         (tmp_path / file).write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
     files = open_source(tmp_path / "t.jsonl", tmp_path / "l.jsonl", tmp_path)
     dataset(job(RecordingSource(files.location()), tmp_path / "d"))
-    made = data.read(tmp_path / "d")
+    return data.read(tmp_path / "d")
+
+
+def test_the_kind_of_a_fraud_is_what_its_newest_label_tells(tmp_path: Path) -> None:
+    """In whatever order labels arrived; and a fraud that was overruled is of no kind."""
+    made = _made(
+        tmp_path,
+        {
+            "twice": [(2, "fraud", "mule"), (1, "fraud", "order")],
+            "bare": [(1, "fraud", "order"), (2, "fraud", None)],
+            "overruled": [(1, "fraud", "order"), (2, "legitimate", None)],
+            "silent": [],
+        },
+    )
     assert made.kinds == ("none", "mule", "order")
     assert made.kind.tolist() == [1, 2, 0, 0]

@@ -1,0 +1,97 @@
+"""What `evaluate` tests on, and what speaks against its figures.
+
+In: a bundle, a training set, flags. Out: rows; warnings on stderr. Does not know a measure.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from streams.cli import fitting
+
+if TYPE_CHECKING:
+    from model.bundle import Bundle
+    from model.data import Dataset
+    from model.evaluate import Split
+
+
+def learnt_until(bundle: Bundle | None) -> int:
+    """Up to when a bundle, and what it was made from, saw events or labels, ms; 0 for no bundle."""
+    from model.finetune import plan_in
+
+    about = {} if bundle is None else bundle.about
+    told, plan = about.get("learnt_until"), plan_in(about)
+    if isinstance(told, int):
+        return told
+    return 0 if plan is None else plan.cut_ms
+
+
+def split_of(
+    bundle: Bundle,
+    dataset: Dataset,
+    start: int | None,
+    days: float | None,
+    wait_days: float | None,
+) -> tuple[Split, bool | None]:
+    """Rows to test on, those the comparison models are fitted on, and whether the fit, or that of
+    the bundle it began with, knew them: None where it knew such days, perhaps of another stream.
+
+    `wait_days` is the maturity of labels; None for no comparison models.
+    """
+    import numpy as np
+
+    from model import data
+    from model import finetune as tuning
+    from model.evaluate import Split
+    from streams.errors import ConfigError, DatasetError
+    from streams.schema import DAY_MS
+
+    time, plan = dataset.time, tuning.plan_in(bundle.about)
+    newest = int(time.max())
+    if start is None:
+        start = newest - int((fitting.usual_days(dataset) if days is None else days) * DAY_MS)
+    same = bundle.about.get("data_digest") == dataset.digest
+    own = learnt_until(bundle) if plan is None else plan.cut_ms
+    bare, answer = bundle.only_pretrained, dataset.answer()
+    test = np.flatnonzero((time >= start) & (bare | (answer >= 0)))
+    if not len(test) or not (bare or (answer[test] == 1).any()):
+        what = "test events" if bare else "known fraud among the test events"
+        raise ConfigError(f"no {what}", remedy="give an earlier --from")
+    fit = judge = np.zeros(0, np.int64)
+    then = dataset
+    if wait_days is not None:
+        wait = int(wait_days * DAY_MS)
+        try:
+            # The labels as they stood, as the bundle's own fit had them: rivals know no more.
+            one = plan if same else None
+            then = data.as_of(dataset, start if one is None else one.cut_ms, wait)
+            one = one or tuning.Plan.newest(then, start, fitting.usual_days(dataset), wait)
+            chosen = tuning.blocks(then, one)
+            fit, judge = np.flatnonzero(chosen.fit), np.flatnonzero(chosen.judge)
+        except DatasetError as error:
+            fitting.say_why("no comparison models", error)
+    seen = True if same and own > start else None
+    split = Split(fit, judge, test, np.asarray(then.label))
+    return split, learnt_until(bundle) > start and seen
+
+
+def say_known(found: dict[str, Any], seen: bool | None, bundle: Bundle) -> None:
+    """Put into a report whether the fit, or its base, knew the test days; warn where it did."""
+    from model.finetune import plan_in
+    from model.page import flattered
+
+    found["known_to_the_fit"], own = seen, plan_in(bundle.about)
+    if seen is None and own is not None and own.cut_ms <= found["tested"]["from_ms"]:
+        found["base_learnt_until"] = learnt_until(bundle)
+    if told := flattered(found):
+        typer.echo(f"warning: {told}", err=True)
+
+
+def say_immature(immature: int, tested: int, maturity_days: float) -> None:
+    typer.echo(
+        f"note: {immature:,} of {tested:,} test events have no label and are younger than"
+        f" {maturity_days:g} days: they count as legitimate, though some may yet be reported",
+        err=True,
+    )
