@@ -24,7 +24,8 @@ FraudstreamError                 everything this package raises on purpose
 |  `- DatasetMissing             there is no training set at that path (exit 2)
 |- NotLeader                     another worker builds the risk snapshots now (live/risk_store.py)
 |- Stalled                       messages wait and nothing happens: exit (live/watchdog.py)
-|- RecordingError                a recording is damaged, foreign or incomplete
+|- RecordingError                a recording is foreign or incomplete
+|  `- RecordingDamaged           its files are not what was written
 `- FormatError                   an input file is not in the format named
 
 Messages name topic, partition, offset and a reason code, never an account's data.
@@ -126,7 +127,14 @@ class RecordCorrupt(PartitionError):
 
 
 class RecordingError(FraudstreamError):
-    """A recording is damaged, foreign or incomplete."""
+    """A recording is foreign or incomplete."""
+
+
+class RecordingDamaged(RecordingError):
+    """Files of a recording are not what was written."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, remedy="Take it from a copy, or record it again")
 
 
 class FormatError(FraudstreamError):

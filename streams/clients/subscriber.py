@@ -18,6 +18,7 @@ import re
 import threading
 import time
 import uuid
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -67,7 +68,8 @@ class Once:
 
     def __init__(self, limit: int = REMEMBERED) -> None:
         self._limit = limit
-        self._seen: dict[int, None] = {}
+        # A plain dict finds its oldest by walking over all that were deleted before it.
+        self._seen: OrderedDict[int, None] = OrderedDict()
 
     def first(self, identity: bytes) -> bool:
         """True the first time."""
@@ -76,7 +78,7 @@ class Once:
             return False
         self._seen[digest] = None
         if len(self._seen) > self._limit:
-            del self._seen[next(iter(self._seen))]
+            self._seen.popitem(last=False)
         return True
 
 

@@ -34,7 +34,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from streams.batch import Batch, Headers
-from streams.errors import ConfigError, RecordingError
+from streams.errors import ConfigError, RecordingDamaged, RecordingError
 from streams.offline import stretches
 from streams.offline.stretches import Watched
 
@@ -188,12 +188,12 @@ class Recording:
         if version != VERSION:
             raise RecordingError(f"{self.path}: recording version {version}, not {VERSION}")
         if checksum != _manifest_checksum(body):
-            raise RecordingError(f"{self.path}/manifest.json was changed after it was written")
+            raise RecordingDamaged(f"{self.path}/manifest.json was changed after it was written")
         try:
             files = [_recorded(file) for file in body.pop("files")]
             return Manifest(files=files, **body)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise RecordingError(f"{self.path}/manifest.json was forged: {error}") from None
+            raise RecordingDamaged(f"{self.path}/manifest.json was forged: {error}") from None
 
     def save(self, manifest: Manifest) -> None:
         """Replace the manifest atomically."""
@@ -269,7 +269,7 @@ class Recording:
                 raise FileNotFoundError
             return bytes(self.fs.cat_file(self._at("risk", f"{digest}.bin")))
         except FileNotFoundError:
-            raise RecordingError(f"{self.path} lacks risk snapshot {digest}") from None
+            raise RecordingDamaged(f"{self.path} lacks risk snapshot {digest}") from None
 
     def tables(
         self, manifest: Manifest, topic: str, partition: int, columns: list[str] | None = None
@@ -282,7 +282,7 @@ class Recording:
         reached: int | None = None
         for entry in sorted(files, key=lambda f: f.first):
             if reached is not None and entry.first < reached:
-                raise RecordingError(f"{self.path}/{entry.path} overlaps the file before it")
+                raise RecordingDamaged(f"{self.path}/{entry.path} overlaps the file before it")
             reached = entry.next
             yield from self._groups(entry, columns)
 
@@ -291,15 +291,15 @@ class Recording:
         try:
             source = self.fs.open(self._at(entry.path), "rb")
         except FileNotFoundError:
-            raise RecordingError(f"{name} is missing") from None
+            raise RecordingDamaged(f"{name} is missing") from None
         with source:
             stretches.check(source, entry.bytes, entry.stretches, name)
             try:
                 parquet = pq.ParquetFile(source)
             except (pa.ArrowException, OSError) as error:
-                raise RecordingError(f"{name} is truncated or not Parquet") from error
+                raise RecordingDamaged(f"{name} is truncated or not Parquet") from error
             if parquet.num_row_groups != len(entry.groups):
-                raise RecordingError(
+                raise RecordingDamaged(
                     f"{name} has {parquet.num_row_groups} row groups, not {len(entry.groups)}"
                 )
             wanted = columns if columns is None else [*RAW_SCHEMA.names, *columns]
@@ -308,9 +308,9 @@ class Recording:
                     table = parquet.read_row_group(index, columns=wanted)
                     found = group_checksum(table)
                 except (pa.ArrowException, OSError, KeyError, TypeError) as error:
-                    raise RecordingError(f"{name}, row group {index}: unreadable") from error
+                    raise RecordingDamaged(f"{name}, row group {index}: unreadable") from error
                 if found != expected:
-                    raise RecordingError(f"{name}, row group {index}: checksum does not match")
+                    raise RecordingDamaged(f"{name}, row group {index}: checksum does not match")
                 yield table
 
     def batches(self, manifest: Manifest, topic: str, partition: int, size: int) -> Iterator[Batch]:

@@ -1,7 +1,7 @@
 """Checksums of a file's bytes, stretch by stretch, that can be looked at before the file is parsed.
 
 In: a file as it is written, or as it is read. Out: `<end>:<checksum>` of each stretch, from the end
-of the one before; or a RecordingError that names the stretch.
+of the one before; or a RecordingDamaged that names the stretch.
 Does not know Parquet: it is told where a row group ends. What comes after the last is the footer.
 """
 
@@ -12,7 +12,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from streams.errors import RecordingError
+from streams.errors import RecordingDamaged
 
 READ_BYTES = 1 << 20
 
@@ -46,12 +46,12 @@ class Watched:
 def check(source: Any, size: int, stretches: Sequence[str], name: str) -> None:
     """Compare a file's bytes with their checksums, and go back to its start.
 
-    Raises RecordingError that names the file and the row group.
+    Raises RecordingDamaged that names the file and the row group.
     """
     found = source.seek(0, os.SEEK_END)
     source.seek(0)
     if found != size:
-        raise RecordingError(f"{name} is truncated or not Parquet: {found} bytes, not {size}")
+        raise RecordingDamaged(f"{name} is truncated or not Parquet: {found} bytes, not {size}")
     at = 0
     for number, stretch in enumerate(stretches):
         end, _, expected = stretch.partition(":")
@@ -61,5 +61,5 @@ def check(source: Any, size: int, stretches: Sequence[str], name: str) -> None:
             at += len(content)
         if digest.hexdigest() != expected:
             where = "footer" if number == len(stretches) - 1 else f"row group {number}"
-            raise RecordingError(f"{name}, {where}: checksum does not match")
+            raise RecordingDamaged(f"{name}, {where}: checksum does not match")
     source.seek(0)

@@ -65,6 +65,9 @@ def test_two_workers_share_the_work_and_leave_in_order(
         # Nothing is left over: another worker finds nothing to resend and nothing to redo.
         with redis.Redis.from_url(redis_url) as client:
             assert client.keys("*:out") == []
+            decides = {client.hget(key, "decides") for key in client.keys("*:part")}
+        told = "review {decide.review:g}, block {decide.block:g}, rules none"
+        assert decides == {told.format(decide=settings.decide).encode()}
         three = workers.start().ready()
         time.sleep(1)
         assert three.stop()[0] == 0

@@ -93,7 +93,8 @@ def test_damage_is_named_by_file_and_row_group(tmp_path: Path) -> None:
         flipped = bytearray(whole)
         flipped[at] ^= 1
         path.write_bytes(flipped)
-        with pytest.raises(RecordingError, match=f"{where}: checksum does not match"):
+        said = f"{where}: checksum does not match. Take it from a copy"
+        with pytest.raises(RecordingError, match=said):
             list(recording.batches(recording.manifest(), "transactions", 3, 1_000))
 
     path.write_bytes(whole)
