@@ -239,7 +239,7 @@ def to_html(found: Mapping[str, Any]) -> str:
         + table(
             "Models",
             _turned(found["models"]),
-            f"All on the same test events. Value caught: {_money(found)}.",
+            f"All on the same test events.{_value(found)}",
         )
         + _checks(found)
         + table("The bundle's thresholds", found["thresholds"], "Set before the test, kept here.")
@@ -248,7 +248,7 @@ def to_html(found: Mapping[str, Any]) -> str:
             "Segments",
             found["segments"],
             "One threshold for all: recall is equal opportunity, FPR predictive equality. A kind "
-            f"of fraud stands beside all ordinary events. Amounts: {_money(found)}.",
+            f"of fraud stands beside all ordinary events. {_amounts(found)}.",
         )
         + table(
             "Weeks",
@@ -259,11 +259,20 @@ def to_html(found: Mapping[str, Any]) -> str:
     return whole(found["model_id"], lines, body)
 
 
-def _money(found: Mapping[str, Any]) -> str:
-    """What amounts are told in; an earlier report does not say."""
+def _value(found: Mapping[str, Any]) -> str:
+    """Whose money is caught; an earlier report does not say."""
+    others = found.get("amounts_left_out", 0)
+    text = f" Value caught is that of {found.get('currency')}: {others:,} events are in others."
+    return text if others else ""
+
+
+def _amounts(found: Mapping[str, Any]) -> str:
+    """What amounts are told in."""
     currency, others = found.get("currency", NO_CURRENCY), found.get("amounts_left_out", 0)
-    told = "minor units" + ("" if currency == NO_CURRENCY else f" of {currency}")
-    return told + (f", {others:,} events in other currencies left out" if others else "")
+    told = "Amounts are in minor units" + ("" if currency == NO_CURRENCY else f" of {currency}")
+    if others:
+        told += f"; {others:,} events in other currencies are in no part by amount"
+    return told
 
 
 def _costs(found: Mapping[str, Any]) -> str:

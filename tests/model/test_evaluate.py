@@ -92,6 +92,14 @@ def test_what_is_not_defined_is_not_printed(report: dict) -> None:
     assert "nan" not in re.sub("base64,[^']*", "", page.to_html(odd))
 
 
+def test_a_page_says_whose_money_it_tells_of(report: dict) -> None:
+    assert (report["currency"], report["amounts_left_out"]) == ("XXX", 0)
+    assert "Amounts are in minor units." in page.to_html(report)
+    told = page.to_html({**report, "currency": "EUR", "amounts_left_out": 7})
+    assert "Value caught is that of EUR: 7 events are in others." in told
+    assert "minor units of EUR; 7 events in other currencies" in told
+
+
 def test_the_ceiling_names_what_is_above_it(report: dict) -> None:
     assert set(report["ceiling"]["leak_suspected"]) == {"ap"}
     assert "find the leak" in page.to_html(report)
