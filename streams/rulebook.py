@@ -230,7 +230,9 @@ def _check_can_be(name: str, value: str | frozenset[str], at: str) -> None:
     for each in sorted(value) if isinstance(value, frozenset) else (value,):
         wrong = CHECKS[name](each)
         if wrong is not None:
-            raise ConfigError(f"{at}: no transaction has the value {each!r}: {wrong[1]}")
+            # The error is logged: an id may be an account's.
+            shown = "such a value" if name.endswith(("_id", "_hash")) else f"the value {each!r}"
+            raise ConfigError(f"{at}: no transaction has {shown}: {wrong[1]}")
 
 
 def _value(document: Mapping[str, Any], op: Op, number: bool, at: str) -> Any:

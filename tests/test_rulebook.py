@@ -109,6 +109,10 @@ def sent(document: Any, key: bytes = b"r") -> RuleBook:
             message(any=[{"field": "channel", "op": "not_in", "value": ["atm", "web"]}]),
             "channel: no transaction has the value 'web': ",
         ),
+        (
+            message(all=[{"field": "account_id", "op": "eq", "value": "a" * 65}]),
+            "account_id: no transaction has such a value: longer than 64 characters",
+        ),
         (message(all=[condition(op="like")]), "rule r: all: amount: op must be one of"),
         (message(all=[condition(extra=1)]), "rule r: all: amount: unknown part 'extra'"),
         (message(all=[condition(value="1")]), "rule r: all: amount: value must be a number"),

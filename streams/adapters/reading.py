@@ -104,7 +104,9 @@ def told(message: str, columns: Sequence[str]) -> str:
     """Arrow's words with the column's name and the row after the heading."""
     at = re.search(r"column #(\d+)", message)
     row = re.search(r"[Rr]ow #(\d+)", message)
-    column = columns[int(at[1]) - 1] if at and int(at[1]) <= len(columns) else None
+    column = None if at is None else at[1]
+    if column is not None and int(column) <= len(columns):
+        column = columns[int(column) - 1]
     where = [f"row {int(row[1]) - 1}"] if row else []
     where += [f"column {column}"] if column else []
     what = re.search(r"conversion error to (\w+)", message)

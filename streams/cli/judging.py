@@ -90,6 +90,7 @@ def say_known(found: dict[str, Any], seen: bool | None, bundle: Bundle) -> None:
 
 
 def say_immature(immature: int, tested: int, maturity_days: float) -> None:
+    """Tell of test events that count as legitimate before their labels are due."""
     typer.echo(
         f"note: {immature:,} of {tested:,} test events have no label and are younger than"
         f" {maturity_days:g} days: they count as legitimate, though some may yet be reported",

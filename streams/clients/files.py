@@ -193,8 +193,11 @@ def _csv(source: Path | BinaryIO, name: str) -> Iterator[pa.RecordBatch]:
     types = {f.name: f.type for f in (*TRANSACTION, *LABEL)} | {"ext": pa.string()}
     names: list[str] = []
     try:
-        if isinstance(source, Path) and any(names := heading(source)):
-            # Before a row is read: what is wrong with the heading is often wrong with all rows.
+        # Before a row is read: what is wrong with the heading is often wrong with all rows. Not of
+        # a file that Arrow decompresses by its name.
+        if isinstance(source, Path) and source.suffix.lower() == ".csv":
+            names = heading(source)
+        if any(names):
             check_columns(names, name)
         reader = pacsv.open_csv(
             source,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 from pathlib import Path
 from typing import Any
@@ -234,6 +235,18 @@ def test_a_heading_of_another_kind_is_told_what_is_wrong(
     path = tmp_path / "p.csv"
     path.write_text(f"{heading}\n1\n")
     with pytest.raises(FormatError, match=remedy):
+        list(batches(path, path.name, "csv"))
+
+
+def test_csv_that_arrow_decompresses(tmp_path: Path) -> None:
+    """Its heading cannot be looked at beforehand."""
+    path = tmp_path / "p.csv.gz"
+    heading = "schema_version,transaction_id,account_id,event_time,amount,currency\n"
+    path.write_bytes(gzip.compress(f"{heading}1,t1,a1,1735689600000,12,EUR\n".encode()))
+    (batch,) = batches(path, path.name, "csv")
+    assert batch.to_pylist()[0]["amount"] == 12
+    path.write_bytes(gzip.compress(f"{heading}1,t1,a1,1735689600000,12.5,EUR\n".encode()))
+    with pytest.raises(FormatError, match="row 1, column 5: not a value of type int64"):
         list(batches(path, path.name, "csv"))
 
 
