@@ -293,12 +293,15 @@ def redis_client(settings: Settings) -> redis.Redis:
         given["username"] = server.username
     if server.password is not None:
         given["password"] = server.password.get_secret_value()
-    files = {
+    named = {
         "ssl_ca_certs": server.ssl_ca,
         "ssl_certfile": server.ssl_cert,
         "ssl_keyfile": server.ssl_key,
     }
-    files = {name: path for name, path in files.items() if path is not None}
+    files = {name: path for name, path in named.items() if path is not None}
+    for path in files.values():
+        if not path.is_file():  # redis-py names no file, and asks to look for the server
+            raise ConfigError(f"a TLS file of [redis] cannot be used ({path}): no such file")
     if files and not url.startswith("rediss://"):
         raise ConfigError(
             f"[redis] names TLS files, but {redis_address(settings)} is a plain address",
@@ -360,17 +363,19 @@ def check_redis(settings: Settings, client: redis.Redis | None = None) -> None:
         raise StoreUnready(f"Redis at {address} still loads its data", remedy="Wait") from None
     except redis.exceptions.RedisError as error:
         raise StoreUnready(
-            f"Redis at {address} cannot be used: {error}", remedy=_remedy(str(error))
+            f"Redis at {address} cannot be used: {error}", remedy=_remedy(str(error), address)
         ) from None
     finally:
         if own:
             used.close()
 
 
-def _remedy(said: str) -> str:
+def _remedy(said: str, address: str) -> str:
     """What to do about a Redis that answers with this error, or not at all."""
     if "MISCONF" in said:  # a PING is refused, too, as long as it cannot write
         return "Make room on its disk; it goes on by itself"
     if "ssl" in said.lower() or "certificate" in said.lower():
         return "Check redis.ssl_ca, and that the port speaks TLS"
+    if "Timeout" in said and address.startswith("rediss://"):
+        return "Is it running, and does the port speak TLS?"
     return LOCAL_REMEDY

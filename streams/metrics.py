@@ -27,6 +27,7 @@ STAGES: Final = (
     "trim",
     "round",
 )
+STORE_WAITS: Final = ("full", "lost")
 """`risk` is the wait for a risk snapshot; `round` is all of a round, `decode` to `trim`."""
 
 _SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60)
@@ -78,6 +79,20 @@ class Metrics:
             self.dead.labels(reason.value)
         for decision in DECISIONS:
             self.decisions.labels(decision)
+
+        for cause in STORE_WAITS:
+            self.store_waits.labels(cause)
+        self._lagging: set[str] = set()
+
+    def set_lag(self, lag: Mapping[int, int]) -> None:
+        """Messages that wait, of each partition held. One that was let go is another worker's to
+        tell: what was true when it went would stay for ever, and sums of it page somebody."""
+        held = {str(partition): number for partition, number in lag.items()}
+        for partition in self._lagging - held.keys():
+            self.lag.remove(partition)
+        for partition, number in held.items():
+            self.lag.labels(partition).set(number)
+        self._lagging = set(held)
 
     def count(self, counts: Mapping[str, int]) -> None:
         """Add the counts of one settled batch."""

@@ -145,6 +145,11 @@ def redis_settings(port: int, ca: Path, password: str = PASSWORD) -> Settings:
     )
 
 
+def test_a_certificate_of_redis_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"{tmp_path}/none.pem.*no such file"):
+        connect.check_redis(redis_settings(1, tmp_path / "none.pem"))
+
+
 def test_redis_lets_the_right_password_in(secure_redis: int, tls_files: Certificates) -> None:
     settings = redis_settings(secure_redis, tls_files.ca)
     connect.check_redis(settings)

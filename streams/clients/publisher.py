@@ -24,6 +24,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from streams.connect import check_kafka, confluent_config
 from streams.errors import BrokerError, FormatError
+from streams.logs import Seldom
 from streams.schema import SCHEMA_VERSION
 from streams.settings import Settings, load
 
@@ -38,6 +39,8 @@ PATIENCE_S = 5.0
 """How long a publisher that is left by an exception still tries to send what it has."""
 
 _logger = logging.getLogger(__name__)
+# A broker that is away is told of several times a second.
+_logger.addFilter(Seldom())
 
 
 def settings_for(bootstrap: str | None, settings: Settings | None) -> Settings:

@@ -247,8 +247,7 @@ async def _let_go(worker: Worker) -> None:
 
 def _signs(worker: Worker) -> Signs:
     lag = worker.intake.lag()
-    for partition, number in lag.items():
-        worker.metrics.lag.labels(str(partition)).set(number)
+    worker.metrics.set_lag(lag)
     given_up = worker.intake.given_up.values()
     return Signs(
         waiting=sum(lag.values()),

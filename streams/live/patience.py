@@ -53,7 +53,10 @@ class Patience:
         try:
             while True:
                 try:
-                    return call(*args, **kwargs)
+                    answer = call(*args, **kwargs)
+                    if self.waiting:
+                        _logger.warning("the store answers again")
+                    return answer
                 except StoreFull as error:
                     self._note("full", error)
                     began = None

@@ -31,7 +31,7 @@ def waits(metrics: Metrics, cause: str) -> float:
     return value or 0.0
 
 
-def test_the_same_call_is_repeated_until_it_answers() -> None:
+def test_the_same_call_is_repeated_until_it_answers(caplog: pytest.LogCaptureFixture) -> None:
     metrics = Metrics()
     patience = Patience(60, metrics)
     store = Store(StoreLost("no answer"), StoreFull("full", partition=1), StoreLost("no answer"))
@@ -39,6 +39,10 @@ def test_the_same_call_is_repeated_until_it_answers() -> None:
     assert store.calls == [(7, "x")] * 4
     assert waits(metrics, "lost") == 2 and waits(metrics, "full") == 1
     assert not patience.waiting
+    said = [record.getMessage() for record in caplog.records]
+    assert said == ["waiting for the store (lost): no answer", "the store answers again"]
+    assert patience(store.commit, 8, name="x") == "done"
+    assert len(caplog.records) == 2
 
 
 def test_a_lost_store_is_given_up_in_time() -> None:
