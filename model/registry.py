@@ -65,6 +65,14 @@ def _check_scores(bundle: Bundle) -> None:
     Scorer(bundle)
 
 
+def _checked(folder: Path) -> Bundle:
+    """The bundle, if workers can serve it. Raises BundleError."""
+    found = bundles.read(folder)
+    bundles.require_fitted(found)
+    _check_scores(found)
+    return found
+
+
 def _copy(source: Path, target: Path, public_key: bytes | None, digest: str) -> None:
     """Into its place by a rename, so that half a bundle is never found there."""
     part = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
@@ -193,7 +201,7 @@ class Registry:
 
         Raises BundleError when it is damaged, does not score as it did, or has seen no label.
         """
-        found = self._checked(name)
+        found = _checked(self.path(name))
         with self._alone():
             return self._append(Promotion(found.model_id, time_ms, note))
 
@@ -207,27 +215,17 @@ class Registry:
             served = _served(self.history())
             if not served:
                 raise BundleError("no model was promoted: the shipped one serves")
-            if len(served) > 1:
-                found = self._checked(served[-2])
-            else:
-                found = bundles.read(bundles.shipped())
-                if found.model_id == served[-1]:
-                    raise BundleError(
-                        "there is no earlier model to roll back to: the shipped one serves",
-                        remedy="promote another one",
-                    )
+            source = self.path(served[-2]) if len(served) > 1 else bundles.shipped()
+            found = _checked(source)
+            if found.model_id == served[-1]:
+                raise BundleError(
+                    "there is no earlier model to roll back to: the shipped one serves",
+                    remedy="promote another one",
+                )
             check(found)
-            if len(served) == 1:
-                self._take(bundles.shipped(), found, None)
-                self._checked(found.model_id)
+            self._take(source, found, None)
             note = f"{ROLLED_BACK} {served[-1]}"
             return self._append(Promotion(found.model_id, time_ms, note))
-
-    def _checked(self, name: str) -> Bundle:
-        found = bundles.read(self.path(name))
-        bundles.require_fitted(found)
-        _check_scores(found)
-        return found
 
     def _append(self, entry: Promotion) -> Promotion:
         self._write([*self.history(), entry])

@@ -33,7 +33,7 @@ from streams.schema import (
     SCHEMA_VERSION,
     Reject,
 )
-from streams.validate import Check, integer, member, text
+from streams.validate import PAN_FOUND, Check, integer, member, text
 
 Age = tuple[int, int]
 """(label_time, rank) of a label: of a transaction's labels the one with the greatest counts."""
@@ -57,8 +57,6 @@ LABEL_CHECKS: Final[Mapping[str, Check]] = {
     "source": text(MAX_TEXT_LENGTH),
     "fraud_type": text(MAX_TEXT_LENGTH),
 }
-
-PAN_FOUND: Final = "digits that pass the check of a card number"
 
 
 def transaction_key(account: str, transaction: str) -> int:
@@ -157,19 +155,23 @@ def fault(value: bytes | None) -> str | None:
 
 def _read(value: bytes | None) -> dict[str, Any] | str:
     """The fields of a label, or what is wrong with it."""
-    if not value or len(value) > MAX_MESSAGE_BYTES:
-        return "empty" if not value else f"longer than {MAX_MESSAGE_BYTES} bytes"
+    if not value:
+        return "empty"
+    if len(value) > MAX_MESSAGE_BYTES:
+        return f"longer than {MAX_MESSAGE_BYTES} bytes"
     if has_pan_bytes(value):
-        return PAN_FOUND
+        return PAN_FOUND[1]
     try:
         label = orjson.loads(value)
     except orjson.JSONDecodeError:
         return "not JSON"
-    if type(label) is not dict or not label.keys() <= LABEL_CHECKS.keys():
-        return "not a JSON object" if type(label) is not dict else "a field that labels do not have"
+    if type(label) is not dict:
+        return "not a JSON object"
+    if not label.keys() <= LABEL_CHECKS.keys():
+        return "a field that labels do not have"
     plain = value.isascii() and b"\\" not in value
     if not plain and any(map(has_pan, strings_in(label))):
-        return PAN_FOUND
+        return PAN_FOUND[1]
     for name, check in LABEL_CHECKS.items():
         content = label.get(name)
         if content is None and name in LABEL_REQUIRED:

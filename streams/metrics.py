@@ -27,8 +27,9 @@ STAGES: Final = (
     "trim",
     "round",
 )
-STORE_WAITS: Final = ("full", "lost")
 """`risk` is the wait for a risk snapshot; `round` is all of a round, `decode` to `trim`."""
+STORE_WAITS: Final = ("full", "lost")
+"""Why a worker waits for the store."""
 
 _SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60)
 _EVENTS: Final = (1, 4, 16, 64, 256, 1_024, 4_096, 8_192)
@@ -79,7 +80,6 @@ class Metrics:
             self.dead.labels(reason.value)
         for decision in DECISIONS:
             self.decisions.labels(decision)
-
         for cause in STORE_WAITS:
             self.store_waits.labels(cause)
         self._lagging: set[str] = set()

@@ -208,6 +208,15 @@ def _dead_letters(work: Work) -> tuple[DeadRow, ...]:
     return tuple(dead_letter(columns.batch, each) for each in rejects)
 
 
+def refusals(work: Work) -> Counter[str]:
+    """The dead letters of a batch by reason code."""
+    found = Counter(each.reason.value for each in work.columns.rejects)
+    conflicts = int(np.count_nonzero(work.status == ID_CONFLICT))
+    if conflicts:
+        found[Reject.ID_CONFLICT.value] += conflicts
+    return found
+
+
 def _counts(
     work: Work, verdicts: Verdicts, kept: NDArray[np.int64], dead: Sequence[DeadRow]
 ) -> dict[str, int]:
@@ -223,11 +232,7 @@ def _counts(
         "edge": int(np.count_nonzero(work.edge[kept])),
         **{decision.value: int(decided[code]) for code, decision in enumerate(DECISIONS)},
     }
-    reasons_seen = Counter(each.reason.value for each in columns.rejects)
-    conflicts = int(np.count_nonzero(work.status == ID_CONFLICT))
-    if conflicts:
-        reasons_seen[Reject.ID_CONFLICT.value] += conflicts
-    counts.update({f"dead_{reason}": number for reason, number in reasons_seen.items()})
+    counts.update({f"dead_{reason}": number for reason, number in refusals(work).items()})
     whole = counts["scored"] + counts["duplicate"] + counts["dead"] + counts["erased"]
     assert whole == counts["in"], "a message is unaccounted for"
     return counts

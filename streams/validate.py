@@ -54,7 +54,7 @@ Check = Callable[[Any], Verdict]
 PARTING: Final = "|"
 """Between strings that are searched as one text: part of no number, token or key."""
 
-_PAN_FOUND: Final = (Reject.PAN_FOUND, "digits that pass the check of a card number")
+PAN_FOUND: Final = (Reject.PAN_FOUND, "digits that pass the check of a card number")
 _PRINTABLE_NAME: Final = re.compile(r"[a-z][a-z_]{0,31}")
 
 
@@ -245,9 +245,9 @@ def _content(value: bytes, key: bytes | None, latest_ms: int) -> Verdict:
     try:
         document = orjson.loads(value)
     except orjson.JSONDecodeError:
-        return _PAN_FOUND if _holds_pan(value, None) else _unparsable(value, depth)
+        return PAN_FOUND if _holds_pan(value, None) else _unparsable(value, depth)
     if _holds_pan(value, document):
-        return _PAN_FOUND
+        return PAN_FOUND
     if depth > MAX_NESTING:
         return Reject.TOO_DEEP, f"more than {MAX_NESTING} levels"
     if type(document) is not dict:
@@ -286,14 +286,14 @@ def examine(
         # The dead letter carries the first bytes only; the last one may cut a number in two.
         pan = _holds_pan(value[: MAX_MESSAGE_BYTES + MAX_PAN], None)
         fault = Reject.TOO_LARGE, f"{len(value)} bytes, more than {MAX_MESSAGE_BYTES}"
-        fault = _PAN_FOUND if pan else fault
+        fault = PAN_FOUND if pan else fault
     elif value == UNREAD:
         fault = Reject.TOO_LARGE, "its record batch unpacks to more than 16 MiB"
     else:
         fault = _content(value, key, latest_ms)
-        if fault != _PAN_FOUND:
+        if fault != PAN_FOUND:
             fault = check_headers(headers) or fault
-    if fault is not None and fault != _PAN_FOUND and _pan_beside(key, headers):
+    if fault is not None and fault != PAN_FOUND and _pan_beside(key, headers):
         return Reject.PAN_FOUND, "in the key or a header"
     return fault
 

@@ -29,8 +29,8 @@ from streams.offline.risk_pass import Snapshots
 from streams.offline.run import Job, Progress, claim_directory, open_shard, over_shards
 from streams.offline.source import decoded
 from streams.risk_pace import Pace
-from streams.schema import Reject
-from streams.windows import APPLIED, ID_CONFLICT, Work
+from streams.settle import refusals
+from streams.windows import APPLIED
 
 PARTS = ".parts"
 """Within the set's folder: what a run that was broken off goes on with; gone when it is done."""
@@ -53,8 +53,8 @@ def collect_shard(on: tuple[Job, Snapshots], shard: int, tell: Tell) -> None:
         "account": [np.zeros(0, f"S{ID_BYTES}")],
         "transaction": [np.zeros(0, f"S{ID_BYTES}")],
         "currency": [np.zeros(0, "S3")],
-        "refused": [np.zeros(0, "S64")],
     }
+    refused: Counter[str] = Counter()
     messages = 0
     for step in runner.steps(job.source.batches(shard, job.batch)):
         kept = np.flatnonzero(step.work.status == APPLIED)
@@ -64,23 +64,17 @@ def collect_shard(on: tuple[Job, Snapshots], shard: int, tell: Tell) -> None:
         parts["account"].append(_ids(columns.account_id, kept))
         parts["transaction"].append(_ids(columns.transaction_id, kept))
         parts["currency"].append(np.array(columns.currency, "S3")[kept])
-        parts["refused"].append(_refused(step.work))
+        refused += refusals(step.work)
         messages += len(columns.batch)
         tell(len(columns.batch))
     path = _shard_file(job, shard)
     draft = path.with_suffix(".part")
     arrays: dict[str, Any] = {name: np.concatenate(some) for name, some in parts.items()}
+    arrays["refused"] = np.array(list(refused.elements()), "U64")
     arrays["messages"] = np.array([messages])
     with writing(path), draft.open("wb") as out:
         np.savez(out, **arrays)
     draft.rename(path)
-
-
-def _refused(work: Work) -> NDArray[Any]:
-    """The reason code of each message that is a dead letter."""
-    reasons = [each.reason.value for each in work.columns.rejects]
-    reasons += [Reject.ID_CONFLICT.value] * int((work.status == ID_CONFLICT).sum())
-    return np.array([reason.encode() for reason in reasons], "S64")
 
 
 def _ids(names: list[str], kept: NDArray[np.int64]) -> NDArray[Any]:
@@ -107,7 +101,7 @@ def dataset(
     over_shards(collect_shard, part, missing, jobs, engine, progress)
     loaded = [np.load(_shard_file(part, shard)) for shard in shards]
     parts = {name: np.concatenate([one[name] for one in loaded]) for name in loaded[0].files}
-    dead = dict(Counter(reason.decode() for reason in parts["refused"].tolist()))
+    dead = dict(Counter(parts["refused"].tolist()))
     messages = int(parts["messages"].sum())
     require_accepted(len(parts["words"]), dead, messages)
     before = _digest_at(job.out)
