@@ -26,6 +26,8 @@ from streams.settings import Settings
 
 FIRST, DAYS, PARTITIONS, DELAY = 19_000, 60, 3, 3
 """Day of the first transaction, how many days there are."""
+A_MOMENT = 20
+"""Transactions; the world has forty of them a day."""
 
 Message = tuple[str, int, bytes, bytes]
 """Topic, partition, key, value."""
@@ -78,6 +80,18 @@ def send(settings: Settings, messages: list[Message]) -> None:
         producer.produce(settings.topic(topic), value, key, partition=partition)
         producer.poll(0)
     assert producer.flush(30) == 0
+
+
+def send_as_it_happens(settings: Settings, messages: list[Message]) -> None:
+    """To a builder that already reads: no partition gets ahead of another by more than a day.
+
+    In one `send` a partition's transactions may be on the broker, and be read, long before
+    another's, or before the labels: to the builder what comes then is later than it waits for.
+    """
+    send(settings, [m for m in messages if m[0] == "labels"])
+    transactions = [m for m in messages if m[0] != "labels"]
+    for start in range(0, len(transactions), A_MOMENT):
+        send(settings, transactions[start : start + A_MOMENT])
 
 
 def batches(messages: list[Message], size: int = 500) -> Iterator[Columns]:

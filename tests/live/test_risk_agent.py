@@ -39,6 +39,7 @@ from tests.live.risk_world import (
     batches,
     expected,
     send,
+    send_as_it_happens,
     world,
 )
 
@@ -225,7 +226,7 @@ def test_a_killed_leader_is_followed_by_another(settings: Settings, store: RiskS
         # Whichever leads: the standby goes on, or the one started again.
         assert one.pid is not None
         os.kill(one.pid, signal.SIGKILL)
-        send(settings, messages[cut:])
+        send_as_it_happens(settings, messages[cut:])
         until(front_is(store, FIRST + DAYS - 1))
     check_all(store, expected(messages))
     assert not multiprocessing.active_children()
