@@ -16,20 +16,22 @@ from streams.cli import options
 if TYPE_CHECKING:
     from collections import Counter
 
+    from streams.cli.progress import Progress
+    from streams.clients.publisher import Publisher
     from streams.settings import Settings
 
 Start = Annotated[
     str, typer.Option("--from", help="earliest, latest, a span ago (30m, 2h, 7d) or an ISO time.")
+]
+Topic = Annotated[
+    str | None, typer.Option(help="transactions or labels; default: as the file's columns say.")
 ]
 Limit = Annotated[int | None, typer.Option(min=1, help="Stop after so many.")]
 
 
 def publish(
     file: Annotated[str, typer.Argument(help="Parquet, CSV or JSON lines; - is standard input.")],
-    topic: Annotated[
-        str | None,
-        typer.Option(help="transactions or labels; default: as the file's columns say."),
-    ] = None,
+    topic: Topic = None,
     rate: Annotated[float, typer.Option(min=0, help="Messages a second; 0: no limit.")] = 0.0,
     speed: Annotated[
         float | None,
@@ -69,14 +71,15 @@ def publish(
     stopped = False
     with Progress(total if limit is None else min(limit, total or limit)) as shown:
         try:
-            send(out, found, pace, topic=topic, limit=limit, progress=shown.add)
+            # What is queued may never arrive: the bar is of what Kafka has.
+            send(out, found, pace, topic, limit, lambda queued: shown.reach(out.delivered))
         except KeyboardInterrupt:
             stopped = True
             shown.note("stopped; sending what is queued")
         except FormatError as error:
             fault = error
         finally:
-            left = out.flush()
+            left = _flushed(out, shown)
     delivered = out.sent - out.failed - left
     result = {
         "sent": out.sent, "delivered": delivered, "failed": out.failed + left, "stopped": stopped,
@@ -94,6 +97,15 @@ def publish(
         raise typer.Exit(1)
     if stopped and source is not None:  # a pipe may have no end, and is stopped some day
         raise typer.Exit(130)
+
+
+def _flushed(out: Publisher, shown: Progress) -> int:
+    """Wait until Kafka has what is queued; returns what is left when it does not answer."""
+    left = 0
+    for now_left in out.flushing():
+        left = now_left
+        shown.reach(out.delivered)
+    return left
 
 
 def _undelivered(errors: Counter[str], left: int) -> None:

@@ -46,7 +46,11 @@ class Progress:
 
     def add(self, count: int) -> None:
         """So many more are done."""
-        self._done += count
+        self.reach(self._done + count)
+
+    def reach(self, done: int) -> None:
+        """So many are done in all."""
+        self._done = done
         now = time.monotonic()
         every = DRAWN_EVERY_S if self._bar is not None else EVERY_S
         if now - self._told < every:
@@ -86,7 +90,6 @@ class Shown:
     def __init__(self, stopped: str = "stopped") -> None:
         self._stopped = stopped
         self._bar: Progress | None = None
-        self._done = 0
 
     def __enter__(self) -> Shown:
         return self
@@ -95,8 +98,7 @@ class Shown:
         if self._bar is None:
             self._bar = Progress(total or None)
             self._bar.__enter__()
-        self._bar.add(done - self._done)
-        self._done = done
+        self._bar.reach(done)
 
     def __exit__(self, *problem: object) -> None:
         if self._bar is not None:

@@ -228,12 +228,12 @@ def publish(
     publisher: Publisher,
     found: Iterator[Chunk],
     pace: Pace,
-    *,
     topic: str | None = None,
     limit: int | None = None,
     progress: Callable[[int], None] = lambda n: None,
 ) -> int:
-    """Send every message (the first `limit`), in order; returns how many. `progress` gets counts.
+    """Send every message (the first `limit`), in order; returns how many. `progress` gets counts
+    of what is queued.
 
     Call `publisher.flush()` or leave its context to know that they arrived. Raises FormatError
     where the messages are not of `topic`.

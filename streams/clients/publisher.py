@@ -13,18 +13,17 @@ dead letter that says why.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import orjson
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
+from streams.clients.outage import broker_error
 from streams.connect import check_kafka, confluent_config
 from streams.errors import BrokerError, FormatError
-from streams.logs import Seldom
 from streams.schema import SCHEMA_VERSION
 from streams.settings import Settings, load
 
@@ -35,12 +34,9 @@ QUEUE_KBYTES = 262_144
 ERRORS_KEPT = 20
 """Kinds of delivery error kept by name; the rest is counted together."""
 QUIET_S = 0.1
+LOOK_S = 0.5
 PATIENCE_S = 5.0
 """How long a publisher that is left by an exception still tries to send what it has."""
-
-_logger = logging.getLogger(__name__)
-# A broker that is away is told of several times a second.
-_logger.addFilter(Seldom())
 
 
 def settings_for(bootstrap: str | None, settings: Settings | None) -> Settings:
@@ -91,7 +87,7 @@ class Publisher:
                     # A report for each message that arrived would cost more than sending it.
                     "delivery.report.only.error": True,
                     "on_delivery": self._not_delivered,
-                    "error_cb": self._broker_error,
+                    "error_cb": broker_error,
                     "log_level": 2,
                 },
             )
@@ -108,8 +104,10 @@ class Publisher:
         known = text in self.errors or len(self.errors) < ERRORS_KEPT
         self.errors[text if known else "other errors"] += 1
 
-    def _broker_error(self, error: KafkaError) -> None:
-        _logger.warning("Kafka: %s", error.str())
+    @property
+    def delivered(self) -> int:
+        """Messages that Kafka took."""
+        return max(0, self.sent - self.failed - len(self._producer))
 
     def topic(self, name: str) -> str:
         """The topic's name on the broker. Raises BrokerError when it does not exist, or no broker
@@ -196,6 +194,14 @@ class Publisher:
     def flush(self, timeout_s: float = FLUSH_S) -> int:
         """Wait until Kafka has everything, or gave up on it; returns what is still queued."""
         return int(self._producer.flush(timeout_s))
+
+    def flushing(self, timeout_s: float = FLUSH_S) -> Iterator[int]:
+        """The same, for who tells how far it is: what is still queued, every LOOK_S."""
+        deadline = time.monotonic() + timeout_s
+        left = 1
+        while left and time.monotonic() < deadline:
+            left = self.flush(LOOK_S)
+            yield left
 
     def wait(self, seconds: float) -> None:
         """Serve delivery reports for that long."""

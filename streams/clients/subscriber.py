@@ -34,6 +34,7 @@ from confluent_kafka import (
     TopicPartition,
 )
 
+from streams.clients.outage import broker_error
 from streams.clients.publisher import settings_for
 from streams.clients.records import record_of
 from streams.connect import check_kafka, confluent_config, passes, topic_remedy
@@ -166,6 +167,7 @@ class Subscriber:
                     "enable.partition.eof": not follow,
                     "fetch.wait.max.ms": 50,
                     "queued.max.messages.kbytes": 16_384,
+                    "error_cb": broker_error,
                     "log_level": 2,
                 },
             )
