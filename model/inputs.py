@@ -117,6 +117,11 @@ class AnyScorer(Protocol):
         """Whether `ScoringBatch.history` is looked at; without it the gather is left out."""
         ...
 
+    @property
+    def fell_back(self) -> bool:
+        """Whether the CPU scores in the place of a GPU that failed."""
+        ...
+
     def score(self, batch: ScoringBatch) -> NDArray[np.float64]:
         """Calibrated probabilities, float64 [n]."""
         ...

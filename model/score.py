@@ -9,6 +9,7 @@ proof (neighbours, order, batch, threads). `model/stub.py` stands in where no mo
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -30,6 +31,7 @@ Probabilities = NDArray[np.float64]
 GOLDEN_TOLERANCE: Final = 1e-6
 GPU_TOLERANCE: Final = {"fp32": 1e-3, "bf16": 5e-2}
 MAX_THREADS: Final = 64
+_logger = logging.getLogger(__name__)
 _NO_WEIGHTS: Final = np.zeros((0, HISTORY), np.float32)
 
 
@@ -70,7 +72,10 @@ def calibrate(logit: NDArray[np.float32], line: Sequence[tuple[float, float]]) -
 
 
 class Scorer:
-    """A loaded bundle on the CPU kernel, or on a GPU where there is one."""
+    """A loaded bundle on the CPU kernel, or on a GPU where there is one.
+
+    fell_back: the device was left to us (`auto`), and its GPU failed: it is the CPU since then
+    """
 
     needs_history: Final = True
 
@@ -87,17 +92,16 @@ class Scorer:
         self.bundle = bundle
         self.device = _device(device)
         self._folded: Folded = fold(bundle.model())
+        self._asked = device
+        self.fell_back = False
         self._threads = threads
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
-        self._tolerance = GOLDEN_TOLERANCE
         self._kernel: Any = None
         self._gpu: Any = None
         if self.device == "cpu":
-            self._kernel = kernel_of(self._folded)
+            self._start_cpu()
         else:
-            self._gpu = _on_gpu(self._folded, self.device, batch, precision)
-            self._tolerance = GPU_TOLERANCE[precision]
-        self._check_golden()
+            self._start_gpu(batch, precision)
 
     @classmethod
     def load(
@@ -123,13 +127,39 @@ class Scorer:
     def feature_digest(self) -> str:
         return self.bundle.feature_digest
 
-    def _check_golden(self) -> None:
+    def _start_cpu(self) -> None:
+        self._kernel = kernel_of(self._folded)
+        self._check_golden(GOLDEN_TOLERANCE)
+
+    def _start_gpu(self, batch: int, precision: str) -> None:
+        from model.device import DeviceScorer
+
+        try:
+            self._gpu = DeviceScorer(self._folded, self.device, batch, precision)
+        except RuntimeError as error:  # torch's base of all that a driver or a card may refuse
+            self._fall_back(error)
+        else:
+            self._check_golden(GPU_TOLERANCE[precision])
+
+    def _fall_back(self, error: RuntimeError) -> None:
+        """Go on with the CPU. Raises DeviceFailed where the GPU was asked for by name."""
+        failed = DeviceFailed(
+            f"the GPU cannot take the model: {str(error).partition(chr(10))[0]}",
+            remedy="Give it memory or a newer driver, or set model.device to cpu",
+        )
+        if self._asked != "auto":
+            raise failed from error
+        _logger.warning("the CPU scores from here on: %s", failed)
+        self._gpu, self.device, self.fell_back = None, "cpu", True
+        self._start_cpu()
+
+    def _check_golden(self, tolerance: float) -> None:
         """Also the warm-up: the first call compiles."""
         golden, want = self.bundle.golden, self.bundle.golden_scores
         if golden is None or want is None:
             raise BundleError(f"bundle {self.model_id} has no golden rows")
         far = float(np.abs(self.score(golden) - want).max())
-        if not far <= self._tolerance:
+        if not far <= tolerance:
             raise BundleError(
                 f"bundle {self.model_id} scores its golden rows {far:.2g} off",
                 remedy="the file or this machine's arithmetic is wrong; do not serve it",
@@ -144,8 +174,12 @@ class Scorer:
             )
         out = np.empty(len(batch), np.float32)
         if self._gpu is not None:
-            self._gpu.score(batch, out)
-        elif self._pool is None or len(batch) < 2 * self._threads:
+            try:
+                self._gpu.score(batch, out)
+                return out
+            except RuntimeError as error:
+                self._fall_back(error)
+        if self._pool is None or len(batch) < 2 * self._threads:
             self._run(batch, slice(0, len(batch)), out)
         else:
             edges = np.linspace(0, len(batch), self._threads + 1).astype(int)
@@ -199,15 +233,3 @@ def _device(wanted: str) -> str:
     if wanted == "cuda":
         raise DeviceMissing("no CUDA device", remedy="set model.device to auto or cpu")
     return "cpu"
-
-
-def _on_gpu(folded: Folded, device: str, batch: int, precision: str) -> Any:
-    from model.device import DeviceScorer
-
-    try:
-        return DeviceScorer(folded, device, batch, precision)
-    except RuntimeError as error:  # torch's base of all that a driver or a card may refuse
-        raise DeviceFailed(
-            f"the GPU cannot take the model: {str(error).partition(chr(10))[0]}",
-            remedy="Give it memory or a newer driver, or set model.device to cpu",
-        ) from error

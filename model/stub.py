@@ -23,6 +23,7 @@ class StubScorer:
     """
 
     needs_history: Final = False
+    fell_back: Final = False
     model_id: Final = "stub@1"
 
     def __init__(self, feature_digest: str = "") -> None:
@@ -41,6 +42,7 @@ class NoScorer:
     """No score of any row: rules decide alone."""
 
     needs_history: Final = False
+    fell_back: Final = False
     model_id: Final = "none"
 
     def score(self, batch: ScoringBatch) -> NDArray[np.float64]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from model.inputs import AnyScorer
@@ -37,6 +37,12 @@ class Judge:
     name: str
     scorer: AnyScorer
     policy: Policy
+
+    def policy_now(self) -> Policy:
+        """The policy of what was just scored: a GPU may have failed meanwhile."""
+        if self.scorer.fell_back and self.policy.mode is Mode.FULL:
+            return replace(self.policy, mode=Mode.CPU_FALLBACK)
+        return self.policy
 
 
 def rule_book(settings: Settings) -> RuleBook:

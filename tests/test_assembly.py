@@ -57,6 +57,18 @@ def test_without_a_model_rules_decide_alone_and_a_score_is_none_at_all() -> None
     assert not np.isnan(stub.scorer.score(batch)).any()
 
 
+def test_a_score_says_that_the_cpu_took_the_place_of_a_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert assembly.judge(load()).policy_now().mode == "full", "no GPU is no fault"
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    judge = assembly.judge(load())
+    assert judge.policy_now().mode == "cpu_fallback"
+    assert judge.policy_now().versions == judge.policy.versions
+
+
 RULE = rule_file("large")
 
 

@@ -24,6 +24,7 @@ from typing import Final, cast
 from prometheus_client import start_http_server
 
 from streams import alerts, assembly, topics
+from streams.assembly import Judge
 from streams.connect import check_kafka, check_redis, redis_client
 from streams.errors import ConfigError, FraudstreamError
 from streams.live.agents import Round, warm
@@ -124,7 +125,7 @@ def assemble(
         store,
         outbox,
         judge.scorer,
-        _policy(judge.policy, rules),
+        _policy(judge, rules),
         risk,
         max_future_ms=settings.worker.max_future_s * 1000,
         patience=patience,
@@ -153,15 +154,12 @@ def assemble(
     return Worker(app, intake, outbox, patience, metrics, thread, risk, settings.worker.watchdog_s)
 
 
-def _policy(base: Policy, rules: Callable[[], RuleSet] | None) -> Callable[[], Policy]:
+def _policy(judge: Judge, rules: Callable[[], RuleSet] | None) -> Callable[[], Policy]:
     """The policy of a round: the judge's, with the rules in force at that moment."""
-    current = base
 
     def policy() -> Policy:
-        nonlocal current
-        if rules is not None and current.rules is not (found := rules()):
-            current = replace(base, rules=found)
-        return current
+        now = judge.policy_now()
+        return now if rules is None else replace(now, rules=rules())
 
     return policy
 

@@ -95,7 +95,7 @@ class Shard:
         entries: list[Entry | None] = []
         counts: list[dict[str, int]] = []
         for judge in self._judges:
-            outcome = settle(work, score(judge.scorer, [work])[0], judge.policy)
+            outcome = settle(work, score(judge.scorer, [work])[0], judge.policy_now())
             entries.append(None if outcome.entry is None else unpack(outcome.entry))
             counts.append(outcome.counts)
         self._keep(batch, columns)

@@ -123,13 +123,60 @@ def test_a_gpu_that_is_not_there_is_named(folder: Path, monkeypatch: pytest.Monk
         Scorer.load(folder, device="cuda")
 
 
-def test_a_gpu_that_refuses_is_one_line_with_a_way_out(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def bad_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """torch sees a card whose driver then answers nothing; on the bare machine it is no card."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+
+
+@pytest.mark.usefixtures("bad_gpu")
+def test_a_gpu_that_refuses_is_one_line_with_a_way_out(folder: Path) -> None:
     with pytest.raises(DeviceFailed, match=r"set model\.device to cpu") as problem:
-        Scorer.load(folder, device="auto")
+        Scorer.load(folder, device="cuda")
     assert str(problem.value).startswith("the GPU cannot take the model: ")
     assert "\n" not in str(problem.value)
+
+
+@pytest.mark.usefixtures("bad_gpu")
+def test_where_the_choice_is_ours_the_cpu_takes_the_place_of_a_gpu_that_refuses(
+    folder: Path, batch: ScoringBatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    plain = Scorer.load(folder)
+    fallen = Scorer.load(folder, device="auto")
+    assert (fallen.device, fallen.fell_back, plain.fell_back) == ("cpu", True, False)
+    assert "the CPU scores from here on: the GPU cannot take the model" in caplog.text
+    assert fallen.score(batch).tobytes() == plain.score(batch).tobytes()
+
+
+class Failing(DeviceScorer):
+    """A card that is lost in its second batch."""
+
+    batches = 0
+
+    def score(self, batch: ScoringBatch, out: NDArray[np.float32]) -> None:
+        self.batches += 1
+        if self.batches > 1:
+            out[:] = np.nan
+            raise torch.OutOfMemoryError("CUDA out of memory\nand much more")
+        super().score(batch, out)
+
+
+@pytest.mark.parametrize("asked", ["auto", "cuda"])
+def test_a_gpu_that_fails_in_service(
+    folder: Path, batch: ScoringBatch, monkeypatch: pytest.MonkeyPatch, asked: str
+) -> None:
+    """No score is lost, and each is whole: one batch is all of one device."""
+    plain = Scorer.load(folder)
+    scorer = Scorer.load(folder)
+    scorer._asked, scorer.device = asked, "cuda"
+    scorer._gpu, scorer._kernel = Failing(scorer._folded, "cpu"), None
+    first = scorer.score(batch)
+    assert not scorer.fell_back and np.abs(first - plain.score(batch)).max() < 1e-5
+    if asked == "cuda":
+        with pytest.raises(DeviceFailed, match="CUDA out of memory"):
+            scorer.score(batch)
+        return
+    for _ in range(2):
+        assert scorer.score(batch).tobytes() == plain.score(batch).tobytes()
+        assert (scorer.device, scorer.fell_back) == ("cpu", True)
