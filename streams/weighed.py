@@ -20,6 +20,8 @@ from streams.findings import (
 
 WEEKDAYS: Final = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 WINDOW: Final = "window_"
+RECENT: Final = "24h"
+"""What may be one attack: it does not count as usual."""
 
 
 class Shown(NamedTuple):
@@ -34,16 +36,24 @@ def _amount(case: Case) -> Shown:
     exact = float(case.doc["amount"])
     if case.get("count_30d") < 1:
         return Shown(f"{case.money(exact)}, the first payment in 30 days", exact)
-    usual = case.get("mean_30d")
+    usual = _usual_amount(case)
     return Shown(f"{case.money(exact)}; usual: {case.money(usual)}", exact, usual)
+
+
+def _usual_amount(case: Case) -> float:
+    """The mean of the payments before the last day; of all where there are none before."""
+    payments, _ = case.before("count", RECENT)
+    total, _ = case.before("sum", RECENT)
+    return total / payments if payments >= 1 else case.get("mean_30d")
 
 
 def _tempo(case: Case) -> Shown:
     gap_s = case.get("since_last_s")
     if gap_s < 0:
         return Shown("the account's first payment")
-    text = f"{span_text(gap_s)} after the one before; usual: {rate_text(case.daily('count'))}"
-    return Shown(text, gap_s)
+    past, days = case.before("count", RECENT)
+    usual = f"; usual: {rate_text(past / days, days)}" if days >= 1 else ""
+    return Shown(f"{span_text(gap_s)} after the one before{usual}", gap_s)
 
 
 def _declines(case: Case) -> Shown:
