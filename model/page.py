@@ -262,7 +262,8 @@ def to_html(found: Mapping[str, Any]) -> str:
 def _value(found: Mapping[str, Any]) -> str:
     """Whose money is caught; an earlier report does not say."""
     others = found.get("amounts_left_out", 0)
-    text = f" Value caught is that of {found.get('currency')}: {others:,} events are in others."
+    what = "1 event is" if others == 1 else f"{others:,} events are"
+    text = f" Value caught is that of {found.get('currency')}: {what} in others."
     return text if others else ""
 
 

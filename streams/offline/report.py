@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from streams.money import amount_text, units
-from streams.offline import differing
+from streams.offline import differing, evaluation
 
 CSS = Path(__file__).with_name("report.css")
 
@@ -89,6 +89,8 @@ def _cards(first: dict[str, Any]) -> str:
 
 def _segments(models: Sequence[dict[str, Any]]) -> str:
     """Rates of every model side by side; the segments are the same for all."""
+    if not models[0]["segments"]:
+        return f"<p>No segment has {evaluation.MIN_SEGMENT:,} events.</p>"
     head = ["Segment", "Events", "Frauds"]
     for model in models:
         head += [f"False positives, {model['name']}", f"Recall, {model['name']}"]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from streams.offline import evaluation
 from streams.offline.backtest import backtest
 from streams.offline.run import Job
 from streams.offline.source import open_source
@@ -56,3 +57,14 @@ def test_it_prints(page: str, tmp_path: Path) -> None:
     file.write_text(page)
     browser(tmp_path, f"--print-to-pdf={paper}", "--no-pdf-header-footer", file.as_uri())
     assert paper.read_bytes().startswith(b"%PDF-") and paper.stat().st_size > 10_000
+
+
+def test_what_is_too_small_to_tell_is_said_and_no_empty_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluation, "MIN_SEGMENT", 10_000)
+    source = open_source(*world.stream(tmp_path, events=1_500), tmp_path)
+    backtest(Job(source, (world.settings(),), tmp_path / "out"), ["stub"])
+    found = (tmp_path / "out" / "report.html").read_text()
+    assert "<p>No segment has 10,000 events.</p>" in found
+    assert all(table.count("<tr>") > 1 for table in re.findall(r"<table.*?</table>", found, re.S))
