@@ -194,6 +194,26 @@ def _describe(client: AdminClient, topic: str) -> tuple[str, int]:
     return str(found.topic_id), len(found.partitions)
 
 
+def named(settings: Settings, topic_id: str) -> str | None:
+    """The topic that Kafka gave this id, if it is still there. Raises BrokerError."""
+
+    def ask(client: AdminClient) -> str | None:
+        from confluent_kafka import KafkaException, TopicCollection
+
+        names = list(client.list_topics(timeout=REQUEST_TIMEOUT_S).topics)
+        asked = client.describe_topics(TopicCollection(names), request_timeout=REQUEST_TIMEOUT_S)
+        for name, answer in asked.items():
+            try:
+                if str(answer.result().topic_id) == topic_id:
+                    return name
+            except KafkaException as error:
+                if error.args[0].code() in _unanswered():
+                    raise
+        return None
+
+    return _ask(settings, "describe", ask)
+
+
 def _bring_in_line(
     client: AdminClient,
     settings: Settings,

@@ -121,6 +121,10 @@ def _window(case: Case, window: str) -> Shown:
     return Shown(f"{seen:,.0f}, {total} in all", seen)
 
 
+def _history(case: Case) -> Shown:
+    return Shown("there are none" if case.get("lifetime_count") == 0 else "")
+
+
 _GROUPS: Final[Mapping[str, Callable[[Case], Shown]]] = {
     "amount": _amount,
     "tempo": _tempo,
@@ -129,6 +133,7 @@ _GROUPS: Final[Mapping[str, Callable[[Case], Shown]]] = {
     "place": _place,
     "clock": _clock,
     "kind": _kind,
+    "history": _history,
     "merchant_risk": _risk("merchant"),
     "terminal_risk": _risk("terminal"),
 }

@@ -268,6 +268,7 @@ def test_a_group_shows_what_there_is_to_show() -> None:
     assert shown("amount", count_30d=0, mean_30d=-1) == "EUR 30.00, the first payment in 30 days"
     assert shown("tempo", since_last_s=-1) == "the account's first payment"
     assert shown("place", distance_km=-1) == ""
+    assert shown("history") == "" and shown("history", lifetime_count=0) == "there are none"
     # Ten of EUR 900.00 in the last day are the attack, not what is usual.
     attack = {"count_24h": 10.0, "sum_24h": 900_000.0, "count_30d": 25.0, "sum_30d": 952_800.0}
     attack |= {"mean_30d": 38_112.0, "since_last_s": 60.0, "age_days": 29.0}

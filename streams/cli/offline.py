@@ -60,6 +60,7 @@ def _job(
     from streams.offline.source import open_source
 
     source = open_source(path, labels, out)
+    _note(source.unfinished())
     markers, told = forgotten(settings[0], source)
     if told:
         typer.echo(told, err=True)
@@ -111,6 +112,11 @@ def replay(
     if factor and to_topic is None:
         raise typer.BadParameter("a pace needs --to-topic", param_hint="--speed")
     if to_topic is not None:
+        if labels or out or snapshot or jobs:
+            raise typer.BadParameter(
+                "a replay to a topic takes no --labels, --out, --snapshot or --jobs",
+                param_hint="--to-topic",
+            )
         _own_topic(settings, to_topic)
         from streams.connect import check_kafka, confluent_config
         from streams.offline.resend import resend
@@ -144,9 +150,11 @@ def _own_topic(settings: Settings, topic: str) -> None:
     from streams.schema import TOPICS
 
     held = [settings.topic(spec.name) for spec in TOPICS if spec.name != "transactions"]
-    if topic in held:
+    # Another service's have another prefix.
+    if topic in held or topic.endswith(tuple(f"-{spec.name}" for spec in TOPICS[1:])):
         raise typer.BadParameter(
-            f"{topic} is the service's own and holds no transactions; name another topic",
+            f"{topic} is the service's own, or another's, and holds no transactions; name"
+            " another topic",
             param_hint="--to-topic",
         )
 

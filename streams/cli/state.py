@@ -62,6 +62,13 @@ def rebuild(
         f"key generation {result.generation} is in use: {result.messages} messages of"
         f" {result.partitions} partitions applied, {result.swept_keys} old keys deleted"
     )
+    if result.misplaced:
+        typer.echo(
+            f"{result.misplaced:,} messages that wait for workers lie in partitions of before, and"
+            " their accounts will have state there, too: start the workers, and when `fraudstream"
+            " status` shows no lag, run `fraudstream rebuild` again",
+            err=True,
+        )
     options.say(result.document(), text, as_json)
 
 

@@ -48,12 +48,14 @@ _logger = logging.getLogger(__name__)
 @dataclass(frozen=True, slots=True)
 class Result:
     """What a rebuild did. moved: accounts may lie in another partition than their old messages.
-    offsets: where the workers of each partition go on."""
+    misplaced: of the messages that wait for workers, those in a partition of before; their accounts
+    get a record there, too. offsets: where the workers of each partition go on."""
 
     generation: int
     partitions: int
     messages: int
     moved: bool
+    misplaced: int
     offsets: dict[int, int]
     swept_keys: int
 
@@ -109,6 +111,7 @@ class _Rebuild:
         self._namespace = settings.redis.namespace
         RedisStore(client, require_durable=settings.redis.require_durable).check()
         self._old = generations.read(client, self._namespace)
+        self._require_own(settings)
         self._markers = self._read_markers()
         self._max_future_ms = settings.worker.max_future_s * 1000
         self._arena_bytes = settings.worker.arena_mb * 1_048_576 // identity.partitions
@@ -151,7 +154,33 @@ class _Rebuild:
                 generations.mark(self._client, self._namespace, generation, number, cuts)
         swept = generations.sweep(self._client, self._namespace, self._old.current)
         moved = route.rule is not None
-        return Result(generation, count, self._done, moved, start, swept)
+        misplaced = self._misplaced(route, start) if moved else 0
+        return Result(generation, count, self._done, moved, misplaced, start, swept)
+
+    def _require_own(self, settings: Settings) -> None:
+        """Raises StoreError where the state is of another topic, and that one is still there."""
+        parts = [
+            keys.of(self._namespace, self._old.current, number).part
+            for number in range(self._old.partitions or 0)
+        ]
+        found = {self._client.hget(part, "topic") for part in parts}
+        for other in found - {None, self._identity.topic_id.encode()}:
+            name = topics.named(settings, cast(bytes, other).decode())
+            if name is not None:
+                raise StoreError(
+                    f"redis.namespace {self._namespace} holds the state of another service, whose"
+                    f" topic is {name}",
+                    remedy="Give this one a redis.namespace and a kafka.group of its own",
+                )
+
+    def _misplaced(self, route: Route, start: Mapping[int, int]) -> int:
+        """Messages behind `start` that do not lie where their accounts' state is now."""
+        waiting = {number: (at, self._log.limits(number)[1]) for number, at in start.items()}
+        return sum(
+            route(message.key, message.partition) != message.partition
+            for group in self._log.read(waiting)
+            for message in group
+        )
 
     def _read_markers(self) -> dict[int, dict[bytes, int]]:
         """Erasures noted by offset; those of another topic's offsets mean nothing here."""

@@ -64,6 +64,9 @@ class Source(Protocol):
     def of_a_log(self) -> bool:
         """Are its partitions and offsets those of a topic? Those of a plain file are made up."""
 
+    def unfinished(self) -> str:
+        """What to say of one that holds less than was to be recorded; of a whole one nothing."""
+
 
 @dataclass(frozen=True)
 class RecordingSource:
@@ -83,6 +86,21 @@ class RecordingSource:
     def of_a_log(self) -> bool:
         """Not when a plain file was laid out (`spool`)."""
         return FILE not in self._open()[1].origin
+
+    def unfinished(self) -> str:
+        """What to say of a recording that was broken off; of a whole one nothing."""
+        manifest = self._open()[1]
+        missing = 0
+        for place, end in manifest.end.items():
+            topic, _, partition = place.rpartition(":")
+            at = manifest.resume_at(topic, int(partition))
+            missing += max(0, end - max(manifest.start.get(place, 0), at or 0))
+        if manifest.complete or not missing:
+            return ""
+        return (
+            f"{self.path} is not whole, {missing:,} offsets of it are missing: `fraudstream record`"
+            " to the same place goes on with it"
+        )
 
     def shards(self) -> list[int]:
         """The partitions recorded."""

@@ -19,6 +19,10 @@ from streams.store import KEY_FORMAT, Claim, Identity, scripts
 
 MIN_MAJOR: Final = 7
 REBUILD: Final = "Run `fraudstream rebuild` to make the state again from the topic"
+OWN: Final = (
+    "Is it another service's? Then give this one a redis.namespace and a kafka.group of its own."
+    " Else: run `fraudstream rebuild` to make the state again from the topic"
+)
 NOT_DURABLE: Final = (
     "To go without (after a crash of Redis the workers do again what it lost), set"
     " redis.require_durable = false"
@@ -79,14 +83,15 @@ def refuse_claim(partition: int, identity: Identity, code: str, found: str) -> N
     if code == "TOPIC":
         raise StoreUnready(
             f"the state of partition {partition} belongs to topic id {found}, but the topic's id is"
-            f" {identity.topic_id}: the topic was deleted and made again",
-            remedy=REBUILD,
+            f" {identity.topic_id}: the topic was deleted and made again,"
+            " or is another one",
+            remedy=OWN,
         )
     if code == "PARTITIONS":
         raise StoreUnready(
             f"the state was made with {found} partitions, but the topic has {identity.partitions}:"
             " accounts may have moved to other partitions",
-            remedy=REBUILD,
+            remedy=OWN,
         )
     if code == "FORMAT":
         raise StoreUnready(

@@ -91,6 +91,8 @@ def test_wrong_use_is_told_before_anybody_waits_for_a_server(tmp_path: Path) -> 
         (["models", "add", recording, "--public-key", recording], "no file of 32 bytes"),
         (["replay", "nowhere://user:secret@x"], "at nowhere://...: Protocol not known: nowhere"),
         (["replay", recording, "--to-topic", "scores"], "the service's own"),
+        (["replay", recording, "--to-topic", "again-alerts"], "or another's"),
+        (["replay", recording, "--to-topic", "x", "--out", "y"], "takes no --labels, --out"),
         (
             ["replay", recording, "--to-topic", "x-rules", "--set", "kafka.topic_prefix=x-"],
             "the service's own",
@@ -138,7 +140,13 @@ def test_numbered_partitions_are_members_of_a_json_object(
 ) -> None:
     """`rebuild --json` tells the offset of each partition."""
     result = Result(
-        generation=1, partitions=2, messages=7, moved=True, offsets={0: 3, 1: 4}, swept_keys=0
+        generation=1,
+        partitions=2,
+        messages=7,
+        moved=True,
+        misplaced=0,
+        offsets={0: 3, 1: 4},
+        swept_keys=0,
     )
     options.say(result.document(), "", True)
     assert json.loads(capsys.readouterr().out)["offsets"] == {"0": 3, "1": 4}

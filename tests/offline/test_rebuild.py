@@ -8,12 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 import pytest
 import redis
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions
+from typer.testing import CliRunner
 
+from streams import topics
 from streams.batch import Batch
+from streams.cli import build
 from streams.connect import confluent_config
 from streams.errors import Conflict, StoreError, StoreUnready
 from streams.offline import rebuild as rebuilding
@@ -26,6 +30,7 @@ from streams.settings import Settings
 from streams.store import Claim, Commit, Identity, generations, keys
 from streams.store.redis import RedisStore
 from streams.topics import describe
+from tests.clients.test_publisher import flags
 from tests.live.reading import ends, publish, settings_for
 from tests.live.workers import check_scores, payments, scored, team
 from tests.messages import BROKER_TIME, message
@@ -159,6 +164,61 @@ def test_after_the_partition_count_was_raised_accounts_are_where_their_next_mess
     assert (result.partitions, result.moved) == (5, True)
     assert stored(client) == expected(old + new)
     assert len(claim_all(settings, client)) == 5
+
+
+def test_messages_that_wait_in_partitions_of_before_are_told(
+    settings: Settings, client: redis.Redis
+) -> None:
+    """Workers apply them where they lie: the account then has state in two places."""
+    old, new = rows(400, 3), rows(400, 5, begin=400, seed=3)
+    publish(settings, old)
+    claim_all(settings, client)
+    applied = ends(settings, "transactions")
+    publish(settings, rows(90, 3, begin=800, seed=5))
+    topic = settings.topic("transactions")
+    admin = AdminClient(confluent_config(settings))
+    admin.create_partitions([NewPartitions(topic, 5)])[topic].result()
+    while describe(settings, "transactions")[1] != 5 or len(ends(settings, "transactions")) != 5:
+        pass
+    publish(settings, new)
+    commit_group(settings, applied)
+    away = sum(java(key, 5) != at for at, key, _ in rows(90, 3, begin=800, seed=5))
+    url = settings.redis.url.get_secret_value()
+    given = [
+        *flags(settings),
+        "--set",
+        f"redis.url={url}",
+        "--set",
+        "kafka.group=" + settings.kafka.group,
+    ]
+    found = CliRunner().invoke(build(), ["rebuild", "--json", *given])
+    result = orjson.loads(found.stdout)
+    assert result["moved"] and result["misplaced"] == away > 0
+    assert f"{away} messages that wait for workers lie in partitions of before" in found.stderr
+    commit_group(settings, ends(settings, "transactions"))
+    again = rebuild(settings)
+    assert (again.moved, again.misplaced) == (True, 0)
+
+
+def test_the_state_of_another_service_is_left_alone(
+    settings: Settings, client: redis.Redis
+) -> None:
+    """Somebody made a second set of topics, and gave it no namespace of its own."""
+    publish(settings, rows(90, 3))
+    commit_group(settings, ends(settings, "transactions"))
+    rebuild(settings)
+    claim_all(settings, client)
+    before = stored(client)
+    prefix = f"{settings.kafka.topic_prefix}again-"
+    kafka = settings.kafka.model_copy(update={"topic_prefix": prefix})
+    second = settings.model_copy(update={"kafka": kafka})
+    topics.create(second, 2)
+    with pytest.raises(StoreUnready, match=r"Is it another service's\?.*redis.namespace"):
+        claim_all(second, client)
+    with pytest.raises(StoreError, match=settings.topic("transactions")) as problem:
+        rebuild(second)
+    assert "a redis.namespace and a kafka.group of its own" in str(problem.value)
+    assert stored(client) == before and len(claim_all(settings, client)) == 3
 
 
 def test_markers_of_erasures_come_along_and_are_kept_to(

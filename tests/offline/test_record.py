@@ -96,6 +96,29 @@ def test_again_on_a_whole_recording_adds_nothing(
     check(kafka, names, tmp_path / "r")
 
 
+def test_one_that_was_broken_off_is_not_taken_for_whole(
+    kafka: str, names: dict[str, str], tmp_path: Path
+) -> None:
+    """A full disk, say: what is there can be replayed, and the person is told that it is a part."""
+    manifest = run(kafka, names, tmp_path / "r", file_rows=100)
+    source = RecordingSource(str(tmp_path / "r"))
+    assert source.unfinished() == ""
+    lost = next(one for one in reversed(manifest.files) if one.topic == "transactions")
+    manifest.files.remove(lost)
+    manifest.complete = False
+    Recording(str(tmp_path / "r")).save(manifest)
+    place = f"transactions:{lost.partition}"
+    missing = manifest.end[place] - (manifest.resume_at("transactions", lost.partition) or 0)
+    assert f"not whole, {missing} offsets of it are missing" in source.unfinished()
+    flags = ["--set", "model.bundle=stub", "--set", f"kafka.bootstrap={kafka}", "--jobs", "1"]
+    done = CliRunner().invoke(
+        build(), ["replay", str(tmp_path / "r"), "--out", str(tmp_path / "out"), *flags]
+    )
+    assert done.exit_code == 0 and f"{missing} offsets of it are missing" in done.stderr
+    run(kafka, names, tmp_path / "r", file_rows=100)
+    assert source.unfinished() == ""
+
+
 def test_from_and_to_are_append_times(kafka: str, names: dict[str, str], tmp_path: Path) -> None:
     begin, end = kafka_log.BEGIN_MS + 100_000, kafka_log.BEGIN_MS + 310_000
     run(kafka, names, tmp_path / "r", from_ms=begin, to_ms=end)
