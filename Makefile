@@ -51,7 +51,7 @@ check: setup ## style, types and the direction of imports
 # These ask for a file that is not in this repository: benchmarks/README.md says which.
 WITH_DATA := handbook handbook_live handbook_replay fresh_risk credit
 bench: setup ## every benchmark that needs no data of yours, one table each
-	for one in $(filter-out $(WITH_DATA:%=benchmarks/%.py) benchmarks/ground.py benchmarks/soak.py,$(wildcard benchmarks/*.py)); do \
+	for one in $(filter-out $(WITH_DATA:%=benchmarks/%.py) benchmarks/ground.py benchmarks/variants.py benchmarks/soak.py,$(wildcard benchmarks/*.py)); do \
 	  echo "== $$one"; $(BIN)/python "$$one" || echo "$$one: goals missed, or failed" >&2; done
 	for one in $(WITH_DATA); do echo "== benchmarks/$$one.py needs a data file: see benchmarks/README.md"; done
 

@@ -14,6 +14,8 @@ service's own `risk.period_hours`; `--cost` prints what each costs, and fits not
 from __future__ import annotations
 
 import argparse
+import json
+import sys
 import time
 from pathlib import Path
 from typing import Final
@@ -144,6 +146,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--risk-hours", type=int, default=HOURS_A_DAY, help="risk.period_hours")
     parser.add_argument("--cost", action="store_true", help="what each pace costs; no fits")
+    parser.add_argument("--json", action="store_true", help="the fits as JSON")
     given = parser.parse_args()
     d = opened(given.stream, given.work, given.risk_hours)
     if given.cost:
@@ -170,9 +173,14 @@ def main() -> None:
             spent = time.process_time() - begin
             one = measured(d, fold.test, np.asarray(booster.predict(test)), spent)
             found[name].append(one)
-            print(f"week {week}  {name:<26}" + _shown(one), flush=True)
-    for name, weeks in found.items():
+            progress = sys.stderr if given.json else sys.stdout
+            print(f"week {week}  {name:<26}" + _shown(one), flush=True, file=progress)
+    for weeks in found.values():
         no_leak(weeks)
+    if given.json:
+        print(json.dumps(found))
+        return
+    for name, weeks in found.items():
         print(f"mean    {name:<26}" + _shown(mean_of(weeks)))
 
 

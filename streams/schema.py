@@ -12,7 +12,7 @@ from typing import Final
 
 SCHEMA_VERSION: Final = 1
 
-# Limits. Every queue, batch, string and loop has one, here.
+# Limits of what travels: messages, batches, their strings and lists. Those of one room stand there.
 MAX_MESSAGE_BYTES: Final = 65_536
 MAX_UNPACKED_BYTES: Final = 16 * 2**20
 """Of one record batch of Kafka's, when it was compressed: sixteen times what a broker takes."""

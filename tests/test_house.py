@@ -27,7 +27,7 @@ IMPURE = {
 }  # fmt: skip
 """Clock, chance, input and output: what a spine file may not import."""
 
-ROOMS = {"live", "offline", "console", "store", "clients", "adapters", "dev", "cli"}
+ROOMS = {"live", "offline", "store", "clients", "adapters", "dev", "cli"}
 PIPELINE_READERS = {"streams/live/agents.py", "streams/offline/replay.py"}
 
 

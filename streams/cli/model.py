@@ -64,7 +64,7 @@ Cost = Annotated[
 Resume = Annotated[
     Path | None,
     typer.Option(
-        "--checkpoint", help="File to save to and resume; of each fit of `finetune` FILE.SEED."
+        "--checkpoint", help="File to save to and resume; `finetune` has one a fit beside it."
     ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.", callback=checks.device)]
