@@ -210,6 +210,10 @@ class LabelBook:
     def __len__(self) -> int:
         return len(self._labels)
 
+    def strange(self, keys: NDArray[np.uint64]) -> int:
+        """How many transactions have a label and are not among these."""
+        return len(np.setdiff1d(self._labels.key, keys))
+
     @property
     def latest(self) -> int:
         """The newest label_time; 0 without labels."""

@@ -56,7 +56,7 @@ class Training:
         if problem[0] is None:
             processes.leave()
         elif problem[0] is KeyboardInterrupt:
-            self.say("stopped; with --checkpoint the same command goes on from its last judging")
+            self.say("stopped; the same command goes on from what --checkpoint kept last, if given")
 
     def say(self, line: str) -> None:
         """A line on stderr, from the first process only; above the bar where one is drawn."""

@@ -31,6 +31,7 @@ def overall(events: Events, k: int) -> dict[str, Any]:
     """Ranking, calibration and alert measures of model k over all events."""
     label, score, flagged = events.label, events.score[k], events.decision[k] > 0
     days = len(np.unique(events.day))
+    workload = float(events.all_alert[k].sum() / len(np.unique(events.all_day)))
     frauds, caught, alerts = int(label.sum()), int(label[flagged].sum()), int(flagged.sum())
     lost, blocked = events.lost, events.decision[k] == 2
     detected = results.total(lost[flagged])
@@ -54,7 +55,7 @@ def overall(events: Events, k: int) -> dict[str, Any]:
         "brier": metrics.brier(label, score),
         "calibration_error": metrics.calibration_error(label, score),
         "alerts": alerts,
-        "alerts_a_day": alerts / days,
+        "alerts_a_day": workload,
         "blocked": int(blocked.sum()),
         "precision": caught / alerts if alerts else float("nan"),
         "recall": caught / frauds if frauds else float("nan"),
@@ -86,12 +87,16 @@ def by_week(events: Events, k: int) -> list[dict[str, Any]]:
 
 
 def by_day(events: Events, k: int) -> list[dict[str, int]]:
-    """Alerts, frauds among them and all frauds of each day of event time."""
-    days, place = np.unique(events.day, return_inverse=True)
-    flagged = events.decision[k] > 0
+    """Alerts of each day of event time, those among them known as fraud, and all known frauds."""
+    days, every = np.unique(events.all_day, return_inverse=True)
+    judged, flagged = np.searchsorted(days, events.day), events.decision[k] > 0
     counts = (
         np.bincount(place, weights, len(days)).astype(int).tolist()
-        for weights in (flagged, flagged & (events.label == FRAUD), events.label)
+        for place, weights in (
+            (every, events.all_alert[k]),
+            (judged, flagged & (events.label == FRAUD)),
+            (judged, events.label),
+        )
     )
     return [
         {"day": day, "alerts": alerts, "caught": caught, "frauds": frauds}

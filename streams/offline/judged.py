@@ -12,6 +12,7 @@ An event takes some 70 bytes of memory and 10 a model; its strings are read and 
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -51,6 +52,8 @@ class Events:
     sums over several currencies mean nothing; counted: bool, whether it is in `currency`
     account, channel, country: int32 codes; names of the last two beside them
     score: float64 [models, n]; decision: int8 [models, n], 0 approve, 1 review, 2 block
+    all_day: int32 [m], all_alert: bool [models, m], of every scored event: an alert is work,
+    whether or not it can be judged yet
     """
 
     partition: NDArray[np.int32]
@@ -64,6 +67,8 @@ class Events:
     segments: dict[str, tuple[NDArray[np.int32], list[str]]]
     score: NDArray[np.float64]
     decision: NDArray[np.int8]
+    all_day: NDArray[np.int32]
+    all_alert: NDArray[np.bool_]
     currency: str
     unlabelled: int
     as_of: int
@@ -74,8 +79,7 @@ class Events:
     @property
     def day(self) -> NDArray[np.int32]:
         """Days since 1970."""
-        days: NDArray[np.int32] = (self.time // DAY_MS).astype(np.int32)
-        return days
+        return _day(self.time)
 
     @property
     def lost(self) -> NDArray[np.int64]:
@@ -90,6 +94,11 @@ class Events:
 
     def __len__(self) -> int:
         return len(self.day)
+
+
+def _day(times: NDArray[np.int64]) -> NDArray[np.int32]:
+    days: NDArray[np.int32] = (times // DAY_MS).astype(np.int32)
+    return days
 
 
 class _Codes:
@@ -111,6 +120,7 @@ class _Codes:
         return ["not given" if name is None else name for name in self._known]
 
 
+_logger = logging.getLogger(__name__)
 _ID = "transaction_id"
 _COLUMNS = ("offset", "outcome", _ID, "account_id", "event_time", "amount", "currency")
 _SEGMENTS = ("channel", "country")
@@ -119,8 +129,9 @@ _SEGMENTS = ("channel", "country")
 def nothing_to_judge() -> ConfigError:
     """Why there is nothing to measure where nobody ever said anything."""
     return ConfigError(
-        "no event can be judged: no label is known and none is older than the label delay",
-        remedy="record the labels too, or give --labels FILE",
+        "no event can be judged: no label is known",
+        remedy="record the labels too, or give --labels FILE; with --as-of alone, what is older"
+        " than the label delay at that moment counts as legitimate",
     )
 
 
@@ -165,18 +176,23 @@ def gather(
     scored = judged = 0
     for shard, whole in results.tables(out, columns):
         table = whole.filter(pc.equal(whole["outcome"], results.SCORED))
-        table = table.filter(pc.greater_equal(table["event_time"], judge_from))
-        scored += len(table)
-        key = transaction_keys(*(table[name].to_pylist() for name in ("account_id", _ID)))
-        known = book.at(key, moment)
-        kept = known_enough(table["event_time"].to_numpy(), known, moment, delay_days)
+        every = transaction_keys(*(table[name].to_pylist() for name in ("account_id", _ID)))
+        time = table["event_time"].to_numpy()
+        chosen = time >= judge_from
+        scored += int(chosen.sum())
+        known = book.at(every, moment)
         if as_of is not None:  # a label may be too early; its event had not happened all the same
-            kept &= table["event_time"].to_numpy() <= moment
+            chosen &= time <= moment
+        flagged = [_decisions(table[f"decision_{k}"])[chosen] > 0 for k in range(models)]
+        kept = chosen & known_enough(time, known, moment, delay_days)
         table = table.filter(pa.array(kept))
         judged += len(table)
         part = {
             "partition": np.full(len(table), shard, np.int32),
-            "key": key[kept],
+            "seen": every,
+            "key": every[kept],
+            "all_day": _day(time[chosen]),
+            **{f"all_alert_{k}": each for k, each in enumerate(flagged)},
             "label": (known[kept] == FRAUD).astype(np.int8),
             **{name: each.of(table[name]) for name, each in codes.items()},
             **{name: table[name].to_numpy() for name in ("offset", "event_time", "amount")},
@@ -188,10 +204,12 @@ def gather(
     if not judged:
         raise _none_judged(scored, int(moment), delay_days, judge_from)
     joined = {name: np.concatenate(parts.pop(name)) for name in list(parts)}
+    _tell_strange(book.strange(joined["seen"]))
     main = int(np.bincount(joined["currency"]).argmax())
     counted = joined["currency"] == main
     return Events(
-        **{name: joined[name] for name in ("partition", "offset", "key", "label")},
+        **{name: joined[name] for name in ("partition", "offset", "key", "label", "all_day")},
+        all_alert=np.stack([joined[f"all_alert_{k}"] for k in range(models)]),
         amount=np.where(counted, joined["amount"], 0),
         counted=counted,
         currency=codes["currency"].names()[main],
@@ -206,6 +224,11 @@ def gather(
         judged_from=judge_from,
         terms=terms,
     )
+
+
+def _tell_strange(count: int) -> None:
+    if count:
+        _logger.warning("%d transactions with a label are not among the accepted ones", count)
 
 
 def known_enough(

@@ -30,7 +30,11 @@ ROWS = (
     ("recall", "Recall of the alerts", "share"),
     ("fraud_amount_detected", "Fraud money caught", "money"),
     ("fraud_amount", "Fraud money in all", "money"),
-    ("value_saved", "Value saved: caught, less {review_cost:g} for each alert", "money"),
+    (
+        "value_saved",
+        "Value saved: caught, less {review_cost:g} for each alert in {currency}",
+        "money",
+    ),
     ("legitimate_amount_blocked", "Good money blocked", "money"),
     ("brier", "Brier score", "small"),
     ("calibration_error", "Calibration error (ECE)", "small"),
@@ -184,7 +188,7 @@ def _measures(summary: dict[str, Any]) -> str:
 
     rows = [
         (
-            html.escape(words.format(**summary["terms"])),
+            html.escape(words.format(**summary["terms"], currency=currency)),
             *(shown(model["overall"].get(key), kind) for model in models),
         )
         for key, words, kind in ROWS

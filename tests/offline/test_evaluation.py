@@ -237,6 +237,23 @@ def test_days(tmp_path: Path) -> None:
     ]
 
 
+def test_an_alert_that_cannot_be_judged_yet_is_work_all_the_same(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The days before the moment of judgement looked as if there were hardly any alerts."""
+    rows = [row(n, n // 4, decision_0="review" if n % 2 else "approve") for n in range(40)]
+    write(tmp_path, rows)
+    events = gather(tmp_path, [label(3, 2), label(37, 9.5), label(77, 9.5)])
+    assert (len(events), events.unlabelled) == (13, 27), "three days are old, and one has a verdict"
+    assert evaluation.overall(events, 0)["alerts_a_day"] == 2.0
+    days = evaluation.by_day(events, 0)
+    assert [each["alerts"] for each in days] == [2] * 10
+    assert [each["caught"] for each in days] == [1, *[0] * 8, 1]
+    then = gather(tmp_path, [label(3, 2)], as_of=(DAY_0 + 8) * DAY_MS - 1)
+    assert [each["alerts"] for each in evaluation.by_day(then, 0)] == [2] * 8
+    assert "1 transactions with a label are not among the accepted ones" in caplog.text
+
+
 def test_what_was_known_at_each_moment(tmp_path: Path) -> None:
     first = 7 - DAY_0 % 7  # the first Monday of the calendar's own, so to say
     rows = [row(n, first + n, decision_0="review" if n < 2 else "approve") for n in range(4)]
