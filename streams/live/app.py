@@ -156,10 +156,15 @@ def assemble(
 
 def _policy(judge: Judge, rules: Callable[[], RuleSet] | None) -> Callable[[], Policy]:
     """The policy of a round: the judge's, with the rules in force at that moment."""
+    current = judge.policy
 
     def policy() -> Policy:
+        nonlocal current
         now = judge.policy_now()
-        return now if rules is None else replace(now, rules=rules())
+        found = now.rules if rules is None else rules()
+        if current.rules is not found or current.mode is not now.mode:
+            current = replace(now, rules=found)
+        return current
 
     return policy
 

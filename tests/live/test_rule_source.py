@@ -10,6 +10,8 @@ import orjson
 import pytest
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
+from model.stub import StubScorer
+from streams.assembly import Judge
 from streams.connect import confluent_config
 from streams.errors import BrokerError
 from streams.features import NAMES
@@ -53,7 +55,10 @@ def known(source: RuleSource) -> dict[str, int]:
 
 
 def test_a_worker_starts_with_all_rules_and_follows(
-    kafka: str, topic_prefix: str, caplog: pytest.LogCaptureFixture
+    kafka: str,
+    topic_prefix: str,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     settings = settings_for(kafka, topic_prefix)
     book = parse_toml(FILE, NAMES)
@@ -61,13 +66,18 @@ def test_a_worker_starts_with_all_rules_and_follows(
     send(settings, (b"bad", b"{"), (b"wrong", rule("c")), (b"file", rule("file", 7)))
     with RuleSource(settings, book) as source:
         assert known(source) == {"a": 2, "file": 7}
-        policy = _policy(POLICY, source.rules)
+        policy = _policy(Judge("stub", StubScorer(), POLICY), source.rules)
         first = policy()
         assert first.rules is source.rules() and policy() is first
         send(settings, (b"c", rule("c", 3)), (b"file", None))
         until(lambda: known(source) == {"a": 2, "c": 3, "file": 1})
         assert policy().rules.digest == source.rules().digest != first.rules.digest
         assert policy().thresholds == POLICY.thresholds
+        assert policy().mode == "full"
+        monkeypatch.setattr(StubScorer, "fell_back", True)
+        fallen = policy()
+        assert (fallen.mode, fallen.rules) == ("cpu_fallback", source.rules())
+        assert policy() is fallen
     said = [each.getMessage() for each in caplog.records if "left out" in each.getMessage()]
     assert len(said) == 2
     for one in contents(settings, "rules"):
