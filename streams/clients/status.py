@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 import redis
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 
+from streams.clients.outage import PASSING
 from streams.connect import (
     check_kafka,
     check_redis,
@@ -26,13 +27,6 @@ from streams.settings import Settings
 from streams.store import generations, keys
 
 TIMEOUT_S = 15.0
-PASSING: Final = (
-    KafkaError.NOT_LEADER_FOR_PARTITION,
-    KafkaError.NOT_COORDINATOR,
-    KafkaError.COORDINATOR_NOT_AVAILABLE,
-    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
-)
-"""A new or moved partition has no leader for a moment, and a new broker no groups' coordinator."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,12 +9,14 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
 from faust.types import TP
 
-from streams.connect import confluent_config
+from streams.clients.outage import PASSING
+from streams.connect import confluent_config, patiently
 from streams.live.microbatch import MicroBatchApp, RangeConsumer, RangeMessage, make_app
 from streams.live.ranges import Fetched, LogRange
 from streams.settings import Settings, load
@@ -62,7 +64,11 @@ def ends(settings: Settings, name: str) -> dict[int, int]:
     try:
         partitions = consumer.list_topics(topic, timeout=PATIENCE_S).topics[topic].partitions
         return {
-            number: consumer.get_watermark_offsets(TopicPartition(topic, number))[1]
+            number: patiently(
+                partial(consumer.get_watermark_offsets, TopicPartition(topic, number)),
+                PASSING,
+                PATIENCE_S,
+            )[1]
             for number in partitions
         }
     finally:
