@@ -259,11 +259,15 @@ def to_html(found: Mapping[str, Any]) -> str:
     return whole(found["model_id"], lines, body)
 
 
+def events_are(count: int) -> str:
+    """ "1 event is", "2 events are"."""
+    return "1 event is" if count == 1 else f"{count:,} events are"
+
+
 def _value(found: Mapping[str, Any]) -> str:
     """Whose money is caught; an earlier report does not say."""
     others = found.get("amounts_left_out", 0)
-    what = "1 event is" if others == 1 else f"{others:,} events are"
-    text = f" Value caught is that of {found.get('currency')}: {what} in others."
+    text = f" Value caught is that of {found.get('currency')}: {events_are(others)} in others."
     return text if others else ""
 
 

@@ -149,9 +149,10 @@ def _own_topic(settings: Settings, topic: str) -> None:
     """Transactions among what the service says, or among labels and rules, break their readers."""
     from streams.schema import TOPICS
 
-    held = [settings.topic(spec.name) for spec in TOPICS if spec.name != "transactions"]
+    held = [spec.name for spec in TOPICS if spec.name != "transactions"]
     # Another service's have another prefix.
-    if topic in held or topic.endswith(tuple(f"-{spec.name}" for spec in TOPICS[1:])):
+    theirs = tuple(f"-{name}" for name in held)
+    if topic in map(settings.topic, held) or topic.endswith(theirs):
         raise typer.BadParameter(
             f"{topic} is the service's own, or another's, and holds no transactions; name"
             " another topic",

@@ -24,7 +24,7 @@ from model.inputs import TIME_SHIFT
 from streams import features
 from streams.labels import FRAUD, Age, LabelBook, each_label, transaction_keys
 from streams.offline.engine import Engine, Tell
-from streams.offline.refused import require_accepted
+from streams.offline.refused import require_accepted, tell_strange
 from streams.offline.risk_pass import Snapshots
 from streams.offline.run import Job, Progress, claim_directory, open_shard, over_shards
 from streams.offline.source import decoded
@@ -181,7 +181,6 @@ def _kinds(
     names = sorted({name for _, name in found.values()})[: np.iinfo(np.int8).max - 1]
     code = {name: index for index, name in enumerate(names, 1)}
     keys = transaction_keys(accounts, transactions).tolist()
-    if strange := len(named.difference(keys)):
-        _logger.warning("%d transactions with a label are not among the accepted ones", strange)
+    tell_strange(len(named.difference(keys)))
     kind = np.array([code.get(found[key][1], 0) if key in found else 0 for key in keys], np.int8)
     return kind, ["none", *names]

@@ -12,7 +12,6 @@ An event takes some 70 bytes of memory and 10 a model; its strings are read and 
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,6 +26,7 @@ from streams.errors import ConfigError
 from streams.labels import FRAUD, NOT_KNOWN, LabelBook, transaction_keys
 from streams.money import exponent
 from streams.offline import results
+from streams.offline.refused import tell_strange
 from streams.schema import DAY_MS
 
 
@@ -120,7 +120,6 @@ class _Codes:
         return ["not given" if name is None else name for name in self._known]
 
 
-_logger = logging.getLogger(__name__)
 _ID = "transaction_id"
 _COLUMNS = ("offset", "outcome", _ID, "account_id", "event_time", "amount", "currency")
 _SEGMENTS = ("channel", "country")
@@ -204,7 +203,7 @@ def gather(
     if not judged:
         raise _none_judged(scored, int(moment), delay_days, judge_from)
     joined = {name: np.concatenate(parts.pop(name)) for name in list(parts)}
-    _tell_strange(book.strange(joined["seen"]))
+    tell_strange(book.strange(joined["seen"]))
     main = int(np.bincount(joined["currency"]).argmax())
     counted = joined["currency"] == main
     return Events(
@@ -224,11 +223,6 @@ def gather(
         judged_from=judge_from,
         terms=terms,
     )
-
-
-def _tell_strange(count: int) -> None:
-    if count:
-        _logger.warning("%d transactions with a label are not among the accepted ones", count)
 
 
 def known_enough(

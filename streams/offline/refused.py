@@ -1,13 +1,17 @@
 """How many messages of a source were refused, and why: what nobody sees in figures of the rest.
 
-In: counts. Out: a sentence, or an error where nothing is left. Does not know how they were counted.
+In: counts. Out: a sentence, a warning, or an error where nothing is left. Does not know how they
+were counted.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 
 from streams.errors import ConfigError
+
+_logger = logging.getLogger(__name__)
 
 
 def refused(dead: Mapping[str, int], messages: int) -> str:
@@ -29,3 +33,9 @@ def require_accepted(accepted: int, dead: Mapping[str, int], messages: int) -> N
         )
     why = refused(dead, messages) or f"{messages:,} messages, and no payment among them"
     raise ConfigError(f"no accepted transaction: {why}")
+
+
+def tell_strange(count: int) -> None:
+    """Warn of so many transactions that have a label and were not accepted, or never came."""
+    if count:
+        _logger.warning("%d transactions with a label are not among the accepted ones", count)

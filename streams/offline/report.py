@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from model.page import events_are
 from streams.money import amount_text, units
 from streams.offline import differing, evaluation
 
@@ -202,8 +203,8 @@ def _about_money(summary: dict[str, Any]) -> str:
     text = f"Money in whole {summary['currency']}"
     if not others:
         return f"{text}."
-    what = "1 event is" if others == 1 else f"{others:,} events are"
-    return f"{text}; {what} in other currencies and in no sum of money, but in all the rest."
+    rest = "in other currencies and in no sum of money, but in all the rest."
+    return f"{text}; {events_are(others)} {rest}"
 
 
 def page(summary: dict[str, Any], plots: Sequence[str]) -> str:

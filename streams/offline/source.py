@@ -90,12 +90,14 @@ class RecordingSource:
     def unfinished(self) -> str:
         """What to say of a recording that was broken off; of a whole one nothing."""
         manifest = self._open()[1]
+        if manifest.complete:
+            return ""
         missing = 0
         for place, end in manifest.end.items():
             topic, _, partition = place.rpartition(":")
             at = manifest.resume_at(topic, int(partition))
             missing += max(0, end - max(manifest.start.get(place, 0), at or 0))
-        if manifest.complete or not missing:
+        if not missing:
             return ""
         return (
             f"{self.path} is not whole, {missing:,} offsets of it are missing: `fraudstream record`"

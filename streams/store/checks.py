@@ -21,7 +21,7 @@ MIN_MAJOR: Final = 7
 REBUILD: Final = "Run `fraudstream rebuild` to make the state again from the topic"
 OWN: Final = (
     "Is it another service's? Then give this one a redis.namespace and a kafka.group of its own."
-    " Else: run `fraudstream rebuild` to make the state again from the topic"
+    f" Else: {REBUILD.lower()}"
 )
 NOT_DURABLE: Final = (
     "To go without (after a crash of Redis the workers do again what it lost), set"
@@ -83,8 +83,8 @@ def refuse_claim(partition: int, identity: Identity, code: str, found: str) -> N
     if code == "TOPIC":
         raise StoreUnready(
             f"the state of partition {partition} belongs to topic id {found}, but the topic's id is"
-            f" {identity.topic_id}: the topic was deleted and made again,"
-            " or is another one",
+            f" {identity.topic_id}: the topic was deleted and made again, or is another"
+            " one",
             remedy=OWN,
         )
     if code == "PARTITIONS":

@@ -119,6 +119,15 @@ def claim_all(settings: Settings, client: redis.Redis) -> list[Claim]:
     return [store.acquire(number, Identity(topic_id, count)) for number in range(count)]
 
 
+def raise_partitions(settings: Settings, count: int) -> None:
+    """As an operator does; returns when every answer of the broker knows of it."""
+    topic = settings.topic("transactions")
+    admin = AdminClient(confluent_config(settings))
+    admin.create_partitions([NewPartitions(topic, count)])[topic].result()
+    while {describe(settings, "transactions")[1], len(ends(settings, "transactions"))} != {count}:
+        pass
+
+
 def test_an_empty_redis_is_filled_up_to_what_the_group_committed(
     settings: Settings, client: redis.Redis
 ) -> None:
@@ -151,11 +160,7 @@ def test_after_the_partition_count_was_raised_accounts_are_where_their_next_mess
     old, new = rows(400, 3), rows(400, 5, begin=400, seed=3)
     publish(settings, old)
     claim_all(settings, client)
-    topic = settings.topic("transactions")
-    admin = AdminClient(confluent_config(settings))
-    admin.create_partitions([NewPartitions(topic, 5)])[topic].result()
-    while describe(settings, "transactions")[1] != 5 or len(ends(settings, "transactions")) != 5:
-        pass
+    raise_partitions(settings, 5)
     with pytest.raises(StoreUnready, match=r"3 partitions, but the topic has 5.*rebuild"):
         claim_all(settings, client)
     publish(settings, new)
@@ -175,11 +180,7 @@ def test_messages_that_wait_in_partitions_of_before_are_told(
     claim_all(settings, client)
     applied = ends(settings, "transactions")
     publish(settings, rows(90, 3, begin=800, seed=5))
-    topic = settings.topic("transactions")
-    admin = AdminClient(confluent_config(settings))
-    admin.create_partitions([NewPartitions(topic, 5)])[topic].result()
-    while describe(settings, "transactions")[1] != 5 or len(ends(settings, "transactions")) != 5:
-        pass
+    raise_partitions(settings, 5)
     publish(settings, new)
     commit_group(settings, applied)
     away = sum(java(key, 5) != at for at, key, _ in rows(90, 3, begin=800, seed=5))
