@@ -31,10 +31,16 @@ STOP_S: Final = 1.0
 DRAIN_BYTES: Final = MAX_UNPACKED_BYTES
 """What is unpacked at once, but for the batch that goes beyond it. The rest stays packed with
 aiokafka: a megabyte on the wire may be thousands of batches, each of which is within its limit."""
-DRAIN_GAP_S: Final = 0.008
-"""From one drain that found something to the next. What is drained is asked for again at once, so
-without a pause a broker hands out messages by ones and twos, and that takes both sides the time in
-which a round would end. A message that comes after a pause does not wait for it."""
+COLLECT_BYTES: Final = 65_536
+COLLECT_MS: Final = 14
+"""A broker that just had something holds the next fetch back until it has so much, or for so long.
+What is drained is asked for again at once; without a pause it would hand out messages by ones and
+twos, and both sides would need for that the time in which a round ends. At the broker messages wait
+together; here they would be as old as the answer that brought them. After a fetch that found
+nothing it answers at the first message again."""
+DRAIN_GAP_S: Final = 0.004
+"""From one drain that found something to the next, so that several brokers' answers come
+together."""
 
 
 async def _drained(fetcher: Any, partitions: set[TP]) -> dict[Any, list[Chunk]]:
@@ -51,6 +57,12 @@ async def _drained(fetcher: Any, partitions: set[TP]) -> dict[Any, list[Chunk]]:
             found.setdefault(tp, []).extend(chunks)
             room -= sum(chunk.weight() for chunk in chunks)
     return found
+
+
+def _ask_for(fetcher: Any, size: int, wait_ms: int) -> None:
+    """What the fetches to come ask for: an answer when there are so many bytes, or after the wait
+    with what there is."""
+    fetcher._fetch_min_bytes, fetcher._fetch_max_wait_ms = size, wait_ms
 
 
 def fetching() -> bool:
@@ -71,6 +83,8 @@ class FetchThread(driver.AIOKafkaConsumerThread):
         """Epoch and begin of the next range, per partition."""
         self._drain_from = 0.0
         """When, by the loop's clock, the next drain may be."""
+        self._patient: asyncio.TimerHandle | None = None
+        """Ends the request for fetches that are held back."""
 
     def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
         consumer = super()._create_worker_consumer(transport)
@@ -111,6 +125,7 @@ class FetchThread(driver.AIOKafkaConsumerThread):
                 chunks = await _drained(fetcher, active_partitions)
                 if chunks:
                     self._drain_from = self.thread_loop.time() + DRAIN_GAP_S
+                    self._collect(fetcher)
                 left = deadline - self.thread_loop.time()
                 if chunks or left <= 0:
                     return self._ranges(consumer, chunks, max_records)
@@ -120,6 +135,17 @@ class FetchThread(driver.AIOKafkaConsumerThread):
                     waiter.cancel()
                     return {}
                 waiter.result()  # raises when the group or the topic is forbidden
+
+    def _collect(self, fetcher: Any) -> None:
+        """Have the next fetch held back. aiokafka makes it when this drain is told, which is at
+        once, so the one after it is an ordinary one unless it finds something."""
+        if self._patient is not None:
+            self._patient.cancel()
+        wait_ms = self.transport.fetch_max_wait_ms  # type: ignore[attr-defined]
+        _ask_for(fetcher, COLLECT_BYTES, min(wait_ms, COLLECT_MS))
+        self._patient = self.thread_loop.call_later(
+            COLLECT_MS / 2_000, _ask_for, fetcher, 1, wait_ms
+        )
 
     def _ranges(
         self,

@@ -14,7 +14,7 @@ from aiokafka.consumer.fetcher import FetchResult
 from faust.types import TP
 
 from streams.live.chunks import Chunk
-from streams.live.fetch import DRAIN_BYTES, FetchThread, _drained
+from streams.live.fetch import COLLECT_BYTES, COLLECT_MS, DRAIN_BYTES, FetchThread, _drained
 from streams.live.microbatch import make_app
 from streams.settings import load
 from tests.live.reading import Shelf
@@ -33,6 +33,7 @@ class Fetcher:
             reassignment_in_progress=False, fetch_context=contextlib.nullcontext
         )
         self._on_arrival = on_arrival
+        self._fetch_min_bytes, self._fetch_max_wait_ms = 1, -1
         self.there = False
         self.position = 5
 
@@ -98,6 +99,38 @@ def test_a_range_is_left_where_it_is_while_the_flow_stands(stands_from: str) -> 
                 found = await thread._fetch_records(consumer, {TP0}, timeout=60)
             (taken,) = found[TP0]
             assert (taken.begin, taken.batch.next_offset, taken.epoch) == (5, 6, 1)
+
+    asyncio.run(check())
+
+
+@pytest.mark.parametrize("wait_ms", [COLLECT_MS // 2, COLLECT_MS * 2])
+def test_brokers_hold_back_the_fetch_after_a_find_and_no_other(wait_ms: int) -> None:
+    """A message that comes alone is not waited for more messages with."""
+
+    async def check() -> None:
+        with thread_at(5) as thread:
+            own, thread.thread_loop = thread.thread_loop, asyncio.get_running_loop()
+            thread.transport.fetch_max_wait_ms = wait_ms
+            fetcher = Fetcher(lambda: None)
+            fetcher._fetch_max_wait_ms = wait_ms
+            thread.consumer.flow_active = True
+            asked = []
+
+            def ask() -> None:
+                asked.append((fetcher._fetch_min_bytes, fetcher._fetch_max_wait_ms))
+
+            async def read() -> None:
+                await thread._fetch_records(reading_with(fetcher), {TP0}, timeout=0)
+                ask()
+
+            await read()
+            fetcher.there = True
+            await read()
+            await asyncio.sleep(COLLECT_MS / 1_000)
+            ask()
+            thread.thread_loop = own
+            held_back = (COLLECT_BYTES, min(wait_ms, COLLECT_MS))
+            assert asked == [(1, wait_ms), held_back, (1, wait_ms)]
 
     asyncio.run(check())
 
