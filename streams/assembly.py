@@ -61,7 +61,7 @@ def rule_book(settings: Settings) -> RuleBook:
 
 def bundle_path(settings: Settings) -> Path:
     """Where the bundle named by the settings lies: a path, the shipped one, or the registry's."""
-    from model.bundle import shipped
+    from model.bundle import read, shipped
     from model.registry import Registry
 
     name = settings.model.bundle
@@ -71,6 +71,8 @@ def bundle_path(settings: Settings) -> Path:
     if Path(name).is_dir():
         return Path(name)
     found = Registry(settings.model.registry).find(name)
+    if found is None and name == read(shipped()).model_id:
+        return shipped()
     if found is None:
         raise ConfigError(
             f"no model bundle {name!r}",
@@ -82,6 +84,23 @@ def bundle_path(settings: Settings) -> Path:
 def wants_model(settings: Settings) -> bool:
     """Whether these settings name a bundle; without one nothing of torch is imported."""
     return settings.model.bundle not in (STUB, NO_MODEL)
+
+
+def model_id(settings: Settings) -> str:
+    """What scores by these settings name as their model. Raises as `bundle_path` does, and
+    BundleError when the bundle is damaged."""
+    if not wants_model(settings):
+        return (NoScorer if settings.model.bundle == NO_MODEL else StubScorer).model_id
+    from model.bundle import read
+
+    return read(bundle_path(settings)).model_id
+
+
+def with_model(settings: Settings, model_id: str) -> Settings:
+    """The same settings with the model that scores name so."""
+    own = {NoScorer.model_id: NO_MODEL, StubScorer.model_id: STUB}
+    model = settings.model.model_copy(update={"bundle": own.get(model_id, model_id)})
+    return settings.model_copy(update={"model": model})
 
 
 def scorer(settings: Settings) -> AnyScorer:

@@ -19,7 +19,7 @@ from typing import Any
 import orjson
 
 from streams import features
-from streams.assembly import judge, wants_model
+from streams.assembly import Judge, judge, wants_model
 from streams.errors import ConfigError
 from streams.offline import results
 from streams.offline.engine import Engine, Tell, Work, each_shard
@@ -147,11 +147,12 @@ def open_shard(
     history: bool = False,
     judged: bool = True,
     risk: RiskFor | None = None,
+    also: Sequence[Judge] = (),
 ) -> Shard:
     """A shard's runner with the judges of the job, on one thread: more shards use more cores.
 
-    `risk` replaces the look-up in the snapshots of the source. Unless `judged`, the pass ends with
-    the features: no scores, no decisions.
+    `risk` replaces the look-up in the snapshots of the source; `also` judge behind the job's own.
+    Unless `judged`, the pass ends with the features: no scores, no decisions.
     """
     if judged and any(map(wants_model, job.settings)):
         import torch
@@ -159,7 +160,7 @@ def open_shard(
         torch.set_num_threads(1)
     runner = Shard(
         shard,
-        [judge(each) for each in job.settings] if judged else [],
+        [*map(judge, job.settings), *also] if judged else [],
         snapshots.risk_for(shard) if risk is None else risk,
         max_future_ms=job.settings[0].worker.max_future_s * 1_000,
         forgotten=job.forgotten,

@@ -6,7 +6,7 @@ Does not know how the two are compared.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,18 +75,24 @@ def said(recording: Recording, manifest: Manifest, partition: int) -> tuple[dict
     return found, strange
 
 
-def replayed(step: Step) -> Iterator[tuple[int, Said]]:
-    """(offset, what the first judge says) for each accepted transaction, in offset order."""
-    entry = step.entries[0]
-    if entry is None:
-        return
+def replayed(
+    step: Step, judge_of: Callable[[int], int] = lambda offset: 0
+) -> Iterator[tuple[int, Said]]:
+    """(offset, what a judge says) for each accepted transaction, in offset order; `judge_of` tells
+    the place of the one that is asked."""
     columns = step.work.columns
     kept = np.flatnonzero(step.work.status == APPLIED).tolist()
-    alerts = {place: orjson.loads(own)["alert_id"] for place, own in entry.alerts}
-    for place, row in enumerate(kept):
+    alerts = [
+        {place: orjson.loads(own)["alert_id"] for place, own in entry.alerts} if entry else {}
+        for entry in step.entries
+    ]
+    for place, offset in enumerate(columns.batch.offsets[columns.row[kept]].tolist()):
+        judge, row = judge_of(offset), kept[place]
+        entry = step.entries[judge]
+        assert entry is not None  # every judge's holds all that was accepted
         score = float(entry.scores[place])
         yield (
-            int(entry.offsets[place]),
+            offset,
             Said(
                 columns.transaction_id[row],
                 columns.account_id[row],
@@ -95,6 +101,6 @@ def replayed(step: Step) -> Iterator[tuple[int, Said]]:
                 DECISIONS[int(entry.codes[place]) % LATE].value,
                 f"{int(entry.digests[place]):016x}",
                 entry.versions[int(entry.version[place])],
-                alerts.get(place),
+                alerts[judge].get(place),
             ),
         )

@@ -44,6 +44,7 @@ class Difference:
 class Verdict:
     """What the comparison found.
 
+    models:     scores compared, by the model that they name
     stale_risk: scores made with an older snapshot, as they say
     erased:     scores of accounts that were erased since; there is nothing to compare them with
     put_aside:  messages that killed every worker, and are left out here as they were live
@@ -55,6 +56,7 @@ class Verdict:
     """
 
     compared: int = 0
+    models: Counter[str] = field(default_factory=Counter)
     causes: Counter[str] = field(default_factory=Counter)
     first: Difference | None = None
     around: list[dict[str, Any]] = field(default_factory=list)
@@ -82,6 +84,7 @@ class Verdict:
         for name in COUNTS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.causes += other.causes
+        self.models += other.models
         self.late_start |= other.late_start
         first = other.first
         if first is not None and (self.first is None or first.when() < self.first.when()):
@@ -96,8 +99,9 @@ class Verdict:
         """What `to_bytes` wrote."""
         told = orjson.loads(content)
         first = told.pop("first")
-        causes = Counter(told.pop("causes"))
-        return cls(causes=causes, first=None if first is None else Difference(**first), **told)
+        told["first"] = None if first is None else Difference(**first)
+        told["causes"], told["models"] = Counter(told["causes"]), Counter(told["models"])
+        return cls(**told)
 
     def document(self) -> dict[str, Any]:
         """For `--json`."""
@@ -106,6 +110,7 @@ class Verdict:
             "compared": self.compared,
             "differences": sum(self.causes.values()),
             "causes": dict(self.causes),
+            "models": dict(self.models),
             "start": self.start,
             **{name: getattr(self, name) for name in COUNTS[1:]},
             "first": None if self.first is None else asdict(self.first),
@@ -118,6 +123,9 @@ class Verdict:
         for name, said in REMARKS.items():
             if count := getattr(self, name):
                 head += f"; {count:,} {said}"
+        if len(self.models) > 1:
+            counts = ", ".join(f"{count:,} by {model}" for model, count in self.models.items())
+            head += f"\nscores of several models: {counts}"
         if self.first is None:
             return head
         if self.late_start:

@@ -1,7 +1,8 @@
 """Did the live service say what the same code says again? Scores of a recording against a replay.
 
 In: a recording with scores, settings. Out: a verdict: equal, or the differences with their causes.
-Does not know Kafka. Each event is replayed with the risk snapshot that its own score names.
+Does not know Kafka. Each event is replayed with the risk snapshot and by the model that its own
+score names (`named.py`).
 
 The cause of a difference is the earliest step that differs, because later ones follow from it:
 
@@ -11,7 +12,8 @@ The cause of a difference is the earliest step that differs, because later ones 
                or an older one than its features were made from
     state      same code, features and risk, but other features: a transaction before it is missing,
                was added, or came in another order
-    model      same features, another model, or another score of the same: another device
+    model      same features, a model that is not to be had here, or another score of the same:
+               another device
     settings   same score, other rules or another decision: rules or thresholds
 
 Left out, and counted: scores of accounts erased since, messages that were put aside because they
@@ -26,23 +28,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from streams.batch import Batch
-from streams.columns import Columns
 from streams.errors import RecordingError
 from streams.offline.aside import Aside, recorded
 from streams.offline.columns import document_of
 from streams.offline.engine import Tell
+from streams.offline.named import NamedRisk, judges_named
 from streams.offline.recording import Manifest, Recording
 from streams.offline.replay import Shard
-from streams.offline.risk_pass import ShardRisk, Snapshots, write_whole
+from streams.offline.risk_pass import Snapshots, write_whole
 from streams.offline.run import Job, Progress, open_shard, over_shards
 from streams.offline.said import Said, replayed, said
 from streams.offline.snapshot import manifest_of
 from streams.offline.verdict import Difference, Verdict
 from streams.privacy import account_digest
-from streams.risk import NO_SNAPSHOT, RiskView, Sheet, readable
+from streams.risk import NO_SNAPSHOT
 
 AROUND = 3
 """Events of the account shown before and after the first difference."""
@@ -52,72 +52,10 @@ SAME_DEVICE = (
     "and worker.score_batch)"
 )
 
-NAME_IT = "name the live one with --set model.bundle=..., by its name@digest or its folder"
-
-
-class NamedRisk:
-    """Risk by the versions that the scores name; an event without a score gets its day's."""
-
-    def __init__(self, snapshots: Snapshots, recording: Recording, named: Mapping[int, Said]):
-        self._due = ShardRisk(snapshots)
-        self._snapshots = snapshots
-        self._recording = recording
-        self._named = named
-        self._sheets: dict[str, Sheet | None] = {}
-        self.expected: list[str] = []
-        """The newest snapshots' versions for the rows of the last batch."""
-
-    def view(self, columns: Columns) -> RiskView | None:
-        """A view that answers with the named snapshots."""
-        due = self._due.view(columns)
-        assert due is not None
-        table, self.expected = due.lookup(columns)
-        versions = list(self.expected)
-        for row, offset in enumerate(columns.batch.offsets[columns.row].tolist()):
-            found = self._named.get(offset)
-            if found is not None and self.known(found.versions["risk"]):
-                versions[row] = found.versions["risk"]
-        odd = [row for row, version in enumerate(versions) if version != self.expected[row]]
-        for row in odd:
-            sheet = self._sheets[versions[row]]
-            table[row] = -1.0
-            if sheet is not None:
-                at = np.array([row])
-                sheet.fill(table, at, 0, columns.merchant[at])
-                sheet.fill(table, at, 1, columns.terminal[at])
-        return _Answered(table, versions)
-
-    def known(self, version: str) -> bool:
-        """Whether the snapshot can be had: built from the recording, or kept in it.
-
-        One that another version wrote cannot: its scores are that version's too, and differ by it.
-        """
-        if version == NO_SNAPSHOT:
-            self._sheets[version] = None
-        if version not in self._sheets:
-            try:
-                self._sheets[version] = self._snapshots.sheet(version)
-            except RecordingError:
-                try:
-                    content = self._recording.snapshot(version)
-                except RecordingError:
-                    return False
-                if not readable(content):
-                    return False
-                self._sheets[version] = Sheet.of(content, version)
-        return True
-
-
-class _Answered(RiskView):
-    """A look-up already done."""
-
-    def __init__(self, table: Any, versions: list[str]) -> None:
-        self._table, self._versions = table, versions
-
-    def lookup(self, columns: Columns) -> tuple[Any, list[str]]:
-        """The answer; for these very columns only."""
-        assert len(columns) == len(self._versions)
-        return self._table, self._versions
+NAME_IT = (
+    "the live one is neither shipped nor in the registry: add it, or name its folder with "
+    "--set model.bundle=..."
+)
 
 
 def verify(job: Job, *, jobs: int = 1, progress: Progress = lambda done, total: None) -> Verdict:
@@ -163,7 +101,12 @@ def _verify_shard(on: tuple[Job, Snapshots], shard: int, tell: Tell) -> None:
     found, strange = said(recording, manifest, shard)
     live = {at: one for at, one in found.items() if at >= start}
     risk = None if snapshots.front is None else NamedRisk(snapshots, recording, live)
-    runner = _Runner(open_shard(job, snapshots, shard, risk=risk), risk)
+    also = judges_named({one.versions["model"] for one in live.values()}, job.settings[0])
+    runner = _Runner(
+        open_shard(job, snapshots, shard, risk=risk, also=[judge for _, judge in also]),
+        risk,
+        {model: place for place, (model, _) in enumerate(also, len(job.settings))},
+    )
     verdict = Verdict(late_start=job.snapshot is None and start > 0)
     # They are of no shard; each meets the same ones, so the first one counts them.
     verdict.passed_over = strange if shard == job.source.shards()[0] else 0
@@ -224,6 +167,8 @@ def _without(batch: Batch, aside: Aside, live: Mapping[int, Said]) -> Batch:
 class _Runner:
     shard: Shard
     risk: NamedRisk | None
+    places: dict[str, int]
+    """Of models that scores name and the settings do not, the place of the judge."""
 
 
 def _compare(
@@ -238,6 +183,11 @@ def _compare(
     waiting = sorted(live)
     last = waiting[-1] if waiting else -1
     at = 0
+
+    def judge_of(offset: int) -> int:
+        other = live.get(offset)
+        return 0 if other is None else runner.places.get(other.versions["model"], 0)
+
     for step in runner.shard.steps(batches):
         expected = dict(
             zip(
@@ -246,7 +196,7 @@ def _compare(
                 strict=False,
             )
         )
-        for offset, mine in replayed(step):
+        for offset, mine in replayed(step, judge_of):
             while at < len(waiting) and waiting[at] < offset:
                 yield from _absent(job, shard, waiting[at], live[waiting[at]], verdict)
                 at += 1
@@ -260,6 +210,7 @@ def _compare(
                 continue
             at += 1
             verdict.compared += 1
+            verdict.models[other.versions["model"]] += 1
             due = expected.get(offset, NO_SNAPSHOT)
             found = _cause(other, mine, due, runner.risk)
             if found is not None:

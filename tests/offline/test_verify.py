@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import orjson
@@ -72,7 +69,7 @@ def test_a_missing_event_is_named(copy: World, tmp_path: Path) -> None:
     def drop(table: pa.Table) -> pa.Table:
         return table.filter(pa.array(np.arange(len(table)) != row))
 
-    offset = _offset(copy, 2, row)
+    offset = world.offset_at(copy, 2, row)
     world.rewrite(copy, "transactions", 2, drop)
     verdict = check(copy, tmp_path / "v")
     assert verdict.first is not None
@@ -91,7 +88,7 @@ def test_swapped_events_are_named(copy: World, tmp_path: Path) -> None:
         values[first], values[second] = values[second], values[first]
         return table.set_column(4, "value", pa.array(values, pa.binary()))
 
-    offset = _offset(copy, 1, first)
+    offset = world.offset_at(copy, 1, first)
     world.rewrite(copy, "transactions", 1, swap)
     verdict = check(copy, tmp_path / "v")
     assert verdict.first is not None
@@ -108,35 +105,6 @@ def test_a_changed_window_is_named(
     assert set(verdict.causes) == {"features"}
 
 
-def test_another_bundle_is_named(copy: World, tmp_path: Path) -> None:
-    verdict = check(_said_by(copy, "versions", "model", "other@1"), tmp_path / "v")
-    assert set(verdict.causes) == {"model"} and "--set model.bundle" in str(verdict.first)
-
-
-def test_another_device_is_named(copy: World, tmp_path: Path) -> None:
-    """The last bits of a score differ between a CPU and a GPU; the model is the same."""
-    _edit(copy, lambda document: document.update(score=math.nextafter(document["score"], 1)))
-    verdict = check(copy, tmp_path / "v")
-    assert set(verdict.causes) == {"model"}
-    assert verdict.first is not None
-    assert verdict.first.detail.startswith("the same model, ")
-    assert "model.device" in verdict.first.detail
-
-
-def test_another_threshold_is_named(made: World, tmp_path: Path) -> None:
-    verdict = check(made, tmp_path / "v", settings=(world.settings("decide.review=0.05"),))
-    assert set(verdict.causes) == {"settings"}
-    assert verdict.first is not None
-    assert verdict.first.detail.startswith("other thresholds: ")
-
-
-def test_other_rules_that_decide_the_same_are_named(copy: World, tmp_path: Path) -> None:
-    verdict = check(_said_by(copy, "versions", "rules", "0123456789ab"), tmp_path / "v")
-    assert set(verdict.causes) == {"settings"}
-    assert verdict.first is not None
-    assert verdict.first.detail.startswith("rules 0123456789ab live, ")
-
-
 def test_an_older_risk_snapshot_is_named(copy: World, tmp_path: Path) -> None:
     versions = sorted(
         {
@@ -148,7 +116,7 @@ def test_an_older_risk_snapshot_is_named(copy: World, tmp_path: Path) -> None:
         - {"none"}
     )
     assert len(versions) > 3
-    verdict = check(_said_by(copy, "versions", "risk", versions[0]), tmp_path / "v")
+    verdict = check(world.said_by(copy, "versions", "risk", versions[0]), tmp_path / "v")
     assert set(verdict.causes) == {"risk"}
 
 
@@ -157,7 +125,7 @@ def test_a_risk_snapshot_of_another_version_is_a_difference_and_no_breakdown(
 ) -> None:
     content = b"fsr1, as it was once written"
     copy.recording.put_snapshot(digest_of(content), content)
-    verdict = check(_said_by(copy, "versions", "risk", digest_of(content)), tmp_path / "v")
+    verdict = check(world.said_by(copy, "versions", "risk", digest_of(content)), tmp_path / "v")
     assert set(verdict.causes) == {"risk"}
 
 
@@ -191,7 +159,7 @@ def test_what_was_put_aside_is_left_out_and_said(copy: World, tmp_path: Path) ->
     # The risk builder has its own way to the log, and counts the message.
     copy = World(copy.recording, world.settings("risk.enabled=false"))
     row = busy_rows(copy, 2)[0]
-    offset = _offset(copy, 2, row)
+    offset = world.offset_at(copy, 2, row)
     whole = pa.concat_tables(
         list(copy.recording.tables(copy.recording.manifest(), "transactions", 2))
     )
@@ -348,7 +316,7 @@ def _state(this: World, middle: dict[int, int], out: Path) -> None:
 
 def test_transactions_that_had_no_score_yet_are_no_difference(copy: World, tmp_path: Path) -> None:
     manifest = copy.recording.manifest()
-    values = _scores(copy, 0)
+    values = world.scores(copy, 0)
     world.put(copy.recording, manifest, "scores", 0, values[:-3])
     copy.recording.save(manifest)
     verdict = check(copy, tmp_path / "v")
@@ -367,33 +335,6 @@ def test_a_recording_made_before_anything_was_scored(copy: World, tmp_path: Path
     copy.recording.save(manifest)
     with pytest.raises(RecordingError, match="no score of any"):
         check(copy, tmp_path / "v")
-
-
-def _scores(this: World, partition: int) -> list[bytes]:
-    tables = this.recording.tables(this.recording.manifest(), "scores", partition)
-    return [value for table in tables for value in table["value"].to_pylist()]
-
-
-def _offset(this: World, partition: int, row: int) -> int:
-    tables = this.recording.tables(this.recording.manifest(), "transactions", partition)
-    return int(pa.concat_tables(list(tables))["offset"][row].as_py())
-
-
-def _said_by(this: World, section: str, name: str, value: str) -> World:
-    """The recording with one version replaced in every score of partition 0's transactions."""
-    _edit(this, lambda document: document[section].update({name: value}))
-    return this
-
-
-def _edit(this: World, change: Callable[[dict[str, Any]], None]) -> None:
-    def edited(table: pa.Table) -> pa.Table:
-        documents = [orjson.loads(value) for value in table["value"].to_pylist()]
-        for document in documents:
-            change(document)
-        values = [orjson.dumps(document) for document in documents]
-        return table.set_column(4, "value", pa.array(values, pa.binary()))
-
-    world.rewrite(this, "scores", 0, edited)
 
 
 def test_the_source_is_a_recording(made: World) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 import pyarrow as pa
 
 from streams.alerts import render
@@ -124,3 +125,45 @@ def rewrite(
     manifest.files = [f for f in manifest.files if f not in mine]
     manifest.files.append(world.recording.write(topic, partition, changed, last))
     world.recording.save(manifest)
+
+
+def told(this: World, topic: str, partition: int) -> list[bytes]:
+    """The recorded messages."""
+    tables = this.recording.tables(this.recording.manifest(), topic, partition)
+    return [value for table in tables for value in table["value"].to_pylist()]
+
+
+def scores(this: World, partition: int) -> list[bytes]:
+    """The recorded scores."""
+    return told(this, "scores", partition)
+
+
+def source(message: bytes) -> int:
+    """The offset of the transaction that a score or an alert is of."""
+    offset: int = orjson.loads(message)["source"]["offset"]
+    return offset
+
+
+def offset_at(this: World, partition: int, row: int) -> int:
+    """The offset of a recorded transaction."""
+    tables = this.recording.tables(this.recording.manifest(), "transactions", partition)
+    return int(pa.concat_tables(list(tables))["offset"][row].as_py())
+
+
+def said_by(this: World, section: str, name: str, value: str) -> World:
+    """The recording with one version replaced in every score of partition 0's transactions."""
+    edit(this, lambda document: document[section].update({name: value}))
+    return this
+
+
+def edit(this: World, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change every score of partition 0's transactions."""
+
+    def edited(table: pa.Table) -> pa.Table:
+        documents = [orjson.loads(value) for value in table["value"].to_pylist()]
+        for document in documents:
+            change(document)
+        values = [orjson.dumps(document) for document in documents]
+        return table.set_column(4, "value", pa.array(values, pa.binary()))
+
+    rewrite(this, "scores", 0, edited)
