@@ -147,6 +147,19 @@ def parse_toml(text: str, features: Collection[str]) -> RuleBook:
     return book
 
 
+def messages_of(text: str, features: Collection[str]) -> dict[str, bytes]:
+    """The messages of the topic `rules` that say what a TOML file says, lists first: value by key.
+
+    Raises ConfigError as `parse_toml` does.
+    """
+    parse_toml(text, features)
+    document = tomllib.loads(text)
+    named = [(f"{LIST_KEY}{each['list_id']}", each) for each in _tables(document, "list")]
+    named += [(each["rule_id"], each) for each in _tables(document, "rule")]
+    # A whole number may have more digits than orjson writes.
+    return {key: json.dumps(each).encode() for key, each in named}
+
+
 def _tables(document: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
     tables = document.get(name, [])
     if not isinstance(tables, list) or not all(isinstance(each, dict) for each in tables):

@@ -18,7 +18,7 @@ from streams.cli import trouble
 from streams.errors import FraudstreamError
 from streams.signals import endings
 
-GROUPS = ("services", "live", "demo", "clients", "sources", "state", "offline", "model")
+GROUPS = ("services", "live", "demo", "clients", "rules", "sources", "state", "offline", "model")
 """Modules of this package, each with `register(app)`, in the order of `--help`."""
 
 HELP = """Streaming fraud detection: transactions in, alerts with reasons out.
