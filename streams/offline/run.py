@@ -34,7 +34,7 @@ from streams.settings import Settings
 from streams.versions import code_version
 
 Progress = Callable[[int, int], None]
-"""(messages done, messages in all or 0); a message counts once for each pass over it."""
+"""(messages done, messages in all or 0 where that is not known)."""
 
 
 @dataclass(frozen=True)
@@ -106,19 +106,20 @@ def over_shards(
     engine: Engine,
     progress: Progress,
 ) -> None:
-    """Build the risk snapshots, then do the missing shards. Progress counts both passes."""
+    """Build the risk snapshots, then do the missing shards. Progress is in messages: where there are
+    two passes, each counts for half of one."""
     passes = 2 if job.settings[0].risk.enabled else 1
-    total = passes * sum(job.source.rows(shard) for shard in missing)
+    total = sum(job.source.rows(shard) for shard in missing)
     done = 0
 
     def tell(messages: int) -> None:
         nonlocal done
         done += messages
-        progress(min(done, total) if total else done, total)
+        progress(min(done // passes, total) if total else done, total)
 
     tell(0)
     snapshots = build(job.source, job.settings[0], job.out / "risk", tell)
-    done = total * (passes - 1) // passes
+    done = total * (passes - 1)
     each_shard(work, (job, snapshots), missing, tell, jobs, engine)
     progress(total or done, total)
 
