@@ -7,13 +7,12 @@ answers when none runs. Does not know how the store or the worker use what it re
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import Any
 
 import redis
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
-from streams.clients.outage import PASSING
+from streams.clients.outage import PASSING, limits
 from streams.connect import (
     check_kafka,
     check_redis,
@@ -93,8 +92,7 @@ def _logs(settings: Settings, topic: str) -> dict[int, _Log]:
         committed = patiently(lambda: _committed(consumer, places), PASSING, TIMEOUT_S)
         found = {}
         for place in places:
-            ask = partial(consumer.get_watermark_offsets, place, timeout=TIMEOUT_S)
-            low, high = patiently(ask, PASSING, TIMEOUT_S)
+            low, high = limits(consumer, topic, place.partition)
             found[place.partition] = _Log(low, high, committed.get(place.partition))
         return found
     except KafkaException as error:

@@ -21,7 +21,6 @@ import uuid
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 
 import orjson
@@ -35,10 +34,10 @@ from confluent_kafka import (
     TopicPartition,
 )
 
-from streams.clients.outage import PASSING, broker_error
+from streams.clients.outage import broker_error, limits
 from streams.clients.publisher import settings_for
 from streams.clients.records import record_of
-from streams.connect import check_kafka, confluent_config, passes, patiently, topic_remedy
+from streams.connect import check_kafka, confluent_config, passes, topic_remedy
 from streams.errors import BrokerError, ConfigError
 from streams.schema import MAX_EVENT_TIME_MS
 from streams.settings import Settings
@@ -209,10 +208,8 @@ class Subscriber:
 
     def _end(self, partition: int) -> int:
         """The offset that the next message of a partition will get."""
-        place = TopicPartition(self._topic, partition)
         with _asking(self._topic):
-            ask = partial(self._consumer.get_watermark_offsets, place, timeout=TIMEOUT_S)
-            return int(patiently(ask, PASSING, TIMEOUT_S)[1])
+            return limits(self._consumer, self._topic, partition)[1]
 
     def _partitions(self) -> list[int]:
         with _asking(self._topic):

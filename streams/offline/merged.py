@@ -18,6 +18,7 @@ from typing import Any, Final
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from streams.batch import Headers
+from streams.clients import outage
 from streams.connect import headers_of
 from streams.errors import BrokerError
 
@@ -72,12 +73,10 @@ class MergedLog:
 
     def limits(self, partition: int) -> tuple[int, int]:
         """First offset and end of the log. Raises BrokerError."""
-        place = TopicPartition(self._topic, partition)
         try:
-            low, high = self._consumer.get_watermark_offsets(place, timeout=30)
+            return outage.limits(self._consumer, self._topic, partition)
         except KafkaException as error:
             raise self._failed(error.args[0]) from None
-        return int(low), int(high)
 
     def committed(self, partitions: int) -> dict[int, int]:
         """What the configured group has committed, where it has."""

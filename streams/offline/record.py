@@ -24,6 +24,7 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient
 
 from streams.batch import Batch
+from streams.clients.outage import limits
 from streams.connect import headers_of, topic_remedy
 from streams.errors import BrokerError, RecordingError
 from streams.offline.columns import with_schema_columns
@@ -147,9 +148,7 @@ class Recorder:
                 manifest.origin[HOME] = self._request.topics["transactions"]
         for name, actual in self._request.topics.items():
             for partition in self._partitions(actual):
-                low, high = self._consumer.get_watermark_offsets(
-                    TopicPartition(actual, partition), timeout=30
-                )
+                low, high = limits(self._consumer, actual, partition)
                 key = f"{name}:{partition}"
                 if key not in manifest.start:
                     first = self._offset(actual, partition, self._request.from_ms, low)
@@ -169,8 +168,7 @@ class Recorder:
         newer = 0
         for name, actual in self._request.topics.items():
             for partition in self._partitions(actual):
-                place = TopicPartition(actual, partition)
-                low, high = self._consumer.get_watermark_offsets(place, timeout=30)
+                low, high = limits(self._consumer, actual, partition)
                 newer += high - max(low, manifest.end.get(f"{name}:{partition}", 0))
         end = "its --to" if "to" in manifest.origin else "the moment when it was begun"
         told = f"{self._recording.path} is complete up to {end}; {newer:,} newer messages"
@@ -225,11 +223,7 @@ class Recorder:
             [TopicPartition(actual, partition, time_ms)], timeout=30
         )[0].offset
         if found in (-1, OFFSET_END):
-            return int(
-                self._consumer.get_watermark_offsets(TopicPartition(actual, partition), timeout=30)[
-                    1
-                ]
-            )
+            return limits(self._consumer, actual, partition)[1]
         return int(found)
 
     def _record(self, manifest: Manifest, progress: Progress, stop: Callable[[], bool]) -> Manifest:

@@ -106,8 +106,8 @@ def over_shards(
     engine: Engine,
     progress: Progress,
 ) -> None:
-    """Build the risk snapshots, then do the missing shards. Progress is in messages: where there are
-    two passes, each counts for half of one."""
+    """Build the risk snapshots, then do the missing shards. Progress is in messages: each of two
+    passes counts for half of one."""
     passes = 2 if job.settings[0].risk.enabled else 1
     total = sum(job.source.rows(shard) for shard in missing)
     done = 0
