@@ -118,13 +118,7 @@ def replay(
                 param_hint="--to-topic",
             )
         _own_topic(settings, to_topic)
-        from streams.connect import check_kafka, confluent_config
-        from streams.offline.resend import resend
-
-        check_kafka(settings)
-        with Shown("stopped; what was sent stays, and the same command sends all again") as shown:
-            sent = resend(confluent_config(settings), recording, to_topic, factor, progress=shown)
-        options.say({"topic": to_topic, "sent": sent}, f"{sent:,} messages sent", as_json)
+        _resend(settings, recording, to_topic, factor, as_json)
         return
     from streams.offline.refused import refused
     from streams.offline.run import replay as run
@@ -143,6 +137,34 @@ def _note(text: str) -> None:
     """On stderr, where there is anything to say."""
     if text:
         typer.echo(text, err=True)
+
+
+def _resend(settings: Settings, recording: str, topic: str, speed: float, as_json: bool) -> None:
+    from streams.cli.progress import Shown
+    from streams.connect import check_kafka, confluent_config
+    from streams.offline.erased import forgotten
+    from streams.offline.resend import resend
+    from streams.offline.source import RecordingSource
+
+    check_kafka(settings)
+    source = RecordingSource(recording)
+    _note(source.unfinished())
+    markers, told = forgotten(settings, source)
+    if told:
+        typer.echo(told, err=True)
+    with Shown("stopped; what was sent stays, and the same command sends all again") as shown:
+        sent, left_out = resend(
+            confluent_config(settings),
+            recording,
+            topic,
+            speed,
+            forgotten=markers,
+            progress=shown,
+        )
+    text = f"{sent:,} messages sent"
+    if left_out:
+        text += f"; {left_out:,} of erased accounts left out"
+    options.say({"topic": topic, "sent": sent, "erased": left_out}, text, as_json)
 
 
 def _own_topic(settings: Settings, topic: str) -> None:

@@ -1,16 +1,17 @@
 """Send a recording to a topic again: the same keys, bytes, partitions and order, at a pace.
 
-In: a recording, a confluent-kafka configuration. Out: messages on Kafka, or an error.
-Does not know what the messages mean. Partitions go out side by side in the order of their append
-times; a topic with another number of partitions gets them by key, by the rule of all publishers,
-which keeps an account together.
+In: a recording, a confluent-kafka configuration, erased accounts. Out: messages on Kafka, or an
+error. Does not know what the messages mean. Partitions go out side by side in the order of their
+append times; a topic with another number of partitions gets them by key, by the rule of all
+publishers, which keeps an account together. What an erased account did before its erasure is left
+out.
 """
 
 from __future__ import annotations
 
 import heapq
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from operator import itemgetter
 from typing import Any
@@ -19,6 +20,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from streams.errors import BrokerError
 from streams.offline.recording import Manifest, Recording
+from streams.privacy import account_digest
 
 BATCH = 2_048
 FLUSH_S = 120.0
@@ -81,10 +83,13 @@ def resend(
     topic: str,
     speed: float,
     *,
+    forgotten: Mapping[bytes, int],
     progress: Progress = lambda done, total: None,
-) -> int:
-    """Send everything; `speed` times the recorded pace, 0 without waiting. Returns the number sent.
+) -> tuple[int, int]:
+    """Send everything but what is of an erased account; `speed` times the recorded pace, 0 without
+    waiting. Returns how many messages were sent, and how many left out.
 
+    `forgotten`: by the digest of an account, the offset before which it is erased.
     Raises BrokerError when the topic is not there or a message is not delivered.
     """
     recording = Recording(path)
@@ -109,10 +114,13 @@ def resend(
         raise BrokerError(f"no topic to send to: {metadata.error.str()}", topic=topic)
     shards = manifest.partitions("transactions")
     same = shards == sorted(metadata.partitions)
-    deliveries, sent = _Deliveries(topic), 0
+    deliveries, sent, left_out = _Deliveries(topic), 0, 0
     begun, first = time.monotonic(), None
     rows = [_rows(recording, manifest, shard) for shard in shards]
     for row in heapq.merge(*rows, key=itemgetter(0, 1, 2)):
+        if _erased(row, forgotten):
+            left_out += 1
+            continue
         at = row[0]
         first = at if first is None else first
         if speed:
@@ -121,12 +129,19 @@ def resend(
         deliveries.check()
         sent += 1
         if sent % BATCH == 0:
-            progress(sent, total)
+            progress(sent + left_out, total)
     if producer.flush(FLUSH_S):
         raise BrokerError(f"messages were not delivered within {FLUSH_S:.0f} s", topic=topic)
     deliveries.check()
-    progress(sent, total)
-    return sent
+    progress(sent + left_out, total)
+    return sent, left_out
+
+
+def _erased(row: _Row, forgotten: Mapping[bytes, int]) -> bool:
+    _, _, offset, key, _, _ = row
+    if key is None or not forgotten:
+        return False
+    return offset < forgotten.get(account_digest(key.decode("utf-8", "replace")), -1)
 
 
 def _wait(producer: Producer, until: float) -> None:

@@ -14,6 +14,7 @@ from streams.errors import BrokerError
 from streams.offline.record import Recorder, Request
 from streams.offline.recording import Recording
 from streams.offline.resend import resend
+from streams.privacy import account_digest
 from tests.offline import kafka_log
 from tests.offline.kafka_log import Log
 
@@ -45,14 +46,15 @@ def test_the_topic_gets_the_same_messages(
     topic = f"{topic_prefix}again"
     kafka_log.make_topics(kafka, {topic: PARTITIONS})
     began, told = time.monotonic(), []
-    sent = resend(
+    sent, left_out = resend(
         {"bootstrap.servers": kafka},
         recording.path,
         topic,
         speed,
+        forgotten={},
         progress=lambda done, total: told.append((done, total)),
     )
-    assert sent == PARTITIONS * COUNT
+    assert (sent, left_out) == (PARTITIONS * COUNT, 0)
     assert told[-1] == (sent, sent)
     got = kafka_log.read(kafka, topic, PARTITIONS)
     assert without_place(got) == without_place(kafka_log.recorded(recording, "transactions"))
@@ -68,7 +70,7 @@ def test_a_topic_with_other_partitions_keeps_accounts_together(
     """Fewer or more: by key, where all other publishers put the account, too."""
     topic = f"{topic_prefix}other"
     kafka_log.make_topics(kafka, {topic: count})
-    resend({"bootstrap.servers": kafka}, recording.path, topic, 0.0)
+    resend({"bootstrap.servers": kafka}, recording.path, topic, 0.0, forgotten={})
     got = kafka_log.read(kafka, topic, count)
     places: dict[bytes, set[int]] = {}
     for partition, rows in got.items():
@@ -78,6 +80,31 @@ def test_a_topic_with_other_partitions_keeps_accounts_together(
     assert sum(map(len, got.values())) == PARTITIONS * COUNT
     assert all(len(where) == 1 for where in places.values())
     assert places == {key: {(murmur2(key) & 0x7FFFFFFF) % count} for key in places}
+
+
+def test_what_an_erased_account_did_before_is_not_sent(
+    kafka: str, topic_prefix: str, recording: Recording
+) -> None:
+    topic = f"{topic_prefix}again"
+    kafka_log.make_topics(kafka, {topic: PARTITIONS})
+    recorded = kafka_log.recorded(recording, "transactions")
+    offset, key = next(row[:3:2] for row in recorded[1][COUNT // 2 :] if row[2] is not None)
+    told: list[tuple[int, int]] = []
+    sent, left_out = resend(
+        {"bootstrap.servers": kafka},
+        recording.path,
+        topic,
+        0.0,
+        forgotten={account_digest(key.decode()): offset},
+        progress=lambda *step: told.append(step),
+    )
+    kept = {
+        partition: [row for row in rows if row[2] != key or row[0] >= offset]
+        for partition, rows in recorded.items()
+    }
+    assert without_place(kafka_log.read(kafka, topic, PARTITIONS)) == without_place(kept)
+    assert sent == sum(map(len, kept.values())) and sent + left_out == PARTITIONS * COUNT
+    assert left_out > 0 and told[-1] == (PARTITIONS * COUNT, PARTITIONS * COUNT)
 
 
 def test_what_only_the_broker_may_refuse(
@@ -95,19 +122,21 @@ def test_what_only_the_broker_may_refuse(
     made = Recording(str(tmp_path / "r"))
     Recorder({"bootstrap.servers": kafka}, Request({"transactions": source}), made).run()
     config = {"bootstrap.servers": kafka}
-    assert resend(config, made.path, f"{topic_prefix}again", 0.0) == 3
+    assert resend(config, made.path, f"{topic_prefix}again", 0.0, forgotten={}) == (3, 0)
     got = kafka_log.read(kafka, f"{topic_prefix}again", 1)
     assert [row[3] for row in got[0]] == [b"small", large, b"small, too"]
     with pytest.raises(BrokerError, match="not delivered") as told:
-        resend(config, made.path, narrow, 0.0)
+        resend(config, made.path, narrow, 0.0, forgotten={})
     assert (told.value.topic, told.value.partition, told.value.offset) == (narrow, 0, 1)
     assert told.value.remedy is not None and "may be on the topic already" in told.value.remedy
     monkeypatch.setattr("streams.offline.resend.SENDABLE_BYTES", 1_000)
     with pytest.raises(BrokerError, match=r"not delivered.* too large") as told:
-        resend(config, made.path, narrow, 0.0)
+        resend(config, made.path, narrow, 0.0, forgotten={})
     assert (told.value.topic, told.value.partition, told.value.offset) == (narrow, 0, 1)
 
 
 def test_a_topic_that_is_not_there(kafka: str, topic_prefix: str, recording: Recording) -> None:
     with pytest.raises(BrokerError, match="no topic to send to"):
-        resend({"bootstrap.servers": kafka}, recording.path, f"{topic_prefix}absent", 0.0)
+        resend(
+            {"bootstrap.servers": kafka}, recording.path, f"{topic_prefix}absent", 0.0, forgotten={}
+        )
