@@ -19,12 +19,13 @@ from urllib.parse import urlsplit
 
 from streams.batch import Headers
 from streams.errors import BrokerError, ConfigError, StoreUnready
-from streams.settings import KafkaSettings, Settings
+from streams.settings import KafkaSettings, RedisSettings, Settings
 
 if TYPE_CHECKING:
     import faust
     import redis
     from confluent_kafka import KafkaError, Message
+    from pydantic import SecretStr
 
 Answer = TypeVar("Answer")
 
@@ -102,21 +103,29 @@ def faust_broker(settings: Settings) -> tuple[list[str], faust.types.auth.Creden
 
 def kafka_ssl_context(kafka: KafkaSettings) -> ssl.SSLContext:
     """A verifying TLS context. Raises ConfigError for a certificate that cannot be read."""
+    return _ssl_context("kafka", kafka, kafka.ssl_key_password)
+
+
+def _ssl_context(
+    name: str, section: KafkaSettings | RedisSettings, password: SecretStr | None
+) -> ssl.SSLContext:
+    """The context of a section's files, its key opened with the password."""
     try:
-        context = ssl.create_default_context(cafile=None if kafka.ssl_ca is None else kafka.ssl_ca)
-        if kafka.ssl_cert is not None:
-            password = kafka.ssl_key_password
+        context = ssl.create_default_context(cafile=section.ssl_ca)
+        if section.ssl_cert is not None:
             context.load_cert_chain(
-                kafka.ssl_cert,
-                kafka.ssl_key,
+                section.ssl_cert,
+                section.ssl_key,
                 # An empty answer keeps OpenSSL from asking on the terminal.
                 (lambda: "") if password is None else password.get_secret_value,
             )
     except (OSError, ssl.SSLError) as error:
-        named = [str(path) for path in (kafka.ssl_ca, kafka.ssl_cert, kafka.ssl_key) if path]
+        paths = (section.ssl_ca, section.ssl_cert, section.ssl_key)
         raise ConfigError(
-            f"a TLS file of [kafka] cannot be used ({', '.join(named)}): {error}",
-            remedy="kafka.ssl_ca, ssl_cert and ssl_key are PEM files",
+            f"a TLS file of [{name}] cannot be used ({', '.join(str(p) for p in paths if p)}): "
+            f"{error}",
+            remedy=f"{name}.ssl_ca, ssl_cert and ssl_key are PEM files"
+            + ("" if name == "kafka" else ", and the key has no password"),
         ) from None
     return context
 
@@ -307,6 +316,8 @@ def redis_client(settings: Settings) -> redis.Redis:
             f"[redis] names TLS files, but {redis_address(settings)} is a plain address",
             remedy="Write redis.url with rediss://",
         )
+    if files:
+        _ssl_context("redis", server, None)  # redis-py would ask for the password of a key
     try:
         client = redis.Redis.from_url(url, **given, **{name: str(p) for name, p in files.items()})
         # Does not connect; an option after the `?` that redis-py does not know shows only here.

@@ -43,7 +43,6 @@ DEFAULT_DATA_DIR = ".fraudstream"
 SERVICES_FILE = "services.json"
 """Where the local services, if they run, tell their addresses; in the data directory."""
 
-
 ADDRESS = re.compile(r"(?:\[[0-9A-Fa-f:.%]+\]|[^\s:/,\[\]]+)(?::([0-9]{1,5}))?")
 """A broker: a name or number, in brackets where it holds colons, and a port if not 9092."""
 
@@ -61,6 +60,13 @@ class Section(BaseModel):
         if isinstance(value, bool) and cls.model_fields[about.field_name].annotation is not bool:
             raise ValueError("true and false are no value of this setting")
         return value
+
+    @field_validator("ssl_key", check_fields=False)
+    @classmethod
+    def _of_a_certificate(cls, key: Path | None, about: ValidationInfo) -> Path | None:
+        if key is not None and about.data.get("ssl_cert") is None:
+            raise ValueError("a key without its certificate: set ssl_cert, too")
+        return key
 
 
 class KafkaSettings(Section):

@@ -150,3 +150,26 @@ def test_a_key_with_a_wrong_password_is_told_without_it(
         with pytest.raises((BrokerError, ConfigError)) as refusal:
             call(settings)
         assert "hunter2" not in str(refusal.value)
+
+
+def test_a_key_of_redis_with_a_password_is_told_and_nobody_is_asked_for_it(
+    tls_files: Certificates, tmp_path: Path
+) -> None:
+    own = certificates.make(tmp_path / "own")
+    settings = load(
+        flags=[
+            "redis.url=rediss://127.0.0.1:1/0",
+            f"redis.ssl_ca={tls_files.ca}",
+            f"redis.ssl_cert={own.certificate}",
+            f"redis.ssl_key={locked(own.key, 'right')}",
+        ]
+    )
+    with pytest.raises(ConfigError, match=r"of \[redis\] cannot be used") as refusal:
+        connect.check_redis(settings)
+    assert refusal.value.remedy is not None and "no password" in refusal.value.remedy
+
+
+@pytest.mark.parametrize("section", ["kafka", "redis"])
+def test_a_key_without_its_certificate_is_told(section: str) -> None:
+    with pytest.raises(ConfigError, match=f"{section}.ssl_key: .*set ssl_cert"):
+        load(flags=[f"{section}.ssl_key=key.pem"])

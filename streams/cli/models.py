@@ -78,19 +78,19 @@ def models_list(
 
 @models.command("show")
 def models_show(
-    model: Annotated[str, typer.Argument(help="Name, digest, name@digest, or a folder.")],
+    model: Annotated[str, typer.Argument(help="Name, digest, name@digest, a folder, or default.")],
     config: options.Config = None,
     sets: options.Set = None,
     as_json: options.Json = False,
 ) -> None:
-    """What a bundle is, as JSON with or without --json.
+    """What a bundle is, as JSON with or without --json; `default` is the one that serves.
 
-    Example: fraudstream models show fraud
+    Example: fraudstream models show default
     """
     from model import bundle as bundles
+    from streams.assembly import bundle_path, with_model
 
-    folder = Path(model) if Path(model).is_dir() else _registry(config, sets).path(model)
-    found = bundles.read(folder)
+    found = bundles.read(bundle_path(with_model(options.settings(config, sets), model)))
     shown: dict[str, Any] = {
         "model_id": found.model_id,
         "shape": found.shape.as_dict(),
