@@ -45,6 +45,7 @@ NORMALISATION: Final = {
 }
 WEIGHTS, MANIFEST = "weights.safetensors", "manifest.json"
 ELSEWHERE: Final = "name another folder; nothing there was touched"
+AGAIN: Final = "copy it again from where it was made, or fit it again"
 MAX_BYTES: Final = 1 << 30
 MAX_MANIFEST_BYTES: Final = 1 << 22
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -234,14 +235,16 @@ def _manifest(folder: Path) -> dict[str, Any]:
     except RecursionError:
         raise BundleError(f"the manifest of {folder} nests too deep") from None
     except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
-        raise BundleError(f"the manifest of {folder} cannot be read: {error}") from None
+        raise BundleError(
+            f"the manifest of {folder} cannot be read: {error}", remedy=AGAIN
+        ) from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise BundleError(f"{folder} is not a bundle of format {FORMAT}")
     if "kinds" in manifest:
         raise BundleError(f"{folder} is a training set, not a bundle", remedy="name a bundle")
     digest = hashlib.sha256(_canonical(manifest)).hexdigest()[:12]
     if manifest.get("digest") != digest:
-        raise BundleError(f"the manifest of {folder} does not match its own digest")
+        raise BundleError(f"the manifest of {folder} does not match its own digest", remedy=AGAIN)
     return manifest
 
 
@@ -269,10 +272,12 @@ def read(folder: Path, public_key: bytes | None = None) -> Bundle:
     try:
         raw = _whole(folder / WEIGHTS, MAX_BYTES)
     except OSError as error:
-        raise BundleError(f"the weights of {folder} cannot be read: {error}") from None
+        raise BundleError(
+            f"the weights of {folder} cannot be read: {error}", remedy=AGAIN
+        ) from None
     try:
         if hashlib.sha256(raw).hexdigest() != manifest["sha256"][WEIGHTS]:
-            raise BundleError(f"the weights of {folder} do not match their checksum")
+            raise BundleError(f"the weights of {folder} do not match their checksum", remedy=AGAIN)
         arrays = load(raw)
         return _assemble(manifest, arrays)
     except (
@@ -286,7 +291,7 @@ def read(folder: Path, public_key: bytes | None = None) -> Bundle:
         what = str(error) if type(error) is ValueError else repr(error)
         raise BundleError(
             f"the bundle in {folder} is damaged or foreign: {what}",
-            remedy="copy it again from where it was made, or fit it again",
+            remedy=AGAIN,
         ) from None
 
 

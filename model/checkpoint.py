@@ -101,7 +101,8 @@ def save(
 
 
 def _unfit(path: Path, error: Exception) -> DatasetError:
-    said = str(error).splitlines()[0] if str(error) else repr(error)
+    # Its first sentence: torch adds what its own users should look for.
+    said = str(error).splitlines()[0].partition(". ")[0] if str(error) else repr(error)
     return DatasetError(f"checkpoint {path} does not fit: {said}", remedy=ANOTHER)
 
 

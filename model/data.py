@@ -46,6 +46,7 @@ from model.inputs import (
 FORMAT = 1
 DAY_MS = 86_400_000
 MANIFEST = "manifest.json"
+AGAIN = "write it again with `fraudstream dataset`"
 ARRAYS = ("words", "features", "account", "label", "label_time", "truth", "kind", "currency")
 
 
@@ -307,6 +308,14 @@ def _draft(folder: Path, name: str) -> Path:
     return folder / f"{name}.part"
 
 
+def _mapped(folder: Path, name: str) -> Any:
+    """Raises ValueError, which names the file: numpy only says that something is too short."""
+    try:
+        return np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{name}.npy: {error}") from None
+
+
 def read(folder: Path, *, check: bool = False) -> Dataset:
     """Open a training set as memory maps. `check` reads everything and compares checksums.
 
@@ -322,10 +331,7 @@ def read(folder: Path, *, check: bool = False) -> Dataset:
         if manifest["format"] != FORMAT:
             raise DatasetError(f"{folder} has format {manifest['format']}, not {FORMAT}")
         kept = [name for name in ARRAYS if name != "currency" or "currencies" in manifest]
-        arrays: dict[str, Any] = {
-            name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-            for name in kept
-        }
+        arrays: dict[str, Any] = {name: _mapped(folder, name) for name in kept}
         sums, rows = manifest["sha256"], int(manifest["rows"])
         currencies = tuple(map(str, manifest.get("currencies", (NO_CURRENCY,))))
         names, kinds = tuple(manifest["names"]), tuple(manifest["kinds"])
@@ -337,12 +343,16 @@ def read(folder: Path, *, check: bool = False) -> Dataset:
             remedy="write one with `fraudstream dataset`",
         ) from None
     except (KeyError, ValueError, TypeError, RecursionError) as error:
-        raise DatasetError(f"the training set in {folder} is damaged: {error}") from None
+        raise DatasetError(
+            f"the training set in {folder} is damaged: {error}", remedy=AGAIN
+        ) from None
     for name, array in arrays.items():
         if len(array) != rows:
-            raise DatasetError(f"{name}.npy in {folder} has {len(array)} rows, not {rows}")
+            raise DatasetError(
+                f"{name}.npy in {folder} has {len(array)} rows, not {rows}", remedy=AGAIN
+            )
         if check and checksum(array) != sums[name]:
-            raise DatasetError(f"{name}.npy in {folder} does not match its checksum")
+            raise DatasetError(f"{name}.npy in {folder} does not match its checksum", remedy=AGAIN)
     # Sets of 2026-11-28 and before keep no currency.
     arrays.setdefault("currency", np.zeros(rows, np.int16))
     return Dataset(

@@ -1,6 +1,7 @@
 """Errors that the model raises on purpose, and the base that all of fraudstream's errors share.
 
-In: nothing. Out: exception classes, and `writing`, which gives an error of a write its file's name.
+In: nothing. Out: exception classes; `writing`, which gives an error of a write its file's name;
+`stoppable`, which finds Ctrl-C where a compiled function hid it.
 The classes stand here, in the lower package, so that `streams.errors` can draw one tree above both;
 it re-exports them. Does not know who catches them.
 """
@@ -93,3 +94,18 @@ def writing(path: Path) -> Iterator[None]:
             raise
         said = held.strerror or str(held)
         raise OSError(held.errno or errno.EIO, said, str(path)) from None
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """A Ctrl-C inside ends as one. Where it meets a compiled function that is just being called,
+    this makes a SystemError of it, and a traceback would take the place of the word that is due."""
+    try:
+        yield
+    except SystemError as error:
+        held: BaseException | None = error
+        while held is not None and not isinstance(held, KeyboardInterrupt):
+            held = held.__cause__ or held.__context__
+        if held is None:
+            raise
+        raise KeyboardInterrupt from None

@@ -21,6 +21,7 @@ from model import baseline, metrics
 from model.costs import Costs
 from model.costs import to_text as costs_text
 from model.data import DAY_MS, Dataset, as_of, gather, now
+from model.errors import DatasetError
 from model.measured import BUDGET, Rows, Scores, measure, segments
 from model.score import Scorer
 
@@ -175,6 +176,15 @@ def shuffled_check(
         )
         found.append(metrics.roc_auc(answer, trees.predict(x[split.test])))
     return float(np.mean(found))
+
+
+def require_fraud(dataset: Dataset) -> None:
+    """Raise DatasetError where no choice of test days could help: nothing is known to be fraud."""
+    if not (dataset.answer() == 1).any():
+        raise DatasetError(
+            "the training set has no known fraud, so there is nothing to measure",
+            remedy="give `fraudstream dataset` the labels (--labels FILE), or record for longer",
+        )
 
 
 def report(

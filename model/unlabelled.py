@@ -35,6 +35,8 @@ Rows = NDArray[np.int64]
 PROPENSITY: Final = {"merchant group": "mcc", "channel": "way", "amount band": "amount"}
 """What offers and personal limits are made from, and the predicted field each is read from."""
 _CHANNEL_BITS: Final = 3
+TOLD: Final = 0.005
+"""Chance from which it is said that an event may be of a kind not seen yet: in whole per cents."""
 HITS: Final = (1, 3)
 _CHUNKS, _CHUNK = 16, 64
 
@@ -229,7 +231,8 @@ def report(bundle: Bundle, dataset: Dataset, rows: Rows) -> dict[str, Any]:
 
 
 def likely(dataset: Dataset, reading: Reading, count: int = 3) -> dict[str, Any]:
-    """The likeliest classes of the one event of `reading` in words, with their chances."""
+    """The likeliest classes of the one event of `reading` in words, with their chances. What is in
+    none of the set's events is told once, with the chance of all of it."""
     words = np.asarray(dataset.words)
     codes = tokens.encode_stream(np.ascontiguousarray(words), dataset.place())
     mcc = (words[:, 1] & np.uint64(MCC_MASK)).astype(np.int64)
@@ -237,26 +240,29 @@ def likely(dataset: Dataset, reading: Reading, count: int = 3) -> dict[str, Any]
     found = {}
     for name, chances in reading.chances.items():
         classes = answer_of(codes, name)
-        told = []
-        for one in np.argsort(-chances[0], kind="stable")[:count].tolist():
+        seen = np.bincount(classes, minlength=chances.shape[1]) > 0
+        held = np.where(seen, chances[0], 0.0)
+        told: list[dict[str, Any]] = []
+        for one in np.argsort(-held, kind="stable")[: min(count, int(seen.sum()))].tolist():
             inside = classes == one
             if name == "channel":
                 shown = CHANNELS[one - 1] if 1 <= one <= len(CHANNELS) else "not given"
-            elif not inside.any():
-                shown = "not seen"
             elif name == "merchant group":
                 commonest = np.bincount(mcc[inside]).argmax()
                 shown = f"mcc {commonest:04d}" if commonest else "not given"
             else:
                 shown = f"{amount[inside].min():,} to {amount[inside].max():,} minor units"
             told.append({"what": shown, "chance": float(chances[0, one])})
-        found[name] = told
+        rest = float(chances[0][~seen].sum())
+        if rest >= TOLD:
+            told.append({"what": "not seen", "chance": rest})
+        found[name] = sorted(told, key=lambda each: -each["chance"])[:count]
     return found
 
 
 def to_text(found: Mapping[str, Any]) -> str:
     """The report for a terminal."""
-    lines = [f"{found['model_id']}: {found['events']} events, {found['frauds']} frauds"]
+    lines = [f"{found['model_id']}: {found['events']:,} events, {found['frauds']:,} frauds"]
     for part in ("anomaly", "propensity"):
         lines += [
             f"{part}, {FIELD_WORDS.get(name, name)}: "

@@ -65,6 +65,15 @@ def _numbers(path: Path, first: int, piece: pa.RecordBatch) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(columns, names=piece.schema.names)
 
 
+def _pieces(file: pq.ParquetFile, path: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    """Raises FormatError for damaged bytes, which are no fault of the disk that is written to."""
+    try:
+        yield from file.iter_batches(batch_size=ROWS, columns=columns)
+    except (pa.ArrowException, OSError) as error:
+        said = " ".join(str(error).split())  # Arrow's words have line ends among them.
+        raise FormatError(f"cannot read {path.name} as Parquet: {said}") from None
+
+
 def rows(path: Path, key: bytes) -> Iterator[Converted]:
     """The file in pieces. `key` is not needed: there are no card numbers."""
     try:
@@ -77,7 +86,7 @@ def rows(path: Path, key: bytes) -> Iterator[Converted]:
     missing_columns(path, names, wanted, "the handbook's stream")
     theirs = {ours: name for name, ours in named.items()}
     first = 1
-    for piece in file.iter_batches(batch_size=ROWS, columns=[n for n in named if n in names]):
+    for piece in _pieces(file, path, [name for name in named if name in names]):
         required(path, first, piece)
         if named is PUBLISHED:
             piece = _numbers(path, first, piece)

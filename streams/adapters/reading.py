@@ -27,13 +27,40 @@ LABEL_DELAY_MS = 7 * DAY_MS
 NO_DIGITS = str.maketrans("0123456789", "ghijklmnop")
 """Hexadecimal without digits: long runs of them may look like a card number."""
 TOKEN_BYTES = 10
+SIGNS = (
+    (b"\x1f\x8b", "packed by gzip", "Unpack it first"),
+    (b"\x28\xb5\x2f\xfd", "packed by zstd", "Unpack it first"),
+    (b"PK\x03\x04", "a ZIP archive, as workbooks are too", "Unpack it, or save it as CSV"),
+    (b"PAR1", "a Parquet file", "Name it .parquet, if it is in schema v1"),
+    (b"\xff\xfe", "UTF-16", "Save it as UTF-8"),
+    (b"\xfe\xff", "UTF-16", "Save it as UTF-8"),
+)
+"""How files begin that people give in place of text, what they are, and what to do."""
+_PARTED = re.compile("[;\t|]")
 
 
 def missing_columns(path: Path, have: Sequence[str], wanted: Sequence[str], name: str) -> None:
     """Raises FormatError when a wanted column is not there."""
     lacking = [column for column in wanted if column not in have]
     if lacking:
-        raise FormatError(f"{path.name} is not {name}: no column {', '.join(lacking)}")
+        raise FormatError(
+            f"{path.name} is not {name}: no column {', '.join(lacking)}", remedy=commas(have)
+        )
+
+
+def commas(names: Sequence[str]) -> str | None:
+    """What to do about a heading that was parted by something else."""
+    return (
+        "Separate the columns by commas" if len(names) == 1 and _PARTED.search(names[0]) else None
+    )
+
+
+def no_text(name: str, start: bytes) -> FormatError | None:
+    """The error of a file that is no text in UTF-8, as its first bytes say."""
+    for sign, what, remedy in SIGNS:
+        if start.startswith(sign):
+            return FormatError(f"{name} is {what}, no text in UTF-8", remedy=remedy)
+    return None
 
 
 def csv_pieces(
@@ -68,10 +95,18 @@ def csv_pieces(
 
 
 def heading(path: Path) -> list[str]:
-    """The names of a CSV file's columns. Raises OSError."""
+    """The names of a CSV file's columns. Raises OSError; FormatError for a file without a heading,
+    or of another kind."""
     with path.open("rb") as file:
-        line = file.readline(BLOCK_BYTES).decode("utf-8-sig", "replace")
-    return [cell.strip().strip('"') for cell in line.rstrip("\r\n").split(",")]
+        line = file.readline(BLOCK_BYTES)
+        while line and not line.strip(b"\r\n"):  # Arrow passes over empty lines, too.
+            line = file.readline(BLOCK_BYTES)
+    if not line:
+        raise FormatError(f"{path.name} is empty", remedy="A CSV file begins with a heading")
+    if (fault := no_text(path.name, line)) is not None:
+        raise fault
+    text = line.decode("utf-8-sig", "replace")
+    return [cell.strip().strip('"') for cell in text.rstrip("\r\n").split(",")]
 
 
 def closed_quotes(name: str, first: int, piece: pa.RecordBatch, but: str = "") -> None:
@@ -95,6 +130,8 @@ def without_data(said: str) -> str:
     counted from 1, as rows are."""
     if "straddling" in said:
         return "a row of many megabytes: look for a quote that is not closed"
+    if "cannot infer number of columns" in said:
+        return "a heading and no rows"
     told = re.sub(r"^In |(?<=, got )(\d+): .*", r"\1", said, flags=re.DOTALL)
     told = re.sub(r"CSV column #(\d+)", lambda found: f"CSV column #{int(found[1]) + 1}", told)
     return re.sub(r"invalid value '.*'", "invalid value", told, flags=re.DOTALL)
@@ -111,6 +148,8 @@ def told(message: str, columns: Sequence[str]) -> str:
     where += [f"column {column}"] if column else []
     what = re.search(r"conversion error to (\w+)", message)
     text = f"not a value of type {what[1]}" if what else message.split(":")[-1].strip()
+    if what and what[1] == "string":
+        text = "a text that is not UTF-8"
     return f"{', '.join(where)}: {text}" if where else message
 
 

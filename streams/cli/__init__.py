@@ -13,6 +13,7 @@ import sys
 
 import typer
 
+from model.errors import stoppable
 from streams import logs
 from streams.cli import trouble
 from streams.errors import FraudstreamError
@@ -73,7 +74,8 @@ def main() -> None:
         signal.signal(number, signal.default_int_handler)
     try:
         try:
-            build()()
+            with stoppable():
+                build()()
         finally:
             if sys.stdout is not None:  # closed by the caller
                 sys.stdout.flush()

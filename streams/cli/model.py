@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from model.errors import stoppable
 from streams.cli import checks, fitting, judging, models, options
 from streams.cli.explain import explain
 
@@ -146,7 +147,7 @@ def pretrain(
     if until is None:
         until = int(dataset.time.max() - fitting.usual_days(dataset) * DAY_MS)
     chosen = require_any(dataset.time < until)
-    with Training(steps, threads, device, tensorboard) as training:
+    with Training(steps, threads, device, tensorboard) as training, stoppable():
         training.plan(dataset, preset, shape, recipe, Job())
         found = run(
             dataset, chosen, shape, recipe, training.say, checkpoint, training.device,
@@ -154,6 +155,7 @@ def pretrain(
         )  # fmt: skip
         if not training.first:
             return
+        training.say("writing the bundle; before that it scores some rows as the service would")
         made = bundles.write(to_bundle(dataset, found, name, _groups(dataset), until), out)
     _say("surprise by field, nats: " + ", ".join(f"{k} {v:.3f}" for k, v in found.nats.items()))
     options.say({"model_id": made.model_id, "nats": dict(found.nats)}, made.model_id, as_json)
@@ -208,7 +210,7 @@ def finetune(
     fitting.say_base(base_id, judging.learnt_until(start), plan.cut_ms)
     others = fitting.others_of(dataset, plan, chosen, teacher)
     recipe = fitting.recipe_of(chosen, others, steps, seed, place_sizes)
-    with Training(recipe.steps, threads, device, tensorboard) as training:
+    with Training(recipe.steps, threads, device, tensorboard) as training, stoppable():
         job = fitting.job_of(chosen, others, seeds, threads)
         training.plan(dataset, base_id or preset or "small", shape, recipe, job)
         lesson = fitting.lesson_of(dataset, chosen, others, recipe, training)
@@ -280,6 +282,8 @@ def evaluate(
     checks.report_parts(compare and not bare, out is not None and not bare)
     dataset = checks.whole_data(data, maturity_days)
     require_features(scorer.bundle, dataset.names, dataset.feature_digest)
+    if not bare:
+        evaluation.require_fraud(dataset)
     wait_ms = int(maturity_days * DAY_MS)
     wait = maturity_days if compare and not bare else None
     split, seen = judging.split_of(scorer.bundle, dataset, test_from, test_days, wait)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 models = typer.Typer(help="Bundles on disk: list, show, add, promote, roll back.")
 
+SERVE = "workers that start from now on serve it; running ones go on as they are"
+
 
 def _registry(config: Path | None, sets: list[str] | None) -> Registry:
     return _registry_of(options.settings(config, sets))
@@ -144,7 +146,7 @@ def models_promote(
     if Path(model).is_dir():
         registry.add(Path(model))
     promoted = registry.promote(found.model_id, _now(), note).model_id
-    typer.echo("workers that start from now on serve it; running ones go on as they are", err=True)
+    typer.echo(SERVE, err=True)
     cuts = ", ".join(f"{name} from {cut:.3f}" for name, cut in found.thresholds.items())
     if cuts:
         decide = settings.decide
@@ -164,4 +166,6 @@ def models_rollback(
 
     Example: fraudstream models rollback
     """
-    _name(_registry(config, sets).roll_back(_now(), _check_features).model_id, as_json)
+    promoted = _registry(config, sets).roll_back(_now(), _check_features).model_id
+    typer.echo(SERVE, err=True)
+    _name(promoted, as_json)

@@ -83,6 +83,11 @@ class Progress:
 GOES_ON = "stopped; the same command goes on after the partitions that are done"
 
 
+def cut_off(problem: object) -> bool:
+    """Whether work that can go on ended by this class: by Ctrl-C, or by a disk that is full."""
+    return isinstance(problem, type) and issubclass(problem, KeyboardInterrupt | OSError)
+
+
 class Shown:
     """A progress bar fed with (done, total), as long stages report it; total 0 is not known yet.
     On Ctrl-C it says `stopped`: what became of the work, and how to go on."""
@@ -103,5 +108,5 @@ class Shown:
     def __exit__(self, *problem: object) -> None:
         if self._bar is not None:
             self._bar.__exit__(*problem)
-        if problem[0] is KeyboardInterrupt:
+        if problem[0] is KeyboardInterrupt or (self._stopped == GOES_ON and cut_off(problem[0])):
             typer.echo(self._stopped, err=True)

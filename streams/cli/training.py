@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from streams.cli.progress import cut_off
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -55,7 +57,7 @@ class Training:
             self._writer.close()
         if problem[0] is None:
             processes.leave()
-        elif problem[0] is KeyboardInterrupt:
+        elif cut_off(problem[0]):
             self.say("stopped; the same command goes on from what --checkpoint kept last, if given")
 
     def say(self, line: str) -> None:

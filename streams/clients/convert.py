@@ -56,6 +56,8 @@ def convert(name: str, source: Path, out: Path, labels: Path, key: bytes) -> Cou
     Raises ConfigError and FormatError; OSError on a full disk.
     """
     found = adapter(name)
+    if source.is_dir():
+        raise ConfigError(f"{source} is a folder", remedy="Give one file")
     if not source.is_file():
         raise ConfigError(f"no file {source}")
     _check_apart(source, out, labels)
@@ -87,8 +89,9 @@ def _drafted(
     """Write the drafts of transactions and labels in time order."""
     if found.SORTED:
         with contextlib.suppress(_StepBack):
-            return _write(_watched(found.rows(source, key)), drafts, forms)
-    return _write(_sorted_whole(found, source, key, drafts[0].parent), drafts, forms)
+            return _write(_watched(found.rows(source, key)), drafts, forms, source.name)
+    pieces = _sorted_whole(found, source, key, drafts[0].parent)
+    return _write(pieces, drafts, forms, source.name)
 
 
 def token_key(path: Path, *, make: bool) -> bytes:
@@ -121,11 +124,14 @@ def _make_key(path: Path) -> None:
 
 
 def _write(
-    pieces: Iterator[Converted], drafts: tuple[Path, ...], forms: tuple[FileFormat, ...]
+    pieces: Iterator[Converted],
+    drafts: tuple[Path, ...],
+    forms: tuple[FileFormat, ...],
+    name: str,
 ) -> Counts:
     first = next(pieces, None)
     if first is None:
-        raise FormatError("the file has no rows")
+        raise FormatError(f"{name} has no rows")
     counts = Counts()
     with (
         Writer(drafts[0], first.transactions.schema, forms[0]) as left,

@@ -22,7 +22,7 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from streams.adapters.canonical import LABEL, TRANSACTION
-from streams.adapters.reading import closed_quotes, heading, told, without_data
+from streams.adapters.reading import closed_quotes, commas, heading, told, without_data
 from streams.errors import ConfigError, FormatError
 from streams.schema import LABEL_REQUIRED, MAX_MESSAGE_BYTES, REQUIRED_FIELDS
 
@@ -37,6 +37,7 @@ SUFFIXES: dict[str, FileFormat] = {
 ROWS = 16_384
 """Rows of a record batch."""
 CSV_BLOCK = 1 << 22
+PANDAS_INDEX = "__index_level_0__"
 MAX_LINE_BYTES = 4 * MAX_MESSAGE_BYTES
 
 
@@ -77,13 +78,16 @@ def check_columns(names: list[str], where: str) -> pa.Schema:
         remedy = f"It is not a file of {what} in schema v1; `fraudstream convert` makes one"
         if missing == ["schema_version"]:
             remedy = "Add it, with 1 in each row"
-        elif len(names) == 1 and re.search("[;\t|]", names[0]):
-            remedy = "Separate the columns by commas"
+        elif {name.strip().lower() for name in names} >= set(missing):
+            remedy = "Write their names in small letters, without spaces"
+        remedy = commas(names) or remedy
         raise FormatError(f"{where} has no column {', '.join(missing)}", remedy=remedy)
     if unknown:
         raise FormatError(
             f"{where} has unknown columns: {', '.join(unknown)}",
-            remedy="Schema v1 keeps fields of your own under `ext` only",
+            remedy="Schema v1 keeps fields of your own under `ext` only"
+            if unknown != [PANDAS_INDEX]
+            else "It is the index of pandas: write the file with `index=False`",
         )
     if len(set(names)) < len(names):
         raise FormatError(f"{where} names a column twice")
@@ -110,8 +114,8 @@ def _aligned(array: pa.Array, field: pa.Field, where: str) -> pa.Array:
             pa.types.is_string(kind) or pa.types.is_large_string(kind)
         ):
             return array.cast(wanted)
-    except pa.ArrowNotImplementedError as error:
-        raise FormatError(f"{where}, column {field.name}: {error}") from None
+    except pa.ArrowNotImplementedError:
+        pass  # There is no way from that type to this one.
     except pa.ArrowInvalid:
         if pa.types.is_timestamp(kind):
             raise FormatError(

@@ -16,6 +16,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from streams.adapters.reading import no_text
 from streams.clients.encode import messages
 from streams.clients.files import FileFormat, batches, check_columns, format_of, lines
 from streams.clients.publisher import Publisher
@@ -29,6 +30,7 @@ SLICE = 2_048
 EDGE_MS = 1 << 63
 """The times of messages are kept in 64 bits."""
 LONGEST_NAP_S = 0.2
+ONE_A_LINE = "Write one object a line, as `jq -c .` does, and `jq -c '.[]'` of a list"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +78,20 @@ def _row(number: int, line: bytes, name: str, first: bool) -> tuple[bytes | None
     try:
         document = orjson.loads(line)
     except orjson.JSONDecodeError as error:
-        raise FormatError(f"{name}, line {number}: not JSON: {error}") from None
+        raise (no_text(name, line) if first else None) or FormatError(
+            f"{name}, line {number}: not JSON: {error.msg}, at character {error.pos + 1}",
+            remedy=ONE_A_LINE if line in (b"{", b"[") else None,
+        ) from None
+    if first and isinstance(document, list):
+        raise FormatError(f"{name}, line {number}: a list, not an object", remedy=ONE_A_LINE)
     if not isinstance(document, dict):
         document = {}
     account = document.get("account_id")
     if first and not isinstance(account, str):
-        raise FormatError(f"{name}, line {number}, field account_id: missing or not a string")
+        raise FormatError(
+            f"{name}, line {number}, field account_id: missing or not a string",
+            remedy="Each line is one message: docs/schema.md has its fields",
+        )
     label = "label_id" in document
     moment = document.get("label_time" if label else "event_time")
     key = account.encode() if isinstance(account, str) else None
@@ -165,7 +175,9 @@ def _all_chunks(source: Path | None, form: str | None) -> Iterator[Chunk]:
         if sys.stdin is None:
             raise ConfigError("standard input is closed", remedy="Give a file")
         return _line_chunks(None)
-    if not source.exists() or source.is_dir():
+    if source.is_dir():
+        raise ConfigError(f"{source} is a folder", remedy="Give one file")
+    if not source.exists():
         raise ConfigError(f"no file {source}")
     found = format_of(source, form)
     return _line_chunks(source) if found == "jsonl" else _column_chunks(source, found)

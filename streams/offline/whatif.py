@@ -58,15 +58,19 @@ def whatif(
         pc.equal(table[f"decision_{k}"], "block").to_numpy(zero_copy_only=False) for k in range(2)
     ]
     label, _ = book.newest(table["account_id"], table["transaction_id"])
+    appear, vanish = flagged[1] & ~flagged[0], flagged[0] & ~flagged[1]
+    more, less = blocked[1] & ~blocked[0], blocked[0] & ~blocked[1]
     return {
         "events": len(table),
         "refused": refused(dead, messages),
         "alerts": {"now": int(flagged[0].sum()), "then": int(flagged[1].sum())},
         "blocked": {"now": int(blocked[0].sum()), "then": int(blocked[1].sum())},
-        "appear": _side(table, flagged[1] & ~flagged[0], label),
-        "vanish": _side(table, flagged[0] & ~flagged[1], label),
-        "become_block": _side(table, blocked[1] & flagged[0] & ~blocked[0], label),
-        "no_longer_block": _side(table, blocked[0] & flagged[1] & ~blocked[1], label),
+        "appear": _side(table, appear, label),
+        "vanish": _side(table, vanish, label),
+        # Whoever pays meets the block, whether the alert is new or not: so the two balance with
+        # `blocked`, and say how many of theirs are in the sides above, too.
+        "become_block": {**_side(table, more, label), "appear": int((more & appear).sum())},
+        "no_longer_block": {**_side(table, less, label), "vanish": int((less & vanish).sum())},
     }
 
 
@@ -111,9 +115,15 @@ def text(found: dict[str, Any]) -> str:
     for side in ("appear", "vanish", "become_block", "no_longer_block"):
         part = found[side]
         money = " and ".join(amount_text(minor, code) for code, minor in part["amount"].items())
-        lines.append(
+        line = (
             f"{side.replace('_', ' ')}: {part['alerts']:,} alerts, {part['fraud']:,} fraud, "
             f"{part['legitimate']:,} legitimate, {part['not_labelled']:,} not labelled; "
             f"in all {money or 'no money'}"
         )
+        both = [
+            f"; {part[other]:,} of them {other}"
+            for other in ("appear", "vanish")
+            if part.get(other)
+        ]
+        lines.append(line + "".join(both))
     return "\n".join(lines)

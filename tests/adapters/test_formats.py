@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import gzip
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -250,3 +251,41 @@ def test_files_that_are_something_else(tmp_path: Path) -> None:
             read(name, path)
     with pytest.raises(ConfigError, match="sparkov"):
         adapter("sparky")
+
+
+def test_damaged_bytes_of_the_handbook_are_the_files_own_fault(tmp_path: Path) -> None:
+    """Arrow says OSError for them, as for the disk that is written to."""
+    path = sample("handbook", tmp_path)
+    whole = bytearray(path.read_bytes())
+    whole[8:60] = b"x" * 52
+    path.write_bytes(whole)
+    with pytest.raises(FormatError, match=r"^cannot read \S+ as Parquet: [^\n]+$"):
+        read("handbook", path)
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        (lambda text: b"", "empty. A CSV file begins with a heading"),
+        (lambda text: gzip.compress(text.encode()), "packed by gzip, .*Unpack it first"),
+        (lambda text: text.encode("utf-16"), "UTF-16, .*Save it as UTF-8"),
+        (lambda text: text.replace(",", ";").encode(), "Separate the columns by commas"),
+        (
+            lambda text: text.replace("PAYMENT", "PAYM\xc9NT").encode("latin-1"),
+            "row 1, column type: a text that is not UTF-8",
+        ),
+    ],
+)
+def test_a_csv_of_another_kind_is_told_what_it_is(
+    written: Callable[[str], bytes], said: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "x.csv"
+    path.write_bytes(written((DATA / "paysim.csv").read_text()))
+    with pytest.raises(FormatError, match=f"^x.csv.*{said}"):
+        read("paysim", path)
+
+
+def test_empty_lines_before_the_heading(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text("\n\n" + (DATA / "paysim.csv").read_text())
+    assert read("paysim", path) == read("paysim", DATA / "paysim.csv")

@@ -13,6 +13,7 @@ import pytest
 from model import data, finetune, quiet
 from model.bundle import read
 from model.case import rows_of
+from model.errors import DatasetError
 from model.knots import knots_for
 from model.page import day
 from model.tokens import quantile_knots
@@ -42,6 +43,22 @@ def test_a_fit_that_may_have_known_the_test_days_is_said(
     assert "younger than 14 days" in quiet.stderr
     old = RUN.invoke(build(), [*command, "--json", "--maturity-days", "0"])
     assert json.loads(old.stdout)["immature"] == 0
+
+
+def test_without_any_known_fraud_no_other_days_are_advised(
+    made: tuple[Path, pa.Table], bundles: Path, tmp_path: Path
+) -> None:
+    """No --from helps there: labels do, as `finetune` says of the same set."""
+    whole = data.read(made[0])
+    nobody = np.where(np.asarray(whole.label) == 1, -1, whole.label).astype(np.int8)
+    unknown = np.full(len(whole), -1, np.int8)
+    data.write(replace(whole, label=nobody, truth=unknown), tmp_path / "silent")
+    command = ["evaluate", str(bundles / "fraud"), str(tmp_path / "silent"), "--no-compare"]
+    done = RUN.invoke(build(), command)
+    assert isinstance(done.exception, DatasetError) and not done.exception.wrong_use
+    assert "no known fraud" in str(done.exception) and "--labels FILE" in str(done.exception)
+    assert "--from" not in str(done.exception)
+    RUN.invoke(build(), [*command[:1], str(bundles / "base"), *command[2:]], catch_exceptions=False)
 
 
 def test_evaluation_leaves_the_days_that_the_fit_knew(

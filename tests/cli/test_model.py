@@ -44,6 +44,21 @@ def test_the_plan_is_told_first(made: tuple[Path, pa.Table], tmp_path: Path) -> 
     assert "MB to train" in lines[3]
     assert "scores/s" in lines[3]
     assert lines[4].startswith("step 1/1")
+    assert lines[5].startswith("writing the bundle"), "the end of a long set takes a while, too"
+
+
+@pytest.mark.parametrize("verb", ["pretrain", "finetune"])
+def test_ctrl_c_says_how_to_go_on_though_a_compiled_function_hid_it(
+    verb: str, made: tuple[Path, pa.Table], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object) -> None:
+        raise SystemError("returned a result with an exception set") from KeyboardInterrupt()
+
+    monkeypatch.setattr("model.loop.tokens.encode_features", stopped)
+    words = [verb, str(made[0]), str(tmp_path / "b"), "--steps", "1"]
+    done = RUN.invoke(build(), words)
+    assert done.exit_code == 130
+    assert "stopped; the same command goes on from what --checkpoint kept last" in done.stderr
 
 
 def test_the_plan_tells_the_memory_that_a_run_takes(

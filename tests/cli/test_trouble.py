@@ -17,6 +17,7 @@ import pytest
 
 from streams import cli
 from streams.cli import main, trouble
+from streams.cli.progress import GOES_ON
 from streams.offline.source import open_source
 from streams.signals import endings
 from tests.offline import world
@@ -70,6 +71,7 @@ def test_a_full_disk_is_one_line_and_the_next_run_trusts_nothing(
     assert code == 1
     assert said.splitlines()[-1].startswith("error: again/"), said
     assert "File too large. Files may not become that large here" in said
+    assert GOES_ON in said
     assert run(verb, recording, *where, "again", *flags)[0] == 0
     assert contents("again") == contents("good")
 

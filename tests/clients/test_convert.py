@@ -95,11 +95,13 @@ def test_a_failure_leaves_no_files(tmp_path: Path) -> None:
     with pytest.raises(FormatError):
         convert("tabformer", bad, tmp_path / "o.parquet", tmp_path / "l.parquet", KEY)
     bad.write_text((DATA / "tabformer.csv").read_text().splitlines()[0] + "\n")
-    with pytest.raises(FormatError):
+    with pytest.raises(FormatError, match="has no rows"):
         convert("tabformer", bad, tmp_path / "o.parquet", tmp_path / "l.parquet", KEY)
     assert list(tmp_path.iterdir()) == [bad]
     with pytest.raises(ConfigError):
         convert("tabformer", tmp_path / "no", tmp_path / "o.parquet", tmp_path / "l.parquet", KEY)
+    with pytest.raises(ConfigError, match="is a folder"):
+        convert("tabformer", tmp_path, tmp_path / "o.parquet", tmp_path / "l.parquet", KEY)
 
 
 def test_a_failure_keeps_what_stood_there(tmp_path: Path) -> None:

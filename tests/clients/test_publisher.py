@@ -117,7 +117,7 @@ def test_a_label_that_is_none_is_refused_as_nobody_would_answer_it(
     [
         (b'{"account_id":"a1"}\n{"account_id":', "line 2: not JSON"),
         (b'{"account_id":7}', "line 1, field account_id"),
-        (b"\n[1]", "line 2, field account_id"),
+        (b"\n[1]", "line 2: a list, not an object"),
         (b'{"account_id":"a1"}\n{"account_id":"a1","label_id":"l"}', "line 2: labels among"),
     ],
 )

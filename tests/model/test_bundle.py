@@ -55,8 +55,9 @@ def test_any_damage_is_found(folder: Path, file: str, damage: str) -> None:
         path.write_bytes(raw[: len(raw) // 2])
     else:
         path.unlink()
-    with pytest.raises(BundleError):
+    with pytest.raises(BundleError) as failure:
         bundles.read(folder)
+    assert failure.value.remedy, "what to do is said, whatever is wrong"
 
 
 def test_changed_manifest_is_found(folder: Path) -> None:

@@ -81,6 +81,7 @@ def test_without_a_known_fraud_surprise_is_measured_but_not_ranked(
     assert set(found["anomaly"]["anomaly score"]) == {"mean"}
     assert found["propensity"] == unlabelled.report(bundle, data, rows)["propensity"]
     assert "nan" not in unlabelled.to_text(found)
+    assert f": {len(rows):,} events, 0 frauds" in unlabelled.to_text(found)
     assert "ranked" not in page.unlabelled_html(found)
 
 
@@ -184,3 +185,23 @@ def test_a_category_that_is_not_given_is_no_category(data: Dataset) -> None:
     chances[0, unlabelled.answer_of(codes, "merchant group")[0]] = 1
     told = unlabelled.likely(bare, unlabelled.Reading({}, {}, {"merchant group": chances}))
     assert told["merchant group"][0] == {"what": "not given", "chance": 1.0}
+
+
+def test_what_was_never_seen_is_told_once(data: Dataset) -> None:
+    """By the chance of all of it: a line that says the same three times says nothing."""
+    classes = unlabelled.count_of("merchant group")
+    codes = tokens.encode_stream(np.ascontiguousarray(data.words), data.place())
+    seen = np.unique(unlabelled.answer_of(codes, "merchant group"))
+    chances = np.full((1, classes), 0.6 / (classes - len(seen)), np.float32)
+    chances[0, seen] = 0.4 / len(seen)
+    for share, expected in ((1.0, 1), (0.001, 0)):
+        some = np.array(chances)
+        some[0, np.setdiff1d(np.arange(classes), seen)] *= share
+        reading = unlabelled.Reading({}, {}, {"merchant group": some})
+        told = unlabelled.likely(data, reading)["merchant group"]
+        words = [one["what"] for one in told]
+        assert words.count("not seen") == expected
+        assert len(set(words)) == len(words) == min(len(seen) + expected, 3)
+        assert told == sorted(told, key=lambda one: -one["chance"])
+        if expected:
+            assert told[0]["chance"] == pytest.approx(0.6, abs=1e-4)

@@ -65,10 +65,28 @@ def test_the_alerts_that_appear_and_vanish(tmp_path: Path) -> None:
     assert side["fraud"] + side["legitimate"] + side["not_labelled"] == len(vanished)
     assert set(side["first"]) <= vanished
     more = flags(then, "block") - flags(now, "block")
-    assert found["become_block"]["alerts"] == len(more & flags(now, "alert")) > 0
+    assert found["become_block"]["alerts"] == len(more) > 0
     assert f"vanish: {len(vanished):,} alerts" in text(found)
     currency, minor = next(iter(side["amount"].items()))
     assert f"in all {amount_text(minor, currency)}" in text(found)
+
+
+def test_a_block_counts_as_one_though_its_alert_is_new_or_gone(tmp_path: Path) -> None:
+    """What was no alert and is blocked, and the other way round: the two sides balance."""
+    files = world.stream(tmp_path / "stream", events=2_000)
+    source = RecordingSource(open_source(*files, tmp_path / "spool").location())
+    lax = world.settings("decide.review=0.9", "decide.block=0.95")
+    strict = world.settings("decide.review=0.2", "decide.block=0.3")
+    found = whatif(Job(source, (lax, strict), tmp_path / "w"))
+    blocked, become = found["blocked"], found["become_block"]
+    assert become["alerts"] == blocked["then"] - blocked["now"] >= become["appear"] > 0
+    assert found["no_longer_block"]["alerts"] == 0
+    told = next(line for line in text(found).splitlines() if line.startswith("become block"))
+    assert told.endswith(f"; {become['appear']:,} of them appear")
+    back = whatif(Job(source, (strict, lax), tmp_path / "back"))
+    gone = back["no_longer_block"]
+    assert (gone["alerts"], gone["vanish"]) == (become["alerts"], become["appear"])
+    assert f"; {gone['vanish']:,} of them vanish" in text(back)
 
 
 def test_what_is_not_a_decision_is_refused(tmp_path: Path) -> None:
