@@ -12,7 +12,7 @@ LightGBM comes with the extra `train`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -24,6 +24,8 @@ from model.data import DAY_MS, Dataset
 from model.errors import DatasetError
 
 Mask = NDArray[np.bool_]
+Tell = Callable[[str], None]
+"""Takes a line for whoever waits."""
 
 TREES: Final[Mapping[str, Any]] = {
     "rounds": 500,
@@ -64,6 +66,10 @@ def labels_only(label: NDArray[np.int8], rows: Mask) -> Lesson:
     return Lesson((label == 1).astype(np.float32), rows.astype(np.float32))
 
 
+def _quiet(line: str) -> None:
+    """Tells nobody."""
+
+
 def unlabelled(dataset: Dataset, fit: Mask, judge: Mask, cut_ms: int) -> Mask:
     """Events before the fit that neither teach by their label nor judge.
 
@@ -72,9 +78,21 @@ def unlabelled(dataset: Dataset, fit: Mask, judge: Mask, cut_ms: int) -> Mask:
     return np.asarray((dataset.time < cut_ms) & ~fit & ~judge)
 
 
-def _grown(x: Any, y: Any, seed: int, threads: int, bags: int, trees: Mapping[str, Any]) -> Any:
+def _grown(
+    x: Any,
+    y: Any,
+    seed: int,
+    threads: int,
+    bags: int,
+    trees: Mapping[str, Any],
+    tell: Tell = _quiet,
+) -> Any:
     """Fits that differ in their samples alone."""
-    return [baseline.lightgbm(x, y, seed=seed + k, threads=threads, **trees) for k in range(bags)]
+    grown = []
+    for k in range(bags):
+        grown.append(baseline.lightgbm(x, y, seed=seed + k, threads=threads, **trees))
+        tell(f"teacher: fit {k + 1} of {bags} for events without a label")
+    return grown
 
 
 def _told(grown: Any, x: Any) -> Any:
@@ -109,11 +127,13 @@ def lesson(
     bags: int = BAGS,
     trees: Mapping[str, Any] = TREES,
     mix: float = 0.0,
+    tell: Tell = _quiet,
 ) -> Lesson:
     """Labels on `rows`, and what trees fitted on these say on `others`.
 
     `others` must hold none of `rows`: of rows that they grew on, trees only repeat the labels.
     `mix` above 0 softens the labels too, and then `others` may be empty.
+    `tell` gets a line after each fit of trees, which take most of the time.
     Raises DatasetError if they overlap, or if there is nothing to teach.
     """
     if (rows & others).any():
@@ -125,11 +145,13 @@ def lesson(
     label = np.asarray(dataset.label)
     learnt = labels_only(label, rows)
     if mix > 0:
-        learnt = softened(dataset, rows, mix, seed, SOFT_FOLDS, SOFT_TREES, threads=threads)
+        learnt = softened(
+            dataset, rows, mix, seed, SOFT_FOLDS, SOFT_TREES, threads=threads, tell=tell
+        )
     target = learnt.target
     if others.any():
         x = np.asarray(dataset.features[rows])
-        grown = _grown(x, label[rows], seed, threads, bags, trees)
+        grown = _grown(x, label[rows], seed, threads, bags, trees, tell)
         wanted = np.flatnonzero(others)
         for start in range(0, len(wanted), BLOCK):
             some = wanted[start : start + BLOCK]
@@ -148,6 +170,7 @@ def softened(
     wide: bool = False,
     bags: int = 1,
     threads: int = 1,
+    tell: Tell = _quiet,
 ) -> Lesson:
     """Labels on `rows`, each moved by `mix` towards what trees expect that never saw it.
 
@@ -174,6 +197,7 @@ def softened(
         rest = deal != fold
         grown = _grown(x[rest], y[rest], seed, threads, bags, trees)
         expected[~rest] = _told(grown, x[~rest])
+        tell(f"teacher: labels softened, part {fold + 1} of {folds}")
     target = np.zeros(len(dataset), np.float32)
     target[rows] = (1 - mix) * y + mix * expected
     return Lesson(target, rows.astype(np.float32))

@@ -125,7 +125,11 @@ def _ssl_context(
             f"a TLS file of [{name}] cannot be used ({', '.join(str(p) for p in paths if p)}): "
             f"{error}",
             remedy=f"{name}.ssl_ca, ssl_cert and ssl_key are PEM files"
-            + ("" if name == "kafka" else ", and the key has no password"),
+            + (
+                ", ssl_key_password opens the key"
+                if name == "kafka"
+                else ", and the key has no password"
+            ),
         ) from None
     return context
 
@@ -230,7 +234,8 @@ def _raise_what_waiting_cannot_mend(settings: Settings, seen: Iterable[KafkaErro
         if fault.code() == KafkaError._SSL:
             raise BrokerError(
                 f"no TLS connection to Kafka at {address}: {fault.str()}",
-                remedy="Check kafka.ssl_ca, and that the listener speaks TLS",
+                remedy="Check kafka.ssl_ca, that the broker's certificate names this host and has"
+                " not expired, and that the listener speaks TLS",
             )
 
 
@@ -386,7 +391,7 @@ def _remedy(said: str, address: str) -> str:
     if "MISCONF" in said:  # a PING is refused, too, as long as it cannot write
         return "Make room on its disk; it goes on by itself"
     if "ssl" in said.lower() or "certificate" in said.lower():
-        return "Check redis.ssl_ca, and that the port speaks TLS"
+        return "Check redis.ssl_ca, ssl_cert and ssl_key, and that the port speaks TLS"
     if "Timeout" in said and address.startswith("rediss://"):
         return "Is it running, and does the port speak TLS?"
     return LOCAL_REMEDY

@@ -196,4 +196,5 @@ def lesson_of(
     if recipe.hushed:
         dataset = quiet.hushed(dataset, chosen.fit | others, recipe.seed)
     mix, threads = teacher.MIX, training.threads
-    return teacher.lesson(dataset, chosen.fit, others, recipe.seed, threads, mix=mix)
+    tell = training.say
+    return teacher.lesson(dataset, chosen.fit, others, recipe.seed, threads, mix=mix, tell=tell)

@@ -159,7 +159,7 @@ def _say_early(words: NDArray[np.uint64], label_time: NDArray[np.int64]) -> None
     early = (label_time >= 0) & (label_time < words[:, 0] >> np.uint64(TIME_SHIFT))
     if early.any():
         _logger.warning(
-            "%d labels are older than their transactions: is label_time right?", early.sum()
+            "labels older than their transactions: %d. Is label_time right?", early.sum()
         )
 
 

@@ -77,10 +77,14 @@ def test_threads_grow_the_same_trees_and_all_of_them(monkeypatch: pytest.MonkeyP
         return grow(*given, threads=threads, **{**other, "rounds": 20})
 
     monkeypatch.setattr(baseline, "lightgbm", counted)
-    one, two = (teacher.lesson(whole, rows, ~rows, threads=n, mix=0.9) for n in (1, 2))
+    told: list[str] = []
+    one, two = (
+        teacher.lesson(whole, rows, ~rows, threads=n, mix=0.9, tell=told.append) for n in (1, 2)
+    )
     assert (one.target == two.target).all()
     fits = teacher.SOFT_FOLDS + teacher.BAGS
     assert asked == [1] * fits + [2] * fits
+    assert len(told) == 2 * fits, "whoever waits is told after each"
 
 
 @pytest.mark.parametrize("taught", [False, True])

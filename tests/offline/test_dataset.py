@@ -118,7 +118,7 @@ def test_labels_older_than_their_transactions_are_told(
     """In seconds, or shifted by a zone: they would count as known at any moment."""
     told = {name: [(later, "fraud", None)] for name, later in (("a", -1), ("b", 0), ("c", 1))}
     _made(tmp_path, told)
-    assert "1 labels are older than their transactions" in caplog.text
+    assert "labels older than their transactions: 1" in caplog.text
 
 
 def test_a_training_set_that_is_replaced_is_named(
