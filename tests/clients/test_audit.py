@@ -244,7 +244,7 @@ def test_a_file_that_holds_no_labels_is_told_before_anybody_waits_for_a_server(
     payments.write_bytes(message(0))
     for path, wrong, told in (
         (tmp_path / "none.parquet", ConfigError, "no file"),
-        (tmp_path, ConfigError, "no file"),
+        (tmp_path, ConfigError, "is a folder"),
         (junk, FormatError, "not JSON"),
         (payments, FormatError, "holds transactions, not labels"),
     ):
