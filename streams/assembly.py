@@ -50,13 +50,17 @@ def rule_book(settings: Settings) -> RuleBook:
     path = settings.decide.rules
     if path is None:
         return RuleBook(frozenset(features.NAMES))
+    return parse_toml(rules_text(path), features.NAMES)
+
+
+def rules_text(path: Path) -> str:
+    """The text of a file of rules. Raises ConfigError."""
     try:
-        text = path.read_text("utf-8-sig")
+        return path.read_text("utf-8-sig")
     except OSError as error:
         raise ConfigError(f"cannot read the rules at {path}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise ConfigError(f"the rules at {path} are no text in UTF-8") from None
-    return parse_toml(text, features.NAMES)
 
 
 def bundle_path(settings: Settings) -> Path:

@@ -103,13 +103,14 @@ def faust_broker(settings: Settings) -> tuple[list[str], faust.types.auth.Creden
 
 def kafka_ssl_context(kafka: KafkaSettings) -> ssl.SSLContext:
     """A verifying TLS context. Raises ConfigError for a certificate that cannot be read."""
-    return _ssl_context("kafka", kafka, kafka.ssl_key_password)
+    opened = "ssl_key_password opens the key"
+    return _ssl_context("kafka", kafka, kafka.ssl_key_password, opened)
 
 
 def _ssl_context(
-    name: str, section: KafkaSettings | RedisSettings, password: SecretStr | None
+    name: str, section: KafkaSettings | RedisSettings, password: SecretStr | None, opened: str
 ) -> ssl.SSLContext:
-    """The context of a section's files, its key opened with the password."""
+    """The context of a section's files, its key opened with the password; `opened` says how."""
     try:
         context = ssl.create_default_context(cafile=section.ssl_ca)
         if section.ssl_cert is not None:
@@ -124,12 +125,7 @@ def _ssl_context(
         raise ConfigError(
             f"a TLS file of [{name}] cannot be used ({', '.join(str(p) for p in paths if p)}): "
             f"{error}",
-            remedy=f"{name}.ssl_ca, ssl_cert and ssl_key are PEM files"
-            + (
-                ", ssl_key_password opens the key"
-                if name == "kafka"
-                else ", and the key has no password"
-            ),
+            remedy=f"{name}.ssl_ca, ssl_cert and ssl_key are PEM files, {opened}",
         ) from None
     return context
 
@@ -322,7 +318,8 @@ def redis_client(settings: Settings) -> redis.Redis:
             remedy="Write redis.url with rediss://",
         )
     if files:
-        _ssl_context("redis", server, None)  # redis-py would ask for the password of a key
+        # redis-py would ask for the password of a key.
+        _ssl_context("redis", server, None, "and the key has no password")
     try:
         client = redis.Redis.from_url(url, **given, **{name: str(p) for name, p in files.items()})
         # Does not connect; an option after the `?` that redis-py does not know shows only here.

@@ -121,10 +121,17 @@ def key_of(item: Rule | NamedList) -> str:
 
 def parse_toml(text: str, features: Collection[str]) -> RuleBook:
     """A rule book from the text of a TOML file. Raises ConfigError that names rule and field."""
+    return _book(_document(text), features)
+
+
+def _document(text: str) -> dict[str, Any]:
     try:
-        document = tomllib.loads(text)
+        return tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # also a number of more digits than Python reads
         raise ConfigError(f"rules file is not TOML: {error}") from None
+
+
+def _book(document: Mapping[str, Any], features: Collection[str]) -> RuleBook:
     unknown = sorted(set(document) - {"rule", "list"})
     if unknown:
         raise ConfigError(f"rules file: unknown table {unknown[0]!r}; use [[rule]] and [[list]]")
@@ -152,8 +159,8 @@ def messages_of(text: str, features: Collection[str]) -> dict[str, bytes]:
 
     Raises ConfigError as `parse_toml` does.
     """
-    parse_toml(text, features)
-    document = tomllib.loads(text)
+    document = _document(text)
+    _book(document, features)
     named = [(f"{LIST_KEY}{each['list_id']}", each) for each in _tables(document, "list")]
     named += [(each["rule_id"], each) for each in _tables(document, "rule")]
     # A whole number may have more digits than orjson writes.

@@ -16,6 +16,7 @@ from streams.cli.recordings import record, snapshot
 
 if TYPE_CHECKING:
     from streams.offline.run import Job
+    from streams.offline.source import Source
     from streams.settings import Settings
 
 Recorded = Annotated[
@@ -55,16 +56,21 @@ def _job(
     snapshot: Path | None = None,
 ) -> Job:
     """The job over a source, with the erased accounts of the live store where it can be reached."""
-    from streams.offline.erased import forgotten
     from streams.offline.run import Job
     from streams.offline.source import open_source
 
     source = open_source(path, labels, out)
+    return Job(source, settings, out, forgotten=_forgotten(settings[0], source), snapshot=snapshot)
+
+
+def _forgotten(settings: Settings, source: Source) -> dict[bytes, int]:
+    """The erased accounts; what is missing of the source, or of them, is told."""
+    from streams.offline.erased import forgotten
+
     _note(source.unfinished())
-    markers, told = forgotten(settings[0], source)
-    if told:
-        typer.echo(told, err=True)
-    return Job(source, settings, out, forgotten=markers, snapshot=snapshot)
+    markers, told = forgotten(settings, source)
+    _note(told or "")
+    return markers
 
 
 def _jobs(asked: int | None, job: Job) -> int:
@@ -142,16 +148,11 @@ def _note(text: str) -> None:
 def _resend(settings: Settings, recording: str, topic: str, speed: float, as_json: bool) -> None:
     from streams.cli.progress import Shown
     from streams.connect import check_kafka, confluent_config
-    from streams.offline.erased import forgotten
     from streams.offline.resend import resend
     from streams.offline.source import RecordingSource
 
     check_kafka(settings)
-    source = RecordingSource(recording)
-    _note(source.unfinished())
-    markers, told = forgotten(settings, source)
-    if told:
-        typer.echo(told, err=True)
+    markers = _forgotten(settings, RecordingSource(recording))
     with Shown("stopped; what was sent stays, and the same command sends all again") as shown:
         sent, left_out = resend(
             confluent_config(settings),

@@ -18,7 +18,9 @@ from streams.clients.subscriber import Subscriber
 from streams.connect import content_bytes
 from streams.errors import ConfigError
 from streams.findings import plural
-from streams.rulebook import RuleBook, messages_of
+from streams.lists import NamedList
+from streams.rulebook import LIST_KEY, RuleBook, key_of, messages_of
+from streams.rules import Rule
 from streams.settings import Settings
 
 TOPIC = "rules"
@@ -57,12 +59,12 @@ class Standing:
                     "version": rule.version,
                     "outcome": rule.outcome.value,
                     "description": rule.description,
-                    "from": self.place(rule.rule_id),
+                    "from": self.place(rule),
                 }
                 for rule in rules.rules
             ],
             "lists": [
-                {"list_id": name, "values": len(each.values), "from": self.place(f"list:{name}")}
+                {"list_id": name, "values": len(each.values), "from": self.place(each)}
                 for name, each in sorted(rules.lists.items())
             ],
             "left_out": [
@@ -71,9 +73,9 @@ class Standing:
             ],
         }
 
-    def place(self, key: str) -> str:
-        """Where the rule or list of that key comes from."""
-        return "topic" if key in self.book.topic else "file"
+    def place(self, item: Rule | NamedList) -> str:
+        """Where a rule or list in force comes from."""
+        return "topic" if key_of(item) in self.book.topic else "file"
 
 
 def read(settings: Settings) -> Standing:
@@ -101,13 +103,7 @@ def put(settings: Settings, path: Path) -> Standing:
     Nothing is sent unless all of it is right, also beside what is there already.
     Raises ConfigError, BrokerError.
     """
-    try:
-        text = path.read_text("utf-8-sig")
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path} is no text in UTF-8") from None
-    messages: Messages = list(messages_of(text, features.NAMES).items())
+    messages: Messages = list(messages_of(assembly.rules_text(path), features.NAMES).items())
     if not messages:
         raise ConfigError(f"{path} holds no rule and no list", remedy="docs/reasons.md shows one")
     after = _after(read(settings), messages)
@@ -134,9 +130,10 @@ def take_away(settings: Settings, names: Sequence[str]) -> Standing:
     rules = after.book.rules()
     for rule in rules.rules:
         for condition in (*rule.all, *rule.any):
-            if f"list:{condition.list_id}" in names and condition.list_id not in rules.lists:
+            asked = f"{LIST_KEY}{condition.list_id}"
+            if asked in names and condition.list_id not in rules.lists:
                 raise ConfigError(
-                    f"rule {rule.rule_id} asks for list:{condition.list_id}",
+                    f"rule {rule.rule_id} asks for {asked}",
                     remedy="take that rule away as well",
                 )
     _send(settings, messages)
@@ -162,12 +159,12 @@ def text(standing: Standing) -> str:
     """For a person at a terminal."""
     rules, place = standing.book.rules(), standing.place
     lines = [
-        f"{rule.outcome.value:<8} {rule.rule_id}  version {rule.version}, {place(rule.rule_id)}"
+        f"{rule.outcome.value:<8} {rule.rule_id}  version {rule.version}, {place(rule)}"
         + (f"  {rule.description}" if rule.description else "")
         for rule in rules.rules
     ]
     lines += [
-        f"list     {name}  {len(each.values):,} values, {place(f'list:{name}')}"
+        f"list     {name}  {len(each.values):,} values, {place(each)}"
         for name, each in sorted(rules.lists.items())
     ]
     lines += [

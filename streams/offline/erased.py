@@ -10,6 +10,7 @@ is left out.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 import redis
@@ -43,6 +44,11 @@ def forgotten(settings: Settings, source: Source) -> tuple[dict[bytes, int], str
     for digest, cut in live.items():
         found[digest] = max(cut, found.get(digest, -1)) if logged else ALL
     return found, None
+
+
+def cut_of(forgotten: Mapping[bytes, int], account: str) -> int:
+    """The offset before which an account is erased, by such markers; -1 for one that is not."""
+    return forgotten.get(account_digest(account), -1)
 
 
 def markers(client: redis.Redis, namespace: str, partitions: list[int] | None) -> dict[bytes, int]:

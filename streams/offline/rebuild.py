@@ -27,10 +27,10 @@ from streams.batch import Batch
 from streams.connect import check_kafka, check_redis, confluent_config, redis_client
 from streams.errors import Conflict, StoreError, StoreFull
 from streams.offline import aside
+from streams.offline.erased import cut_of
 from streams.offline.merged import LogMessage, MergedLog
 from streams.offline.replay import BATCH_EVENTS, Shard
 from streams.offline.routing import Route, find
-from streams.privacy import account_digest
 from streams.settings import Settings
 from streams.store import Identity, generations, keys
 from streams.store.redis import RedisStore
@@ -234,7 +234,7 @@ class _Rebuild:
             cuts = self._markers.get(message.partition)
             if cuts and message.key is not None:
                 name = message.key.decode(errors="replace")
-                if message.offset < cuts.get(account_digest(name), -1):
+                if message.offset < cut_of(cuts, name):
                     continue
             yield message
 

@@ -19,8 +19,8 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from streams.errors import BrokerError
+from streams.offline.erased import cut_of
 from streams.offline.recording import Manifest, Recording
-from streams.privacy import account_digest
 
 BATCH = 2_048
 FLUSH_S = 120.0
@@ -141,7 +141,7 @@ def _erased(row: _Row, forgotten: Mapping[bytes, int]) -> bool:
     _, _, offset, key, _, _ = row
     if key is None or not forgotten:
         return False
-    return offset < forgotten.get(account_digest(key.decode("utf-8", "replace")), -1)
+    return offset < cut_of(forgotten, key.decode("utf-8", "replace"))
 
 
 def _wait(producer: Producer, until: float) -> None:

@@ -23,12 +23,12 @@ from streams.assembly import Judge, judge, wants_model
 from streams.errors import ConfigError
 from streams.offline import results
 from streams.offline.engine import Engine, Tell, Work, each_shard
+from streams.offline.erased import cut_of
 from streams.offline.replay import BATCH_EVENTS, RiskFor, Shard
 from streams.offline.risk_pass import Snapshots, build, write_whole
 from streams.offline.rows import rows
 from streams.offline.snapshot import manifest_of, offset_of, records
 from streams.offline.source import Source
-from streams.privacy import account_digest
 from streams.risk_pace import Pace
 from streams.settings import Settings
 from streams.versions import code_version
@@ -171,7 +171,7 @@ def open_shard(
         offset = offset_of(job.snapshot, shard)
         held = records(job.snapshot, shard)
         # What was erased after the snapshot was taken is in it, and must not come back by it.
-        kept = (each for each in held if job.forgotten.get(account_digest(each[0]), -1) < offset)
+        kept = (each for each in held if cut_of(job.forgotten, each[0]) < offset)
         runner.start_from(kept, offset)
     return runner
 

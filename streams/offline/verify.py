@@ -33,6 +33,7 @@ from streams.errors import RecordingError
 from streams.offline.aside import Aside, recorded
 from streams.offline.columns import document_of
 from streams.offline.engine import Tell
+from streams.offline.erased import cut_of
 from streams.offline.named import NamedRisk, judges_named
 from streams.offline.recording import Manifest, Recording
 from streams.offline.replay import Shard
@@ -41,7 +42,6 @@ from streams.offline.run import Job, Progress, open_shard, over_shards
 from streams.offline.said import Said, replayed, said
 from streams.offline.snapshot import manifest_of
 from streams.offline.verdict import Difference, Verdict
-from streams.privacy import account_digest
 from streams.risk import NO_SNAPSHOT
 
 AROUND = 3
@@ -225,7 +225,7 @@ def _absent(
     job: Job, shard: int, offset: int, other: Said, verdict: Verdict
 ) -> Iterator[Difference]:
     """A score whose transaction the replay does not have: none if its account was erased."""
-    if offset < job.forgotten.get(account_digest(other.account_id), -1):
+    if offset < cut_of(job.forgotten, other.account_id):
         verdict.erased += 1
         return
     detail = "the recording lacks the transaction of this score, or it is not accepted there"
@@ -268,7 +268,7 @@ def _around(
     assert shown is not None
     key = shown["account_id"].encode()
     # An account that has the name of an erased one shows nothing of it.
-    erased = job.forgotten.get(account_digest(shown["account_id"]), -1)
+    erased = cut_of(job.forgotten, shown["account_id"])
     rows: list[dict[str, Any]] = []
     for batch in recording.batches(manifest, "transactions", first.partition, job.batch):
         for i, value in enumerate(batch.values):

@@ -9,14 +9,13 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
 from faust.types import TP
 
-from streams.clients.outage import PASSING
-from streams.connect import confluent_config, patiently
+from streams.clients.outage import limits
+from streams.connect import confluent_config
 from streams.live.microbatch import MicroBatchApp, RangeConsumer, RangeMessage, make_app
 from streams.live.ranges import Fetched, LogRange
 from streams.settings import Settings, load
@@ -63,14 +62,7 @@ def ends(settings: Settings, name: str) -> dict[int, int]:
     topic = settings.topic(name)
     try:
         partitions = consumer.list_topics(topic, timeout=PATIENCE_S).topics[topic].partitions
-        return {
-            number: patiently(
-                partial(consumer.get_watermark_offsets, TopicPartition(topic, number)),
-                PASSING,
-                PATIENCE_S,
-            )[1]
-            for number in partitions
-        }
+        return {number: limits(consumer, topic, number)[1] for number in partitions}
     finally:
         consumer.close()
 

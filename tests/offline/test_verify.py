@@ -24,28 +24,10 @@ from streams.offline.recording import HOME, Recording, resumable, to_batch, to_t
 from streams.offline.risk_pass import build
 from streams.offline.run import open_shard
 from streams.offline.source import RecordingSource, open_source
-from streams.offline.verdict import Verdict
-from streams.offline.verify import verify
 from streams.privacy import account_digest
 from streams.risk import digest_of
 from tests.offline import world
-from tests.offline.world import World
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> World:
-    return world.recorded(tmp_path_factory.mktemp("recorded"))
-
-
-@pytest.fixture
-def copy(made: World, tmp_path: Path) -> World:
-    """A copy that a test may spoil."""
-    shutil.copytree(made.recording.path, tmp_path / "copy")
-    return World(Recording(str(tmp_path / "copy")), made.settings)
-
-
-def check(this: World, scratch: Path, *, jobs: int = 1, **changes: object) -> Verdict:
-    return verify(this.job(scratch, **changes), jobs=jobs)
+from tests.offline.world import World, check
 
 
 def busy_rows(this: World, partition: int) -> list[int]:

@@ -7,29 +7,10 @@ import shutil
 from pathlib import Path
 
 import orjson
-import pytest
 
 from streams.offline.recording import Recording
-from streams.offline.verdict import Verdict
-from streams.offline.verify import verify
 from tests.offline import world
-from tests.offline.world import World
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> World:
-    return world.recorded(tmp_path_factory.mktemp("recorded"))
-
-
-@pytest.fixture
-def copy(made: World, tmp_path: Path) -> World:
-    """A copy that a test may spoil."""
-    shutil.copytree(made.recording.path, tmp_path / "copy")
-    return World(Recording(str(tmp_path / "copy")), made.settings)
-
-
-def check(this: World, scratch: Path, *, jobs: int = 1, **changes: object) -> Verdict:
-    return verify(this.job(scratch, **changes), jobs=jobs)
+from tests.offline.world import World, check
 
 
 def test_another_bundle_is_named(copy: World, tmp_path: Path) -> None:

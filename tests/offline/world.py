@@ -25,6 +25,8 @@ from streams.offline.recording import Manifest, Recording, to_table
 from streams.offline.risk_pass import build
 from streams.offline.run import Job, open_shard
 from streams.offline.source import RecordingSource, open_source
+from streams.offline.verdict import Verdict
+from streams.offline.verify import verify
 from streams.settings import Settings, load
 from streams.store import WHOLE as WHOLE
 
@@ -167,3 +169,8 @@ def edit(this: World, change: Callable[[dict[str, Any]], None]) -> None:
         return table.set_column(4, "value", pa.array(values, pa.binary()))
 
     rewrite(this, "scores", 0, edited)
+
+
+def check(this: World, scratch: Path, *, jobs: int = 1, **changes: object) -> Verdict:
+    """Verify the recording."""
+    return verify(this.job(scratch, **changes), jobs=jobs)
