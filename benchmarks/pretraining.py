@@ -1,6 +1,7 @@
 """What pretraining without labels buys, by the share of the labels that are known.
 
-    python -m benchmarks.pretraining [--shares 0.001,0.01,0.1,1] [--steps 160] [--json]
+    python -m benchmarks.pretraining [--events 150000] [--shares 0.001,0.01,0.1,1] [--steps 160]
+        [--pretrain 240] [--json]
 
 A simulated stream, all scenarios. One backbone is pretrained on every event before the test weeks,
 without labels. Then, for each share, that share of the accounts keeps its labels, and two models
@@ -32,7 +33,15 @@ from model.transformer import PRESETS
 from streams.dev.shipped import split, stream
 from streams.dev.simulate import Plan
 
-PLAN = Plan(events=150_000, accounts=1_600, days=90, seed=79, fraud_rate=0.005)
+EVENTS_AN_ACCOUNT = 94
+
+
+def plan(events: int) -> Plan:
+    """The simulated stream."""
+    accounts = events // EVENTS_AN_ACCOUNT
+    return Plan(events=events, accounts=accounts, days=90, seed=79, fraud_rate=0.005)
+
+
 SHAPE = PRESETS["small"]
 TREES = {"rounds": 200, "learning_rate": 0.03, "min_data_in_leaf": 20}
 
@@ -77,6 +86,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shares", default="0.001,0.01,0.1,1")
+    parser.add_argument("--events", type=int, default=150_000)
     parser.add_argument("--pretrain", type=int, default=240)
     parser.add_argument("--steps", type=int, default=160)
     parser.add_argument("--seeds", type=int, default=2)
@@ -84,7 +94,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    d = stream(PLAN)
+    d = stream(plan(args.events))
     fit, judge, test = split(d)
     fit |= judge
     rows, y = np.flatnonzero(test), d.answer()[test]

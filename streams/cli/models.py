@@ -1,4 +1,4 @@
-"""Verbs of the registry: `models list`, `show`, `add`, `promote`, `rollback`.
+"""Verbs of the registry: `models list`, `show`, `add`, `promote`, `rollback`, `history`.
 
 In: flags. Out: the registry on disk. Does not know what a bundle scores.
 """
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from model.registry import Registry
     from streams.settings import Settings
 
-models = typer.Typer(help="Bundles on disk: list, show, add, promote, roll back.")
+models = typer.Typer(help="Bundles on disk: list, show, add, promote, roll back, history.")
 
 SERVE = "workers that start from now on serve it; running ones go on as they are"
 
@@ -169,3 +169,24 @@ def models_rollback(
     promoted = _registry(config, sets).roll_back(_now(), _check_features).model_id
     typer.echo(SERVE, err=True)
     _name(promoted, as_json)
+
+
+@models.command("history")
+def models_history(
+    config: options.Config = None, sets: options.Set = None, as_json: options.Json = False
+) -> None:
+    """Who served from when on, oldest first, and why.
+
+    Example: fraudstream models history
+    """
+    from streams.clients.view import moment
+
+    registry = _registry(config, sets)
+    history = registry.history()
+    if as_json:
+        options.print_json([vars(entry) for entry in history])
+        return
+    if not history:
+        typer.echo(f"nothing was promoted in {registry.root}: the shipped one serves", err=True)
+    for entry in history:
+        typer.echo(f"{moment(entry.time)}  {entry.model_id}  {entry.note}".rstrip())

@@ -40,11 +40,14 @@ def _event(event: Mapping[str, Any]) -> str:
 
 
 def _because(found: Mapping[str, Any]) -> list[str]:
-    """The reasons, and what each part adds to the score."""
-    lines = ["because"]
+    """The reasons, those that lower the score apart; and what each part adds to it."""
+    raising, lowering = [], []
     for one in found["reasons"]:
         added = one["contribution"]
-        lines.append(f"  {one['text']}" + ("" if added is None else f" ({added:+.2f})"))
+        line = f"  {one['text']}" + ("" if added is None else f" ({added:+.2f})")
+        (lowering if added is not None and added < 0 else raising).append(line)
+    lines = ["because", *raising] if raising else []
+    lines += ["although", *lowering] if lowering else []
     lines.append("what each part adds, log-odds")
     groups = sorted(found["groups"].items(), key=lambda item: -abs(item[1]))
     lines.append("  " + ", ".join(f"{name} {added:+.2f}" for name, added in groups[:8]))
