@@ -195,6 +195,15 @@ def test_late_event_does_not_see_what_comes_after_it() -> None:
     assert replace(found, late=False) == alone
 
 
+def test_an_event_from_before_the_ring_has_windows_and_no_past() -> None:
+    """Panes give it counts, but what is told of the past is unknown, rates of 30 days among it."""
+    events = [Event("a", START_MS + i * DAY_MS // 8, 10, name=i + 1) for i in range(80)]
+    found = run([*events, Event("a", START_MS + DAY_MS, 10, name=99)], [], Arena(0, ROOMY))[-1]
+    assert found.late and found.edge and value(found, "count_30d") > 0
+    for name in ("since_last_s", "age_days", "rate_1h_30d", "rate_24h_30d", "spend_24h_30d"):
+        assert value(found, name) == -1, name
+
+
 def test_accounts_do_not_see_each_other() -> None:
     one, two = story(5), [replace(event, account=f"x{event.account}") for event in story(6)]
     mixed = [event for pair in zip(one, two, strict=False) for event in pair]

@@ -47,7 +47,7 @@ TYPES = {
     "Errors?": pa.string(),
     "Is Fraud?": pa.string(),
 }
-OPTIONAL = ("Merchant State", "Errors?")
+OPTIONAL = ("Merchant State", "MCC", "Errors?")
 CHANNEL = {
     "Swipe Transaction": "card_present",
     "Chip Transaction": "card_present",

@@ -13,7 +13,7 @@ from typing import Any, Final
 import orjson
 
 REMARKS: Final = {
-    "stale_risk": "used an older risk snapshot, as they say",
+    "stale_risk": "used another risk snapshot than a replay builds, as they say",
     "erased": "are of accounts erased since, and left out",
     "put_aside": "messages were put aside because they killed every worker, and are left out",
     "unscored": "transactions at the end were not scored yet",
@@ -45,7 +45,8 @@ class Verdict:
     """What the comparison found.
 
     models:     scores compared, by the model that they name
-    stale_risk: scores made with an older snapshot, as they say
+    stale_risk: scores made with another risk snapshot than a replay builds, or with none, as they
+                say: the older one after a wait, or what was built before the payments came
     erased:     scores of accounts that were erased since; there is nothing to compare them with
     put_aside:  messages that killed every worker, and are left out here as they were live
     unscored:   transactions after the last one scored of their partition: the service had still to

@@ -155,6 +155,14 @@ def test_tabformer() -> None:
     assert [label["transaction_id"] for label in labels] == ["tf3", "tf4"]
 
 
+def test_tabformer_without_a_category(tmp_path: Path) -> None:
+    """MCC is optional in the schema: a blank one is absent, and costs nobody the file."""
+    path = tmp_path / "blank.csv"
+    path.write_text((DATA / "tabformer.csv").read_text().replace(",5411,", ",,"))
+    rows, _ = read("tabformer", path)
+    assert [row["mcc"] for row in rows] == ["5300", None, "0763", "5912"]
+
+
 def test_paysim() -> None:
     rows, labels = read("paysim", DATA / "paysim.csv")
     assert [row["event_time"] for row in rows] == [
@@ -177,6 +185,7 @@ def test_paysim() -> None:
         ("sparkov", "49.159047", "149.159047", "row 2, column merch_lat"),
         ("sparkov", "2019-01-01 00:00:44", "yesterday", "row 2, column trans_date_trans_time"),
         ("sparkov", "5555555555554444", "", "row 2, column cc_num: empty"),
+        ("sparkov", "5555555555554444", "5.55556E+15", "row 2, column cc_num: not digits alone"),
         ("sparkov", "cc_num", "card", "no column cc_num"),
         ("tabformer", "06:42", "26:42", "row 2, column Time"),
         ("tabformer", "2002,11,1", "2002,11,31", "row 2, column Day"),
