@@ -41,14 +41,13 @@ def simulate(
 
     Example: fraudstream simulate stream.parquet --events 100000 --seed 7
     """
-    from streams.clients.files import format_of
-    from streams.clients.writer import write_table
+    from streams.clients.writer import require_place, write_table
     from streams.dev.simulate import Plan
     from streams.dev.simulate import simulate as make
     from streams.dev.simulate.frauds import SCENARIOS
     from streams.errors import ConfigError
 
-    format_of(out)  # a wrong name is told before the work
+    require_place(out)
     try:
         first = options.moment(start)
     except ValueError:

@@ -90,6 +90,15 @@ class Writer:
         self.close()
 
 
+def require_place(path: Path) -> None:
+    """Raise ConfigError where no file could be written, or none of that name: before the work."""
+    format_of(path)
+    if not path.resolve().parent.is_dir():
+        raise ConfigError(f"cannot write {path}: its folder does not exist", remedy="make it")
+    if path.is_dir():
+        raise ConfigError(f"cannot write {path}: it is a folder", remedy="name a file")
+
+
 @contextlib.contextmanager
 def drafted(*paths: Path) -> Iterator[tuple[Path, ...]]:
     """Drafts of files, which take their places when the block has ended well: all or none.

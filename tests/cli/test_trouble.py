@@ -118,6 +118,14 @@ def test_a_file_without_a_name_is_told_before_the_work(run: Run, name: str) -> N
     assert list(Path().iterdir()) == []
 
 
+def test_a_place_where_no_file_can_be_is_told_before_the_work(run: Run) -> None:
+    Path("d.parquet").mkdir()
+    for out in ("nowhere/s.parquet", "d.parquet"):
+        # So many events would take longer than the test has.
+        code, said = run("simulate", out, "--events", "100000000")
+        assert code == 2 and said.startswith(f"error: cannot write {out}: "), said
+
+
 def test_half_a_key_is_not_left_for_the_next_run(run: Run) -> None:
     source = Path(__file__).parents[1] / "data" / "sparkov.csv"
     words = ("convert", "sparkov", str(source), "out.jsonl", "--set", "worker.data_dir=d")
