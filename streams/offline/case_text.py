@@ -41,7 +41,8 @@ def _event(event: Mapping[str, Any]) -> str:
 
 def _because(found: Mapping[str, Any]) -> list[str]:
     """The reasons, those that lower the score apart; and what each part adds to it."""
-    raising, lowering = [], []
+    raising: list[str] = []
+    lowering: list[str] = []
     for one in found["reasons"]:
         added = one["contribution"]
         line = f"  {one['text']}" + ("" if added is None else f" ({added:+.2f})")

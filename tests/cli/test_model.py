@@ -201,7 +201,8 @@ def test_workers_serve_what_was_promoted_and_a_bad_bundle_changes_nothing(
     assert listed["current"] == first
     assert [entry["model_id"] for entry in listed["history"]] == [first, second, first]
     told = [line.split("  ") for line in verb("models", "history", *place).splitlines()]
-    assert [line[1:] for line in told] == [[first], [second, "try"], [first, f"rolled back {second}"]]
+    back = f"rolled back {second}"
+    assert [line[1:] for line in told] == [[first], [second, "try"], [first, back]]
     assert json.loads(verb("models", "history", *place, "--json")) == listed["history"]
     shown = json.loads(verb("models", "show", first, *place))
     assert shown["about"]["card"]["limits"]
