@@ -19,10 +19,11 @@ import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import numpy as np
 import torch
@@ -33,7 +34,7 @@ from safetensors.numpy import load, save
 from model import bounds, tokens
 from model.errors import BundleError, BundleMisnamed, BundleMissing, OutputTaken, writing
 from model.inputs import EVENT_WORDS, HISTORY, ScoringBatch
-from model.transformer import Shape, Transformer
+from model.transformer import Shape, Transformer, cost
 
 FORMAT: Final = 1
 SCHEMA: Final = {"version": 1, "event_words": EVENT_WORDS}
@@ -50,6 +51,8 @@ MAX_BYTES: Final = 1 << 30
 MAX_MANIFEST_BYTES: Final = 1 << 22
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 """A name becomes part of a path in the registry."""
+ROOM_PARAMETER, ROOM_ELSE = 5, 1 << 20
+"""Bytes held for a bundle that is to be written: heads of a pretraining are a sixth beside."""
 GOLDEN: Final = 32
 """Rows scored after every load, against the scores written at export."""
 
@@ -126,6 +129,23 @@ def check_place(folder: Path) -> None:
     Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent)).rmdir()
 
 
+@contextmanager
+def room_for(folder: Path, shape: Shape, features: int) -> Iterator[IO[bytes]]:
+    """Hold the room of a bundle on the disk of `folder` until what is yielded is closed.
+
+    So a fit that took hours does not find at its end that there is none. The file has no name, and
+    goes with the process, however that ends. Raises OSError where there is no room now.
+    """
+    size = ROOM_PARAMETER * cost(shape, features)["parameters"] + ROOM_ELSE
+    block = bytes(ROOM_ELSE)
+    with tempfile.TemporaryFile(dir=folder.parent, buffering=0) as held:
+        with writing(folder):
+            while size > 0:
+                size -= held.write(block[:size])
+            os.fsync(held.fileno())
+        yield held
+
+
 def shipped() -> Path:
     """The folder of the bundle that comes with the package."""
     return Path(__file__).parent / "bundles" / "default"
@@ -155,8 +175,11 @@ def _golden_arrays(bundle: Bundle) -> Arrays:
     }
 
 
-def write(bundle: Bundle, folder: Path, key: bytes | None = None) -> Bundle:
+def write(
+    bundle: Bundle, folder: Path, key: bytes | None = None, room: IO[bytes] | None = None
+) -> Bundle:
     """Write a bundle to `folder`, replacing one there at once. `key`: Ed25519 seed, 32 bytes.
+    `room`: what `room_for` has held for it, let go when it is needed.
 
     Returns the bundle with its digest. Raises BundleMisnamed for a name that is no file's name, and
     as `check_place`.
@@ -190,6 +213,8 @@ def write(bundle: Bundle, folder: Path, key: bytes | None = None) -> Bundle:
 
         signed = Ed25519PrivateKey.from_private_bytes(key).sign(_canonical(manifest))
         manifest["signature"] = signed.hex()
+    if room is not None:
+        room.close()
     made = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         made.chmod(0o755)

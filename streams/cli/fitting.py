@@ -198,3 +198,11 @@ def lesson_of(
     mix, threads = teacher.MIX, training.threads
     tell = training.say
     return teacher.lesson(dataset, chosen.fit, others, recipe.seed, threads, mix=mix, tell=tell)
+
+
+def say_kept(taught: bool, others: NDArray[np.bool_] | None, training: Training) -> int | None:
+    """Which of the two fits is kept, where there were two; rows that trees answered for it."""
+    if others is None:
+        return None
+    training.say(f"kept: {'taught by trees' if taught else 'labels alone'}")
+    return int(others.sum()) if taught else None

@@ -147,7 +147,8 @@ def pretrain(
     if until is None:
         until = int(dataset.time.max() - fitting.usual_days(dataset) * DAY_MS)
     chosen = require_any(dataset.time < until)
-    with Training(steps, threads, device, tensorboard) as training, stoppable():
+    room = bundles.room_for(out, shape, len(dataset.names))
+    with room as held, Training(steps, threads, device, tensorboard) as training, stoppable():
         training.plan(dataset, preset, shape, recipe, Job())
         found = run(
             dataset, chosen, shape, recipe, training.say, checkpoint, training.device,
@@ -156,7 +157,8 @@ def pretrain(
         if not training.first:
             return
         training.say("writing the bundle; before that it scores some rows as the service would")
-        made = bundles.write(to_bundle(dataset, found, name, _groups(dataset), until), out)
+        made = to_bundle(dataset, found, name, _groups(dataset), until)
+        made = bundles.write(made, out, room=held)
     _say("surprise by field, nats: " + ", ".join(f"{k} {v:.3f}" for k, v in found.nats.items()))
     options.say({"model_id": made.model_id, "nats": dict(found.nats)}, made.model_id, as_json)
 
@@ -210,7 +212,9 @@ def finetune(
     fitting.say_base(base_id, judging.learnt_until(start), plan.cut_ms)
     others = fitting.others_of(dataset, plan, chosen, teacher)
     recipe = fitting.recipe_of(chosen, others, steps, seed, place_sizes)
-    with Training(recipe.steps, threads, device, tensorboard) as training, stoppable():
+    room = bundles.room_for(out, shape, len(dataset.names))
+    fit = Training(recipe.steps, threads, device, tensorboard)
+    with room as held, fit as training, stoppable():
         job = fitting.job_of(chosen, others, seeds, threads)
         training.plan(dataset, base_id or preset or "small", shape, recipe, job)
         lesson = fitting.lesson_of(dataset, chosen, others, recipe, training)
@@ -218,9 +222,7 @@ def finetune(
             dataset, chosen, shape, recipe, seeds, start, training.say, checkpoint,
             training.device, training.watch, lesson,
         )[0]  # fmt: skip
-        taught = int(others.sum()) if best.taught and others is not None else None
-        if others is not None:
-            training.say(f"kept: {'taught by trees' if best.taught else 'labels alone'}")
+        taught = fitting.say_kept(best.taught, others, training)
         if not training.first:
             return
         about = {
@@ -229,7 +231,7 @@ def finetune(
             "place_sizes": place_sizes, "card": card(dataset, plan, chosen, base_id, taught),
         }  # fmt: skip
         made = tuning.to_bundle(dataset, chosen, best, name, _groups(dataset), about, costs)
-        made = bundles.write(made, out, signer)
+        made = bundles.write(made, out, signer, held)
     _say_judged(made, as_json)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -45,6 +46,22 @@ def test_the_plan_is_told_first(made: tuple[Path, pa.Table], tmp_path: Path) -> 
     assert "scores/s" in lines[3]
     assert lines[4].startswith("step 1/1")
     assert lines[5].startswith("writing the bundle"), "the end of a long set takes a while, too"
+
+
+@pytest.mark.parametrize("verb", ["pretrain", "finetune"])
+def test_a_fit_begins_only_where_its_bundle_finds_room(
+    verb: str, made: tuple[Path, pa.Table], tmp_path: Path
+) -> None:
+    words = [verb, str(made[0]), str(tmp_path / "b"), "--steps", "1"]
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))
+    try:
+        done = RUN.invoke(build(), words)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert isinstance(done.exception, OSError)
+    assert done.exception.filename == str(tmp_path / "b")
+    assert done.stderr == f"reading {made[0]}\n", "neither a plan nor an update"
 
 
 @pytest.mark.parametrize("verb", ["pretrain", "finetune"])
