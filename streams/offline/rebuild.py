@@ -79,7 +79,8 @@ def rebuild(settings: Settings, progress: Progress = lambda done, total: None) -
         return _Rebuild(settings, client, log, identity, put_aside).run(progress)
     except Conflict:
         raise StoreError(
-            "an account was erased while the state was made again; nothing was switched",
+            "an account was erased, or another rebuild began, while the state was made again;"
+            " nothing was switched",
             remedy="Run `fraudstream rebuild` again",
         ) from None
     except StoreFull as error:

@@ -58,7 +58,8 @@ def begin(client: redis.Redis, namespace: str) -> int:
     abandoned = read(client, namespace).building
     answer = scripts.run(client, _BEGIN, [keys.pointer(namespace)], [])
     if abandoned is not None:
-        sweep(client, namespace, abandoned)
+        # Nobody claimed a partition of it but its own rebuild, which is refused from now on.
+        sweep(client, namespace, abandoned, marks=True)
     return int(answer[1])
 
 
@@ -130,24 +131,25 @@ def retire(client: redis.Redis, namespace: str, generation: int, partitions: int
             client.hset(own.part, "retired", "1")
 
 
-def sweep(client: redis.Redis, namespace: str, generation: int) -> int:
-    """Delete the keys of a generation that is not in use; what retires it stays. Their number."""
+def sweep(client: redis.Redis, namespace: str, generation: int, *, marks: bool = False) -> int:
+    """Delete the keys of a generation that is not in use; what retires it stays, unless `marks`: of
+    one that never was in use. Their number."""
     assert read(client, namespace).current != generation, "the generation is in use"
     pattern = f"{keys.prefix(namespace, generation)}:{{*}}:*"
     count = 0
     with scripts.named_failures(-1):
         for some in _in_groups(client.scan_iter(pattern, count=SWEEP_KEYS)):
-            names = [name for name in some if _is_of_a_partition(name)]
+            names = [name for name in some if _goes(name, marks)]
             if names:
                 count += client.unlink(*names)
     return count
 
 
-def _is_of_a_partition(name: bytes) -> bool:
-    """Not the partition hash (its mark stops old owners), nor a key that is of no generation: risk
-    ({risk}), and the notes of deaths, which running workers still read."""
+def _goes(name: bytes, marks: bool) -> bool:
+    """Not the partition hash (its mark stops old owners) without `marks`, nor a key that is of no
+    generation: risk ({risk}), and the notes of deaths, which running workers still read."""
     tag = name[name.index(b"{") + 1 : name.index(b"}")]
-    return tag.isdigit() and not name.endswith((b"}:part", b"}:deaths"))
+    return tag.isdigit() and not name.endswith((b"}:part", b"}:deaths")[marks:])
 
 
 def _in_groups(names: Iterator[bytes]) -> Iterator[Sequence[bytes]]:

@@ -110,7 +110,18 @@ def test_two_rebuilds_at_once_the_later_one_counts(client: redis.Redis) -> None:
     generations.switch(client, "fs", second, 2)  # its answer was lost
     store = RedisStore(client)
     assert store.load(store.acquire(0, TOPIC), ["a"], 2) == [b"second"]
-    assert not client.keys("fs.1:*a:*"), "what the first had built is swept"
+    assert not client.keys("fs.1:*"), "what the first had built is swept, its marks too"
+
+
+def test_a_rebuild_that_goes_on_after_another_began_is_refused(client: redis.Redis) -> None:
+    """Its keys were deleted, and it makes no new ones."""
+    generation = build(client, b"first", 1)
+    store = RedisStore(client, generation=generation)
+    claim = store.acquire(0, TOPIC)
+    generations.begin(client, "fs")
+    with pytest.raises(Conflict):
+        store.commit(claim, Commit(1, 2, whole("b", b"late")))
+    assert not client.keys("fs.1:*")
 
 
 def test_another_partition_count_is_refused_for_every_partition(client: redis.Redis) -> None:
