@@ -6,6 +6,7 @@ answers when none runs. Does not know how the store or the worker use what it re
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -161,6 +162,24 @@ def _problems(
     return problems + _divided(found)
 
 
+def _store_problems(info: Mapping[str, Any]) -> list[str]:
+    """Why workers can write nothing now, though Redis answers: they wait, and it looks like lag."""
+    problems = []
+    if info.get("role") != "master":
+        problems.append(
+            "this Redis is a replica, and workers can write nothing to it: promote it, or set"
+            " redis.url to the primary"
+        )
+    limit = int(info.get("maxmemory", 0))
+    # The buffers of replicas and of the append-only file do not count, as in Redis itself.
+    if limit and int(info["used_memory"]) - int(info.get("mem_not_counted_for_evict", 0)) > limit:
+        problems.append(
+            f"Redis is at maxmemory ({limit / 2**20:,.1f} MiB), and workers wait: raise it, and"
+            " they go on by themselves"
+        )
+    return problems
+
+
 def _divided(found: list[PartitionStatus]) -> list[str]:
     """One problem where workers decide by different thresholds or rules files."""
     by: dict[str, list[int]] = {}
@@ -196,17 +215,17 @@ def status(settings: Settings) -> Status:
             _partition(client, settings, now.current, partition, log)
             for partition, log in logs.items()
         ]
-        memory: Any = client.info("memory")
+        info: Any = client.info()
     finally:
         client.close()
-    problems = _problems(found, logs, now.partitions)
+    problems = _store_problems(info) + _problems(found, logs, now.partitions)
     return Status(
         topic=topic,
         lag=sum(each.lag for each in found),
         outbox=sum(each.outbox for each in found),
         generation=now.current,
         rebuilding=now.building is not None,
-        redis_used_bytes=int(memory["used_memory"]),
+        redis_used_bytes=int(info["used_memory"]),
         partitions=found,
         notes=[] if problems else _notes(found),
         problems=problems,

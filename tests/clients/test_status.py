@@ -77,6 +77,22 @@ def test_lag_and_outbox_are_those_of_log_and_store(settings: Settings, redis_url
     assert status(settings).problems == ["several models at work: stub@1, stub@2"]
 
 
+def test_a_redis_that_takes_no_write_is_a_problem(settings: Settings, redis_url: str) -> None:
+    create(settings)
+    with redis.Redis.from_url(redis_url) as client:
+        try:
+            client.config_set("maxmemory", "1mb")
+            assert "at maxmemory (1.0 MiB)" in status(settings).problems[0]
+            client.config_set("maxmemory", "0")
+            client.execute_command("REPLICAOF", "127.0.0.1", "1")
+            found = status(settings)
+        finally:
+            client.config_set("maxmemory", "0")
+            client.execute_command("REPLICAOF", "NO", "ONE")
+    assert "this Redis is a replica" in found.problems[0]
+    assert "problem: this Redis" in text(found)
+
+
 def test_workers_that_decide_by_different_settings_are_told(
     settings: Settings, redis_url: str
 ) -> None:
