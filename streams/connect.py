@@ -17,6 +17,7 @@ from operator import methodcaller
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
+from streams import handshake
 from streams.batch import Headers
 from streams.errors import BrokerError, ConfigError, StoreUnready
 from streams.settings import KafkaSettings, RedisSettings, Settings
@@ -228,8 +229,9 @@ def _raise_what_waiting_cannot_mend(settings: Settings, seen: Iterable[KafkaErro
                 remedy="Check kafka.sasl_username, sasl_password and sasl_mechanism",
             )
         if fault.code() == KafkaError._SSL:
+            why = handshake.refused(address, kafka_ssl_context(settings.kafka), PROBE_S)
             raise BrokerError(
-                f"no TLS connection to Kafka at {address}: {fault.str()}",
+                f"no TLS connection to Kafka at {address}: {why or fault.str()}",
                 remedy="Check kafka.ssl_ca, that the broker's certificate names this host and has"
                 " not expired, and that the listener speaks TLS",
             )

@@ -17,7 +17,17 @@ MAX_FILE_LINES, MAX_MEDIAN_LINES, MAX_FUNCTION_LINES, MAX_COLUMNS = 400, 200, 70
 
 BANNED_NAMES = {"utils", "util", "common", "helpers", "helper", "base", "manager", "misc"}
 
-BESIDE = {"__init__", "assembly", "connect", "logs", "metrics", "settings", "topics", "versions"}
+BESIDE = {
+    "__init__",
+    "assembly",
+    "connect",
+    "handshake",
+    "logs",
+    "metrics",
+    "settings",
+    "topics",
+    "versions",
+}
 """Files at the root of `streams/` that touch the world. All others there are the spine."""
 
 IMPURE = {
