@@ -199,6 +199,14 @@ def test_each_principal_reads_and_writes_its_own_topics_only(as_user: As, user: 
     assert may_read(settings) == READS.get(user, set())
 
 
+def test_a_stranger_that_publishes_is_told_of_his_rights(as_user: As) -> None:
+    with (
+        pytest.raises(BrokerError, match=r"refuses this user.*docs/security\.md"),
+        Publisher(settings=as_user("stranger")) as publisher,
+    ):
+        publisher.topic("transactions")
+
+
 def test_nobody_but_the_owner_changes_topics(as_user: As) -> None:
     for user in PRINCIPALS:
         if user != "owner":

@@ -129,7 +129,14 @@ class Publisher:
                     f"there is no topic {full}", remedy="`fraudstream topics create` makes it"
                 )
             else:
-                self._producer.poll(QUIET_S)
+                try:
+                    self._producer.poll(QUIET_S)
+                except KafkaException as error:  # fatal: this user may write nowhere
+                    raise BrokerError(
+                        f"the broker refuses this user: {error.args[0].str()}",
+                        topic=full,
+                        remedy="Let it write the topic; docs/security.md has the rights",
+                    ) from None
         return full
 
     def send(self, record: Mapping[str, Any], topic: str | None = None) -> None:
