@@ -300,6 +300,7 @@ def redis_client(settings: Settings) -> redis.Redis:
         "socket_connect_timeout": server.timeout_s,
         "retry": Retry(NoBackoff(), 0),
         "client_name": "fraudstream",
+        "driver_info": None,  # else it sends CLIENT SETINFO, which our user may not
     }
     if server.username is not None:
         given["username"] = server.username

@@ -165,6 +165,19 @@ def test_redis_7_0_starts_with_the_users_file() -> None:
     assert "setinfo" not in (kafka_server.infra() / "redis" / "users.acl").read_text()
 
 
+def test_a_connection_asks_redis_for_nothing_that_its_user_may_not(
+    secure_redis: int, tls_files: Certificates
+) -> None:
+    """Each would be an entry of ACL LOG, which somebody watches."""
+    settings = redis_settings(secure_redis, tls_files.ca)
+
+    def refused() -> int:
+        with connect.redis_client(settings) as client:
+            return int(client.info("stats")["acl_access_denied_cmd"])
+
+    assert refused() == refused()
+
+
 def test_redis_user_may_not_leave_its_keys_and_commands(
     secure_redis: int, tls_files: Certificates
 ) -> None:
