@@ -7,7 +7,8 @@ partitions, away from their state.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import logging
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
@@ -17,7 +18,7 @@ from streams.schema import TOPICS, TopicSpec
 from streams.settings import Settings
 
 if TYPE_CHECKING:
-    from confluent_kafka.admin import AdminClient
+    from confluent_kafka.admin import AdminClient, TopicMetadata
 
 Outcome = Literal["created", "exists", "changed"]
 
@@ -30,6 +31,8 @@ OPERATION_TIMEOUT_S: Final = 20.0
 """How long the broker itself may wait for a topic to be made."""
 MAX_DEAD_LETTER_BYTES: Final = 2 * 1_048_588
 """A dead letter holds the original bytes and headers: its limit is above that of its source."""
+
+_logger = logging.getLogger(__name__)
 
 
 def partitions_of(spec: TopicSpec, partitions: int) -> int:
@@ -88,6 +91,26 @@ def _make_all(
             )
     _create(client, settings, new, wanted, outcome)
     _bring_in_line(client, settings, old, outcome)
+    _tell_of_few_copies(settings, {spec: existing[settings.topic(spec.name)] for spec in old})
+
+
+def _tell_of_few_copies(settings: Settings, found: Mapping[TopicSpec, TopicMetadata]) -> None:
+    """Warn of topics whose partitions have fewer copies than the settings ask for. More copies are
+    made by moving partitions, which is for the cluster's operator to begin."""
+    wanted = settings.topics.replication
+    few = {
+        settings.topic(spec.name): copies
+        for spec, topic in found.items()
+        if (copies := min((len(p.replicas) for p in topic.partitions.values()), default=wanted))
+        < wanted
+    }
+    if few:
+        _logger.warning(
+            "topics.replication is %d, and %s keep the fewer copies that they were made with; "
+            "Kafka's own kafka-reassign-partitions.sh gives them more",
+            wanted,
+            ", ".join(f"{name} ({copies})" for name, copies in few.items()),
+        )
 
 
 def _create(
@@ -163,6 +186,7 @@ def _unanswered() -> set[int]:
         KafkaError._PARTIAL,
         KafkaError._TRANSPORT,
         KafkaError._ALL_BROKERS_DOWN,
+        KafkaError._DESTROY_BROKER,
         KafkaError.REQUEST_TIMED_OUT,
         KafkaError.NOT_CONTROLLER,
     }

@@ -150,3 +150,15 @@ def test_more_copies_than_brokers_is_the_brokers_word(kafka: str, topic_prefix: 
     settings = load(flags=[*flags, "topics.replication=3"])
     with pytest.raises(BrokerError, match="replication factor"):
         topics.create(settings)
+
+
+def test_fewer_copies_than_asked_for_are_told(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Topics made with the default keep their one copy when the setting is raised later."""
+    topics.create(settings, 1)
+    assert not caplog.records
+    more = settings.topics.model_copy(update={"replication": 3})
+    topics.create(settings.model_copy(update={"topics": more}))
+    assert f"topics.replication is 3, and {settings.topic('transactions')} (1)" in caplog.text
+    assert "kafka-reassign-partitions.sh" in caplog.text
