@@ -180,6 +180,10 @@ class FetchThread(driver.AIOKafkaConsumerThread):
             fetched[tp] = list(sliced(to_batch(tp, chunks, end), begin, epoch, limit))
         return fetched
 
+    def verify_event_path(self, now: float, tp: TP) -> None:
+        """Nothing: the watchdog knows a worker that stands still. Faust takes for one what had
+        nothing to read for five minutes, and names settings that are not there."""
+
     async def place(self, positions: Mapping[TP, int], epoch: int) -> None:
         """Seek. From now on ranges of these partitions begin there and carry `epoch`."""
         await self.call_thread(self._place, positions, epoch)

@@ -178,3 +178,27 @@ def test_an_error_waits_until_what_came_before_it_is_taken() -> None:
     assert len(asyncio.run(_drained(fetcher, {TP0}))[AIO0]) == 1
     with pytest.raises(KeyError):
         asyncio.run(_drained(fetcher, {TP0}))
+
+
+def test_the_first_message_after_a_quiet_time_is_no_fault(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Faust looks while it waits for its turn, and finds the last one that was read long ago."""
+
+    async def check() -> None:
+        with thread_at(5) as thread:
+            now = thread.time_started = 1_000.0
+            state = SimpleNamespace(highwater=6, position=5)
+            assignment = SimpleNamespace(state_value=lambda _: state)
+            subscriptions = SimpleNamespace(subscription=SimpleNamespace(assignment=assignment))
+            fetcher = SimpleNamespace(_subscriptions=subscriptions)
+            thread._consumer = SimpleNamespace(_fetcher=fetcher)
+            monkeypatch.setattr(thread, "_verify_aiokafka_event_path", lambda now, tp: False)
+            app: Any = thread.consumer.app
+            monkeypatch.setattr(app.topics, "acks_enabled_for", lambda topic: True)
+            app.monitor.stream_inbound_time[TP0] = now - 500
+            thread.verify_event_path(now, TP0)
+            thread._consumer = None
+
+    asyncio.run(check())
+    assert not caplog.records
