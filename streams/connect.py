@@ -275,12 +275,14 @@ def passes(error: KafkaError) -> bool:
         Codes._TIMED_OUT,
         Codes._TRANSPORT,
         Codes.BROKER_NOT_AVAILABLE,
+        Codes.FENCED_LEADER_EPOCH,
         Codes.KAFKA_STORAGE_ERROR,
         Codes.LEADER_NOT_AVAILABLE,
         Codes.NETWORK_EXCEPTION,
         Codes.NOT_LEADER_FOR_PARTITION,
         Codes.REPLICA_NOT_AVAILABLE,
         Codes.REQUEST_TIMED_OUT,
+        Codes.UNKNOWN_LEADER_EPOCH,
     )
 
 

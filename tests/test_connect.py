@@ -101,7 +101,13 @@ def test_a_topic_that_is_there_is_not_to_be_created(code: int, remedy: str) -> N
 
 def test_errors_that_pass_are_told_by_their_code() -> None:
     """The library's own answer is False for all of them."""
-    passing = (KafkaError._TRANSPORT, KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError._TIMED_OUT)
+    passing = (
+        KafkaError._TRANSPORT,
+        KafkaError._TIMED_OUT,
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.FENCED_LEADER_EPOCH,
+        KafkaError.UNKNOWN_LEADER_EPOCH,
+    )
     lasting = (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.UNKNOWN_TOPIC_OR_PART)
     assert all(connect.passes(KafkaError(code)) for code in passing)
     assert not any(connect.passes(KafkaError(code)) for code in lasting)
