@@ -8,10 +8,13 @@ begins and ends. Does not know what is sent or read.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
-from typing import Final
+from itertools import count
+from typing import Final, TypeVar
 
-from confluent_kafka import Consumer, KafkaError, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from streams.connect import patiently
 from streams.logs import Seldom
@@ -21,11 +24,22 @@ PASSING: Final = (
     KafkaError.NOT_COORDINATOR,
     KafkaError.COORDINATOR_NOT_AVAILABLE,
     KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError._DESTROY_BROKER,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.FENCED_LEADER_EPOCH,
+    KafkaError.UNKNOWN_LEADER_EPOCH,
+    KafkaError.OFFSET_NOT_AVAILABLE,
 )
-"""A new or moved partition has no leader for a moment, and a new broker no groups' coordinator."""
+"""A new or moved partition has no leader for a moment, and a new broker no groups' coordinator; a
+new leader and who asks it do not know yet of each other, or it not how far its copies are. A
+question that waits for a broker ends when the others no longer name it: another one answers."""
 
 ANSWER_S: Final = 30.0
-"""For one answer, and how long the question is asked again."""
+"""How long a question is asked again, all in all."""
+FIRST_S: Final = 2.0
+"""For the first answer, and twice as long each time: one that comes too late counts for nothing."""
+
+Answer = TypeVar("Answer")
 
 _logger = logging.getLogger(__name__)
 # A broker that is away is told of several times a second.
@@ -42,8 +56,38 @@ def limits(consumer: Consumer, topic: str, partition: int) -> tuple[int, int]:
 
     Raises KafkaException.
     """
-    ask = partial(
-        consumer.get_watermark_offsets, TopicPartition(topic, partition), timeout=ANSWER_S
-    )
-    low, high = patiently(ask, PASSING, ANSWER_S)
+    place = TopicPartition(topic, partition)
+    low, high = _asked(consumer, topic, partial(consumer.get_watermark_offsets, place))
     return int(low), int(high)
+
+
+def at_times(consumer: Consumer, asked: Sequence[TopicPartition]) -> list[TopicPartition]:
+    """The first offset of each partition at or after the time that stands in its place.
+
+    Raises KafkaException.
+    """
+
+    def ask(timeout: float) -> list[TopicPartition]:
+        found: list[TopicPartition] = consumer.offsets_for_times(list(asked), timeout=timeout)
+        for each in found:
+            if each.error is not None:
+                raise KafkaException(each.error)  # its offset is the time that was asked for
+        return found
+
+    return _asked(consumer, asked[0].topic, ask) if asked else []
+
+
+def _asked(consumer: Consumer, topic: str, question: Callable[..., Answer]) -> Answer:
+    """The answer to a question with a `timeout`. Raises KafkaException."""
+    waits = count()
+
+    def ask() -> Answer:
+        asked_before = next(waits)
+        if asked_before:
+            # librdkafka goes on waiting for the leader that it knew, until somebody asks who leads.
+            with suppress(KafkaException):
+                consumer.list_topics(topic, timeout=FIRST_S)
+        return question(timeout=min(ANSWER_S, FIRST_S * 2**asked_before))
+
+    passing = (*PASSING, KafkaError._TIMED_OUT, KafkaError._TRANSPORT)
+    return patiently(ask, passing, ANSWER_S)

@@ -34,7 +34,7 @@ from confluent_kafka import (
     TopicPartition,
 )
 
-from streams.clients.outage import broker_error, limits
+from streams.clients.outage import at_times, broker_error, limits
 from streams.clients.publisher import settings_for
 from streams.clients.records import record_of
 from streams.connect import check_kafka, confluent_config, passes, topic_remedy
@@ -234,8 +234,7 @@ class Subscriber:
         moment = start_time_ms(start, int(time.time() * 1_000))
         asked = [TopicPartition(self._topic, p, max(0, moment)) for p in partitions]
         with _asking(self._topic):
-            found: list[TopicPartition] = self._consumer.offsets_for_times(asked, timeout=TIMEOUT_S)
-        return found
+            return at_times(self._consumer, asked)
 
     def messages(self, idle: threading.Event | None = None) -> Iterator[Message]:
         """Raw messages, repeats included; ends when nothing comes while `idle` is set.

@@ -24,7 +24,7 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient
 
 from streams.batch import Batch
-from streams.clients.outage import limits
+from streams.clients.outage import at_times, limits
 from streams.connect import headers_of, topic_remedy
 from streams.errors import BrokerError, RecordingError
 from streams.offline.columns import with_schema_columns
@@ -219,9 +219,7 @@ class Recorder:
     def _offset(self, actual: str, partition: int, time_ms: int | None, default: int) -> int:
         if time_ms is None:
             return default
-        found = self._consumer.offsets_for_times(
-            [TopicPartition(actual, partition, time_ms)], timeout=30
-        )[0].offset
+        found = at_times(self._consumer, [TopicPartition(actual, partition, time_ms)])[0].offset
         if found in (-1, OFFSET_END):
             return limits(self._consumer, actual, partition)[1]
         return int(found)
