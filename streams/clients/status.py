@@ -6,9 +6,10 @@ answers when none runs. Does not know how the store or the worker use what it re
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import redis
 from confluent_kafka import Consumer, KafkaException, TopicPartition
@@ -23,8 +24,12 @@ from streams.connect import (
     topic_remedy,
 )
 from streams.errors import BrokerError
+from streams.findings import plural
 from streams.settings import Settings
 from streams.store import generations, keys
+
+if TYPE_CHECKING:
+    from confluent_kafka.admin import PartitionMetadata
 
 TIMEOUT_S = 15.0
 
@@ -77,29 +82,39 @@ class _Log:
     committed: int | None
 
 
-def _logs(settings: Settings, topic: str) -> dict[int, _Log]:
-    """What the broker knows of each partition. Raises BrokerError."""
-    # The workers' own group, which it asks about and does not join.
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """What Redis holds of a partition: its hash, and how many batches wait in the outbox."""
+
+    fields: Mapping[str, str]
+    outbox: int
+
+
+@contextlib.contextmanager
+def _asking(settings: Settings, topic: str) -> Iterator[Consumer]:
+    """A consumer of the workers' own group, which it asks about and does not join.
+
+    Raises BrokerError where an answer is an error.
+    """
     consumer = Consumer(confluent_config(settings, {"group.id": settings.kafka.group}))
     try:
-        metadata = consumer.list_topics(topic, timeout=TIMEOUT_S).topics[topic]
-        if metadata.error is not None:
-            raise BrokerError(
-                f"no topic to look at: {metadata.error.str()}",
-                topic=topic,
-                remedy=topic_remedy(metadata.error),
-            )
-        places = [TopicPartition(topic, partition) for partition in sorted(metadata.partitions)]
-        committed = patiently(lambda: _committed(consumer, places), PASSING, TIMEOUT_S)
-        found = {}
-        for place in places:
-            low, high = limits(consumer, topic, place.partition)
-            found[place.partition] = _Log(low, high, committed.get(place.partition))
-        return found
+        yield consumer
     except KafkaException as error:
         raise BrokerError(f"cannot read the offsets: {error.args[0].str()}", topic=topic) from error
     finally:
         consumer.close()
+
+
+def _layout(consumer: Consumer, topic: str) -> dict[int, PartitionMetadata]:
+    """The topic's partitions. Raises BrokerError where there are none, KafkaException."""
+    metadata = consumer.list_topics(topic, timeout=TIMEOUT_S).topics[topic]
+    if metadata.error is not None:
+        raise BrokerError(
+            f"no topic to look at: {metadata.error.str()}",
+            topic=topic,
+            remedy=topic_remedy(metadata.error),
+        )
+    return {number: metadata.partitions[number] for number in sorted(metadata.partitions)}
 
 
 def _committed(consumer: Consumer, places: list[TopicPartition]) -> dict[int, int]:
@@ -111,20 +126,22 @@ def _committed(consumer: Consumer, places: list[TopicPartition]) -> dict[int, in
     return {each.partition: each.offset for each in found if each.offset >= 0}
 
 
-def _partition(
-    client: redis.Redis, settings: Settings, generation: int, partition: int, log: _Log
-) -> PartitionStatus:
+def _stored(client: redis.Redis, settings: Settings, generation: int, partition: int) -> _Stored:
     names = keys.of(settings.redis.namespace, generation, partition)
     stored: Any = client.hgetall(names.part)
-    fields = {name.decode(): value.decode() for name, value in stored.items()}
-    applied = int(fields["offset"]) if fields.get("offset") else None
     waiting: Any = client.hlen(names.outbox)
+    return _Stored({name.decode(): value.decode() for name, value in stored.items()}, int(waiting))
+
+
+def _partition(partition: int, stored: _Stored, log: _Log) -> PartitionStatus:
+    fields = stored.fields
+    applied = int(fields["offset"]) if fields.get("offset") else None
     return PartitionStatus(
         partition=partition,
         end=log.high,
         applied=applied,
         lag=max(0, log.high - max(log.low, applied or 0)),
-        outbox=int(waiting),
+        outbox=stored.outbox,
         claims=int(fields.get("token", 0)),
         erasures=int(fields.get("erasures", 0)),
         model=fields.get("model", ""),
@@ -192,32 +209,40 @@ def _divided(found: list[PartitionStatus]) -> list[str]:
     return [f"partitions are decided by different settings ({told}): give all workers the same"]
 
 
-def _notes(found: list[PartitionStatus]) -> list[str]:
+def _notes(found: list[PartitionStatus], layout: Mapping[int, PartitionMetadata]) -> list[str]:
+    notes = []
+    behind = [str(number) for number, one in layout.items() if len(one.isrs) < len(one.replicas)]
+    if behind:
+        notes.append(
+            f"not all copies are in sync of {plural(len(behind), 'partition')}"
+            f" ({', '.join(behind)}): a broker is away, or on its way back"
+        )
     if any(each.applied is not None for each in found):
-        return []
+        return notes
     waiting = sum(each.lag for each in found)
-    return [
-        "nothing committed yet"
-        + (f", and {waiting:,} transactions wait: is a worker running?" if waiting else "")
-    ]
+    told = f", and {waiting:,} transactions wait: is a worker running?" if waiting else ""
+    return [*notes, f"nothing committed yet{told}"]
 
 
 def status(settings: Settings) -> Status:
     """Look at the broker and Redis. Raises BrokerError or StoreError when one does not answer."""
     check_kafka(settings)
-    client = redis_client(settings)
+    client, topic = redis_client(settings), settings.topic("transactions")
     try:
         check_redis(settings, client)
-        topic = settings.topic("transactions")
-        logs = _logs(settings, topic)
-        now = generations.read(client, settings.redis.namespace)
-        found = [
-            _partition(client, settings, now.current, partition, log)
-            for partition, log in logs.items()
-        ]
-        info: Any = client.info()
+        with _asking(settings, topic) as consumer:
+            layout = _layout(consumer, topic)
+            # Workers go on meanwhile: Redis is never behind what was committed to Kafka before,
+            # and never ahead of a log that is looked at afterwards.
+            places = [TopicPartition(topic, partition) for partition in layout]
+            committed = patiently(lambda: _committed(consumer, places), PASSING, TIMEOUT_S)
+            now = generations.read(client, settings.redis.namespace)
+            stored = {one: _stored(client, settings, now.current, one) for one in layout}
+            info: Any = client.info()
+            logs = {one: _Log(*limits(consumer, topic, one), committed.get(one)) for one in layout}
     finally:
         client.close()
+    found = [_partition(one, stored[one], log) for one, log in logs.items()]
     problems = _store_problems(info) + _problems(found, logs, now.partitions)
     return Status(
         topic=topic,
@@ -227,7 +252,7 @@ def status(settings: Settings) -> Status:
         rebuilding=now.building is not None,
         redis_used_bytes=int(info["used_memory"]),
         partitions=found,
-        notes=[] if problems else _notes(found),
+        notes=[] if problems else _notes(found, layout),
         problems=problems,
     )
 

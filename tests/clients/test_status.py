@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import redis
@@ -10,11 +12,11 @@ from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions
 
 from streams.clients.publisher import Publisher
-from streams.clients.status import PartitionStatus, Status, status, text
+from streams.clients.status import PartitionStatus, Status, _notes, status, text
 from streams.connect import confluent_config
 from streams.errors import BrokerError
 from streams.settings import Settings, load
-from streams.store import Commit, Identity
+from streams.store import Commit, Identity, generations
 from streams.store.redis import RedisStore
 from streams.topics import create
 from tests.clients.test_publisher import run
@@ -75,6 +77,40 @@ def test_lag_and_outbox_are_those_of_log_and_store(settings: Settings, redis_url
     assert "lag 3, outbox 1" in text(after)
     store.acquire(1 - busy, Identity("topic", 2, "stub@2"))
     assert status(settings).problems == ["several models at work: stub@1, stub@2"]
+
+
+def test_a_worker_that_goes_on_meanwhile_is_not_ahead_of_the_log(
+    settings: Settings, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The state is looked at before the log, else a rebuild would be asked for under load."""
+    create(settings)
+    publish(settings, 3)
+    busy = next(each.partition for each in status(settings).partitions if each.end)
+    store = RedisStore(redis.Redis.from_url(redis_url))
+    claim = store.acquire(busy, Identity("topic", 2, "stub@1"))
+    store.commit(claim, Commit(None, 3))
+    read = generations.read
+
+    def read_while_a_message_is_scored(*given: Any) -> Any:
+        publish(settings, 1)
+        store.commit(claim, Commit(3, 4))
+        return read(*given)
+
+    monkeypatch.setattr(generations, "read", read_while_a_message_is_scored)
+    found = status(settings)
+    assert (found.lag, found.problems) == (0, [])
+    assert found.partitions[busy].applied == 4
+
+
+def test_copies_behind_are_noted() -> None:
+    layout = {0: SimpleNamespace(replicas=[1, 2, 3], isrs=[1, 2, 3])}
+    layout |= {1: SimpleNamespace(replicas=[1, 2, 3], isrs=[2])}
+    behind: Any = layout
+    partition = PartitionStatus(0, 1, 1, 0, 0, 1, 0, "", "")
+    (note,) = _notes([partition], behind)
+    assert "of 1 partition (1)" in note
+    del behind[1]
+    assert _notes([partition], behind) == []
 
 
 def test_a_redis_that_takes_no_write_is_a_problem(settings: Settings, redis_url: str) -> None:
