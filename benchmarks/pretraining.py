@@ -1,14 +1,16 @@
 """What pretraining without labels buys, by the share of the labels that are known.
 
-    python -m benchmarks.pretraining [--events 150000] [--shares 0.001,0.01,0.1,1] [--steps 160]
-        [--pretrain 240] [--json]
+    python -m benchmarks.pretraining [--events 300000] [--shares 0.001,0.01,0.1,1] [--seeds 2]
+        [--pretrain 600] [--steps 400] [--json]
 
 A simulated stream, all scenarios. One backbone is pretrained on every event before the test weeks,
-without labels. Then, for each share, that share of the accounts keeps its labels, and two models
-are fitted on them, from the backbone and from nothing, same rows, steps and seeds. LightGBM on the
-same rows beside. Average precision on the last weeks, all accounts; no early stopping, the average
-of the last weights. One stream, and few frauds at the smallest shares: read differences under 0.02
-as nothing.
+without labels. Then, for each share, that share of the accounts keeps its labels. Two networks are
+fitted on these labels alone, from nothing and from the backbone; two are taught by trees as well,
+as `finetune` does it: from nothing, and from the backbone by trees that see how surprising each
+event is to it. Same rows, steps and seeds; what trees alone make of it with and without surprise
+stands beside, and the anomaly score, which needs no label. Average precision on the last weeks, all
+accounts; no early stopping, the average of the last weights. One stream, and few frauds at the
+smallest shares: read differences under 0.02 as nothing.
 """
 
 from __future__ import annotations
@@ -17,22 +19,25 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from model import baseline, finetune, metrics
+from model import finetune, metrics, teacher, unlabelled
 from model.bundle import Bundle
 from model.data import Dataset
 from model.loop import Recipe, Source, train
 from model.pretrain import pretrain
 from model.pretrained import to_bundle
+from model.teacher import Lesson
 from model.transformer import PRESETS
 from streams.dev.shipped import split, stream
 from streams.dev.simulate import Plan
 
+Rows = NDArray[np.int64]
 EVENTS_AN_ACCOUNT = 94
 
 
@@ -43,7 +48,8 @@ def plan(events: int) -> Plan:
 
 
 SHAPE = PRESETS["small"]
-TREES = {"rounds": 200, "learning_rate": 0.03, "min_data_in_leaf": 20}
+WAYS = ("labels alone", "from the backbone", "taught", "both", "trees", "trees, surprise")
+"""Columns. Both: from the backbone, and taught by trees that see its surprise."""
 
 
 def backbone(d: Dataset, before: NDArray[np.bool_], steps: int) -> Bundle:
@@ -55,14 +61,15 @@ def backbone(d: Dataset, before: NDArray[np.bool_], steps: int) -> Bundle:
 
 
 def fitted(
-    d: Dataset, rows: NDArray[np.bool_], base: Bundle | None, steps: int, seed: int
+    d: Dataset, lesson: Lesson, base: Bundle | None, steps: int, seed: int, rows: Rows
 ) -> NDArray[np.float64]:
-    """AP-ready log-odds of every row."""
-    model = finetune.start(d, np.flatnonzero(rows), SHAPE, base, seed)
+    """Log-odds of `rows` by a network that learnt the lesson."""
+    learnt = np.flatnonzero(lesson.chosen)
+    model = finetune.start(d, learnt, SHAPE, base, seed)
     source = Source(d, model.knots.numpy())
     recipe = Recipe(steps=steps, chunk=64, batch=32, average=0.98, seed=seed)
-    train(model, source, rows, finetune.fraud_loss(np.asarray(d.label), rows), recipe)
-    return finetune.logits_of(model, d, np.arange(len(d))).astype(np.float64)
+    train(model, source, lesson.chosen, finetune.lesson_loss(lesson), recipe)
+    return finetune.logits_of(model, d, rows).astype(np.float64)
 
 
 def kept(d: Dataset, fit: NDArray[np.bool_], share: float, seed: int) -> NDArray[np.bool_]:
@@ -86,9 +93,9 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shares", default="0.001,0.01,0.1,1")
-    parser.add_argument("--events", type=int, default=150_000)
-    parser.add_argument("--pretrain", type=int, default=240)
-    parser.add_argument("--steps", type=int, default=160)
+    parser.add_argument("--events", type=int, default=300_000)
+    parser.add_argument("--pretrain", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", action="store_true")
@@ -98,35 +105,63 @@ def main() -> None:
     fit, judge, test = split(d)
     fit |= judge
     rows, y = np.flatnonzero(test), d.answer()[test]
-    base = backbone(d, d.time < d.time[test].min(), args.pretrain)
-    x, label = np.asarray(d.features), np.asarray(d.label)
+    before = d.time < d.time[test].min()
+    base = backbone(d, before, args.pretrain)
+    surprise = unlabelled.columns(base, d, before | test)
+    unlabelled_ap = metrics.average_precision(y, surprise[rows, -1].astype(np.float64))
+    _tell(f"anomaly score, no label: {unlabelled_ap:.3f}")
     table: list[dict[str, Any]] = []
     for share in map(float, args.shares.split(",")):
-        line: dict[str, Any] = {"share": share, "from nothing": [], "pretrained": [], "trees": []}
+        line: dict[str, Any] = {"share": share} | {way: [] for way in WAYS}
         for seed in range(args.seeds):
             some = kept(d, fit, share, seed)
-            line["events"], line["frauds"] = int(some.sum()), int((label[some] == 1).sum())
+            line["events"] = int(some.sum())
+            line["frauds"] = int((np.asarray(d.label)[some] == 1).sum())
+            steps = args.steps if share >= 0.1 else args.steps // 2
             began = time.process_time()
-            for name, start in (("from nothing", None), ("pretrained", base)):
-                steps = args.steps if share >= 0.1 else args.steps // 2
-                logit = fitted(d, some, start, steps, seed)
-                line[name].append(metrics.average_precision(y, logit[rows]))
-            trees = baseline.lightgbm(x[some], label[some], seed=seed, **TREES)
-            line["trees"].append(metrics.average_precision(y, trees.predict(x[rows])))
-            _tell(f"{line}, {time.process_time() - began:.0f} CPU s")
+            for way, logit in of_labels(d, some, before, base, surprise, steps, seed, rows):
+                line[way].append(metrics.average_precision(y, logit))
+                _tell(f"{share:.1%} seed {seed}: {way} {line[way][-1]:.3f}")
+            _tell(f"{time.process_time() - began:.0f} CPU s")
         table.append(line)
     if args.json:
-        print(json.dumps(table))
+        print(json.dumps({"anomaly": unlabelled_ap, "shares": table}))
         return
-    print(f"{len(d)} events, {len(rows)} to test with {int(y.sum())} frauds; average precision")
     print(
-        f"{'labels':>8}{'events':>9}{'frauds':>8}  {'pretrained':<18}{'from nothing':<18}LightGBM"
+        f"{len(d)} events, {len(rows)} to test with {int(y.sum())} frauds; average precision;"
+        f" anomaly score, no label: {unlabelled_ap:.3f}"
     )
+    print(f"{'labels':>8}{'events':>9}{'frauds':>8}  " + "".join(f"{way:<19}" for way in WAYS))
     for line in table:
-        told = ["  ".join(f"{v:.3f}" for v in line[k]) for k in ("pretrained", "from nothing")]
-        trees_told = "  ".join(f"{v:.3f}" for v in line["trees"])
-        head = f"{line['share']:>8.1%}{line['events']:>9}{line['frauds']:>8}"
-        print(f"{head}  {told[0]:<18}{told[1]:<18}{trees_told}")
+        told = "".join(f"{'  '.join(f'{v:.3f}' for v in line[way]):<19}" for way in WAYS)
+        print(f"{line['share']:>8.1%}{line['events']:>9}{line['frauds']:>8}  {told}")
+
+
+def of_labels(
+    d: Dataset,
+    some: NDArray[np.bool_],
+    before: NDArray[np.bool_],
+    base: Bundle,
+    surprise: NDArray[np.float32],
+    steps: int,
+    seed: int,
+    rows: Rows,
+) -> Iterator[tuple[str, NDArray[np.float64]]]:
+    """By way, the log-odds of `rows` of what is fitted on the labels of `some`; `before`: all
+    events that may teach."""
+    alone = teacher.labels_only(np.asarray(d.label), some)
+    yield WAYS[0], fitted(d, alone, None, steps, seed, rows)
+    yield WAYS[1], fitted(d, alone, base, steps, seed, rows)
+    for taught, trees, begin, beside in (
+        (WAYS[2], WAYS[4], None, None),
+        (WAYS[3], WAYS[5], base, surprise),
+    ):
+        # The rows of the test are told, too, and learnt from by nobody: that is what trees make.
+        told = teacher.lesson(d, some, ~some, seed, mix=teacher.MIX, beside=beside)
+        p = told.target[rows].astype(np.float64)
+        yield trees, np.log(p) - np.log1p(-p)
+        lesson = Lesson(told.target, np.where(before, told.weight, 0).astype(np.float32))
+        yield taught, fitted(d, lesson, begin, steps, seed, rows)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,8 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from model import baseline, processes, teacher, tokens
+from model import baseline, processes, teacher, tokens, unlabelled
+from model.bundle import Bundle
 from model.data import ARRAYS, Dataset
 from model.finetune import logits_of
 from model.loop import Recipe, Source, evaluations
@@ -31,9 +32,10 @@ from model.waves import Waved
 ROWS: Final = 20_000
 CHUNKS: Final = 8
 JUDGED: Final = 2_048
+READ: Final = 4_096
 GROWN: Final = 4_000
 TREES: Final = 40
-"""Rows that are judged, rows that trees are grown on, and how many of these, to time them."""
+"""Rows that are judged, read, or that trees are grown on, and how many of these, to time them."""
 CACHED: Final = 10_000_000
 """Parameters up to which the weights stay in a core's cache."""
 MULTIPLICATIONS_PER_S: Final = {True: 6.5e9, False: 3e9}
@@ -59,6 +61,8 @@ class Job:
     others: int = 0
     """Rows without a label that trees answer."""
     threads: int = 1
+    reads: Bundle | None = None
+    """Pretrained bundle whose surprise at each of these rows the trees see."""
 
 
 @dataclass(frozen=True)
@@ -84,9 +88,7 @@ def forecast(
 ) -> Forecast:
     """Time each part of the run on a few rows of the dataset."""
     job = job or Job()
-    count = min(len(dataset), ROWS)
-    arrays = {name: np.asarray(getattr(dataset, name)[:count]) for name in ARRAYS}
-    some = replace(dataset, **arrays)  # type: ignore[arg-type]
+    some = _begin(dataset, ROWS)
     knots = tokens.quantile_knots(some.features[:2_000], shape.knots)
     with torch.random.fork_rng(devices=[]):
         model = Waved(shape, knots).to(device)
@@ -106,6 +108,12 @@ def forecast(
         trees_s=trees_s,
         scores_per_s=MULTIPLICATIONS_PER_S[told["parameters"] <= CACHED] / told["multiplications"],
     )
+
+
+def _begin(dataset: Dataset, count: int) -> Dataset:
+    """The first rows."""
+    arrays = {name: np.asarray(getattr(dataset, name)[:count]) for name in ARRAYS}
+    return replace(dataset, **arrays)  # type: ignore[arg-type]
 
 
 def _held_mb() -> int:
@@ -176,4 +184,17 @@ def _trees_s(dataset: Dataset, job: Job) -> float:
     trees = grow(TREES)
     told_s = _took(lambda: trees.predict(x, raw_score=True)) / TREES  # type: ignore[attr-defined]
     work = teacher.work(len(job.labelled), job.others)
-    return (work.given * binned_s + work.grown * grown_s + work.told * told_s) / len(rows)
+    trees_s = (work.given * binned_s + work.grown * grown_s + work.told * told_s) / len(rows)
+    return trees_s + _reading_s(dataset, job)
+
+
+def _reading_s(dataset: Dataset, job: Job) -> float:
+    """Seconds in which a pretrained bundle reads all rows that trees see."""
+    bundle = job.reads
+    if bundle is None or job.labelled is None:
+        return 0.0
+    some = _begin(dataset, READ)
+    rows = np.arange(len(some))
+    unlabelled.read(bundle, some, rows[:1])  # compiles
+    took = _took(lambda: unlabelled.read(bundle, some, rows))
+    return took * (len(job.labelled) + job.others) / len(rows)

@@ -6,8 +6,14 @@ Out: a `Lesson`, that is what to answer on each row. Does not know how the netwo
 Of few labels trees make more than a network does; a network makes more of many rows, and of the
 order of events. So trees are fitted on the labelled rows, score the others, and the network learns
 from both: labels where they are known, the trees' probability elsewhere. The service still runs
-one network. Source: Hinton, Vinyals, Dean, Distilling the Knowledge in a Neural Network (2015).
-LightGBM comes with the extra `train`.
+one network.
+
+Trees see window features, and what is given beside them: how surprising each event is to a
+pretrained backbone, which has read the history. That is most of what a pretraining buys where
+labels are few (`model/LOG.md`, 2026-11-29).
+
+Source: Hinton, Vinyals, Dean, Distilling the Knowledge in a Neural Network (2015). LightGBM comes
+with the extra `train`.
 """
 
 from __future__ import annotations
@@ -24,6 +30,7 @@ from model.data import DAY_MS, Dataset
 from model.errors import DatasetError
 
 Mask = NDArray[np.bool_]
+Columns = NDArray[np.float32]
 Tell = Callable[[str], None]
 """Takes a line for whoever waits."""
 
@@ -68,6 +75,12 @@ def labels_only(label: NDArray[np.int8], rows: Mask) -> Lesson:
 
 def _quiet(line: str) -> None:
     """Tells nobody."""
+
+
+def _seen(dataset: Dataset, rows: NDArray[np.int64], beside: Columns | None) -> Columns:
+    """What trees see of the rows."""
+    x = np.asarray(dataset.features[rows])
+    return x if beside is None else np.concatenate([x, beside[rows]], 1)
 
 
 def unlabelled(dataset: Dataset, fit: Mask, judge: Mask, cut_ms: int) -> Mask:
@@ -128,12 +141,14 @@ def lesson(
     trees: Mapping[str, Any] = TREES,
     mix: float = 0.0,
     tell: Tell = _quiet,
+    beside: Columns | None = None,
 ) -> Lesson:
     """Labels on `rows`, and what trees fitted on these say on `others`.
 
     `others` must hold none of `rows`: of rows that they grew on, trees only repeat the labels.
     `mix` above 0 softens the labels too, and then `others` may be empty.
-    `tell` gets a line after each fit of trees, which take most of the time.
+    `tell` gets a line after each fit of trees, which take most of the time. `beside`: more columns
+    [n, k] that trees see.
     Raises DatasetError if they overlap, or if there is nothing to teach.
     """
     if (rows & others).any():
@@ -146,16 +161,17 @@ def lesson(
     learnt = labels_only(label, rows)
     if mix > 0:
         learnt = softened(
-            dataset, rows, mix, seed, SOFT_FOLDS, SOFT_TREES, threads=threads, tell=tell
-        )
+            dataset, rows, mix, seed, SOFT_FOLDS, SOFT_TREES, threads=threads, tell=tell,
+            beside=beside,
+        )  # fmt: skip
     target = learnt.target
     if others.any():
-        x = np.asarray(dataset.features[rows])
+        x = _seen(dataset, np.flatnonzero(rows), beside)
         grown = _grown(x, label[rows], seed, threads, bags, trees, tell)
         wanted = np.flatnonzero(others)
         for start in range(0, len(wanted), BLOCK):
             some = wanted[start : start + BLOCK]
-            target[some] = _told(grown, np.asarray(dataset.features[some]))
+            target[some] = _told(grown, _seen(dataset, some, beside))
     return Lesson(target, np.where(rows, LABEL_WEIGHT, others).astype(np.float32))
 
 
@@ -171,19 +187,20 @@ def softened(
     bags: int = 1,
     threads: int = 1,
     tell: Tell = _quiet,
+    beside: Columns | None = None,
 ) -> Lesson:
     """Labels on `rows`, each moved by `mix` towards what trees expect that never saw it.
 
     The rows are dealt into `folds`, one by one or by blocks of `days`: in a stream the payments of
     a day at one terminal share their features and their fate. Trees fitted on the others tell each
     fold's probability. Where labels are many but noisy this says how sure a row's label is, which
-    the label does not. `wide`: they see the columns of `model/derived.py` too. `bags`: fits a fold.
-    `threads` change the time, not the bits.
+    the label does not. `wide`: they see the columns of `model/derived.py` too, else those of
+    `beside` [n, k]. `bags`: fits a fold. `threads` change the time, not the bits.
     """
     x = (
         derived.columns(dataset, dataset.place(), np.flatnonzero(rows))
         if wide
-        else np.asarray(dataset.features[rows])
+        else _seen(dataset, np.flatnonzero(rows), beside)
     )
     y = (np.asarray(dataset.label)[rows] == 1).astype(np.int8)
     by = (

@@ -174,6 +174,19 @@ def anomaly_score(reading: Reading) -> NDArray[np.float32]:
     return np.asarray(np.max(list(reading.excess.values()), 0), np.float32)
 
 
+def columns(bundle: Bundle, dataset: Dataset, chosen: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """What a fit on labels may learn from surprise: float32 [n, 13], zeros where not chosen.
+
+    By field the surprise, then how much more than expected, and the anomaly score at the end.
+    """
+    rows = np.flatnonzero(chosen)
+    reading = read(bundle, dataset, rows)
+    told = [*reading.nats.values(), *reading.excess.values(), anomaly_score(reading)]
+    found = np.zeros((len(dataset), len(told)), np.float32)
+    found[rows] = np.stack(told, 1)
+    return found
+
+
 def anomaly(dataset: Dataset, rows: Rows, reading: Reading) -> dict[str, dict[str, float]]:
     """How high surprise is, and how well it alone ranks the frauds among `rows`: the score, sums,
     each field. Without a known fraud only how high."""

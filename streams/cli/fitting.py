@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from model.bundle import Bundle
     from model.data import Dataset
     from model.finetune import Blocks, Plan
     from model.forecast import Job
@@ -125,14 +126,18 @@ def _say(line: str) -> None:
         typer.echo(line, err=True)
 
 
-def say_base(base_id: str | None, learnt_until: int, cut_ms: int) -> None:
-    """Warn of a base that knows events after the moment of the fit: days that are left for a test
-    are not new to it."""
-    if base_id is not None and learnt_until > cut_ms:
-        from model.page import day
+def check_base(base: Bundle | None, dataset: Dataset, learnt_until: int, cut_ms: int) -> None:
+    """Raise BundleError for a base of another feature list. Warn of one that knows events after the
+    moment of the fit: days that are left for a test are not new to it."""
+    from model.bundle import require_features
+    from model.page import day
 
+    if base is None:
+        return
+    require_features(base, dataset.names, dataset.feature_digest)
+    if learnt_until > cut_ms:
         _say(
-            f"warning: {base_id} has learnt events up to {day(learnt_until)}, the fit is of"
+            f"warning: {base.model_id} has learnt events up to {day(learnt_until)}, the fit is of"
             f" {day(cut_ms)}: a test of the days between flatters; pretrain with --until {cut_ms}"
         )
 
@@ -167,14 +172,17 @@ def recipe_of(
     return Recipe(steps=steps, seed=seed, splits=True, hushed=not place_sizes)
 
 
-def job_of(chosen: Blocks, others: NDArray[np.bool_] | None, seeds: int, threads: int) -> Job:
+def job_of(
+    chosen: Blocks, others: NDArray[np.bool_] | None, seeds: int, threads: int, base: Bundle | None
+) -> Job:
     """What the run is to do; `others` is None without a teacher."""
     from model.forecast import Job
 
     judged = int(chosen.judge.sum())
     if others is None:
         return Job(seeds, judged, threads=threads)
-    return Job(2 * seeds, judged, chosen.fit.nonzero()[0], int(others.sum()), threads)
+    read = base if base is not None and base.only_pretrained else None
+    return Job(2 * seeds, judged, chosen.fit.nonzero()[0], int(others.sum()), threads, read)
 
 
 def lesson_of(
@@ -183,21 +191,27 @@ def lesson_of(
     others: NDArray[np.bool_] | None,
     recipe: Recipe,
     training: Training,
+    base: Bundle | None,
 ) -> Lesson | None:
     """What trees teach; None without a teacher. Each process grows the same ones."""
-    from model import quiet, teacher
+    from model import quiet, teacher, unlabelled
 
     if others is None:
         return None
+    beside = None
+    if base is not None and base.only_pretrained:
+        training.say(f"teacher: reading how surprising events are to {base.model_id}")
+        beside = unlabelled.columns(base, dataset, chosen.fit | others)
     training.say(
         f"teacher: trees are grown on {int(chosen.fit.sum()):,} labelled events; they soften the"
         f" labels, and tell what to answer on {int(others.sum()):,} events without one"
     )
     if recipe.hushed:
         dataset = quiet.hushed(dataset, chosen.fit | others, recipe.seed)
-    mix, threads = teacher.MIX, training.threads
-    tell = training.say
-    return teacher.lesson(dataset, chosen.fit, others, recipe.seed, threads, mix=mix, tell=tell)
+    return teacher.lesson(
+        dataset, chosen.fit, others, recipe.seed, training.threads, mix=teacher.MIX,
+        tell=training.say, beside=beside,
+    )  # fmt: skip
 
 
 def say_kept(taught: bool, others: NDArray[np.bool_] | None, training: Training) -> int | None:

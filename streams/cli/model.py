@@ -209,15 +209,15 @@ def finetune(
     dataset, plan, chosen = fitting.fit_plan(
         dataset, cut, test_days, judge_days, maturity_days, fitting.usual_days(dataset)
     )
-    fitting.say_base(base_id, judging.learnt_until(start), plan.cut_ms)
+    fitting.check_base(start, dataset, judging.learnt_until(start), plan.cut_ms)
     others = fitting.others_of(dataset, plan, chosen, teacher)
     recipe = fitting.recipe_of(chosen, others, steps, seed, place_sizes)
     room = bundles.room_for(out, shape, len(dataset.names))
     fit = Training(recipe.steps, threads, device, tensorboard)
     with room as held, fit as training, stoppable():
-        job = fitting.job_of(chosen, others, seeds, threads)
+        job = fitting.job_of(chosen, others, seeds, threads, start)
         training.plan(dataset, base_id or preset or "small", shape, recipe, job)
-        lesson = fitting.lesson_of(dataset, chosen, others, recipe, training)
+        lesson = fitting.lesson_of(dataset, chosen, others, recipe, training, start)
         best = tuning.seeds(
             dataset, chosen, shape, recipe, seeds, start, training.say, checkpoint,
             training.device, training.watch, lesson,

@@ -9,13 +9,19 @@ import resource
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 import torch
 
-from model.bundle import shipped
+from model import teacher
+from model.bundle import read, shipped, write
+from model.data import Dataset
+from model.teacher import Lesson, labels_only
 from streams.assembly import bundle_path, scorer
 from streams.cli import build, main
 from streams.errors import BundleError, DatasetError, OutputTaken
@@ -129,6 +135,35 @@ def test_with_a_teacher_what_judges_better_is_kept(
     (tmp_path / "f.pt.taught.0").replace(tmp_path / "f.pt.0")
     done = RUN.invoke(build(), [*words, "--no-teacher"])
     assert "is of a run with other rows" in str(done.exception)
+
+
+def test_trees_that_teach_are_told_how_surprising_events_are_to_a_pretrained_base(
+    made: tuple[Path, pa.Table], bundles: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def lesson(data: Dataset, rows: Any, others: Any, *_: Any, beside: Any, **__: Any) -> Lesson:
+        seen.append((beside, rows | others))
+        return labels_only(np.asarray(data.label), rows)
+
+    monkeypatch.setattr(teacher, "lesson", lesson)
+    words = ["finetune", str(made[0]), str(tmp_path / "b"), "--steps", "1", "--base"]
+    done = RUN.invoke(build(), [*words, str(bundles / "base")], catch_exceptions=False)
+    assert "teacher: reading how surprising events are to pretrained@" in done.stderr
+    RUN.invoke(build(), [*words, str(bundles / "fraud")], catch_exceptions=False)
+    (beside, rows), (none, _) = seen
+    assert none is None, "a bundle that was fitted has forgotten what surprises"
+    assert len(beside) == len(rows) and beside[rows, -1].all() and not beside[~rows].any()
+
+
+def test_a_base_of_other_features_is_refused_before_the_fit(
+    made: tuple[Path, pa.Table], bundles: Path, tmp_path: Path
+) -> None:
+    odd = read(bundles / "base")
+    write(replace(odd, names=("other", *odd.names[1:]), feature_digest="other"), tmp_path / "base")
+    words = ["finetune", str(made[0]), str(tmp_path / "b"), "--base", str(tmp_path / "base")]
+    done = RUN.invoke(build(), words)
+    assert isinstance(done.exception, BundleError) and "only here" in str(done.exception)
 
 
 def test_without_lightgbm_labels_teach_alone_and_it_is_said(

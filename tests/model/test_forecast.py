@@ -12,6 +12,8 @@ import pytest
 from model import finetune, forecast, loop
 from model.forecast import Job
 from model.loop import Recipe
+from model.pretrain import pretrain
+from model.pretrained import to_bundle
 from tests.model import streams_of_words as made
 from tests.model.streams_of_words import SMALL
 
@@ -53,6 +55,10 @@ def test_every_part_of_a_run_is_in_its_plan(monkeypatch: pytest.MonkeyPatch) -> 
     assert told.judging_s == 2 * (10 + 1)
     assert told.seconds == told.updates_s + told.judging_s + told.trees_s
     assert told.trees_s > 0
+    pretrained = pretrain(whole, whole.account < 8, SMALL, Recipe(steps=1, chunk=8, batch=1))
+    reads = to_bundle(whole, pretrained, "base", whole.names)
+    read = forecast.forecast(whole, SMALL, recipe, job=Job(2, 100, labelled, 5, reads=reads))
+    assert read.trees_s == pytest.approx(told.trees_s + (len(labelled) + 5) / len(whole))
     trees_mb = told.training_mb - bare.training_mb
     assert trees_mb >= len(whole.names) * forecast.HISTOGRAM_BYTES // 1_000_000 > 0
     assert bare.training_mb >= 500

@@ -66,6 +66,19 @@ def test_what_softens_a_label_never_saw_it() -> None:
     assert metrics.roc_auc(whole.label[rows], moved.astype(float)) > 0.8
 
 
+def test_trees_see_what_is_given_beside_the_features() -> None:
+    """For both: events without a label, and labels that are softened."""
+    whole = made.dataset(12, 150)
+    rows = whole.account < 8
+    hidden = np.random.default_rng(0).integers(0, 2, len(whole))
+    odd = replace(whole, label=hidden.astype(np.int8))  # no feature tells of it
+    beside = hidden[:, None].astype(np.float32)
+    for given, found in ((None, False), (beside, True)):
+        told = teacher.lesson(odd, rows, ~rows, mix=1.0, bags=1, trees=FEW, beside=given).target
+        for some in (rows, ~rows):
+            assert (metrics.roc_auc(hidden[some], told[some].astype(float)) > 0.9) is found
+
+
 def test_threads_grow_the_same_trees_and_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = made.dataset(12, 60)
     rows = whole.account < 8

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from model import data as datasets
-from model import page, tokens, unlabelled
+from model import metrics, page, tokens, unlabelled
 from model.bundle import Bundle
 from model.data import Dataset
 from model.errors import BundleError
 from model.inputs import MCC_MASK
 from model.loop import Recipe, Source
-from model.pretrain import Heads, pretrain, surprise_of_chunks
+from model.pretrain import TARGETS, Heads, pretrain, surprise_of_chunks
 from model.pretrained import to_bundle
 from tests.model import streams_of_words as made
 from tests.model.streams_of_words import SMALL
@@ -160,6 +160,16 @@ def test_own_frequencies_count_the_past_only() -> None:
     assert (unlabelled.own_frequencies(later, place, time, rows, 4) == found).all()
     first = unlabelled.own_frequencies(truth, place, time, np.array([0]), 4)
     assert (first == 0).all()
+
+
+def test_columns_are_what_is_read_of_the_chosen_rows(bundle: Bundle, data: Dataset) -> None:
+    chosen = np.arange(len(data)) % 7 == 3
+    found = unlabelled.columns(bundle, data, chosen)
+    assert not found[~chosen].any()
+    reading = unlabelled.read(bundle, data, np.flatnonzero(chosen))
+    assert (found[chosen, list(TARGETS).index("amount")] == reading.nats["amount"]).all()
+    assert (found[chosen, -1] == unlabelled.anomaly_score(reading)).all()
+    assert metrics.roc_auc(np.asarray(data.label)[chosen], found[chosen, -1].astype(float)) > 0.9
 
 
 def test_a_bundle_without_heads_is_refused(bundle: Bundle, data: Dataset) -> None:
