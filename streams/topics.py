@@ -32,6 +32,8 @@ OPERATION_TIMEOUT_S: Final = 20.0
 MAX_DEAD_LETTER_BYTES: Final = 2 * 1_048_588
 """A dead letter holds the original bytes and headers: its limit is above that of its source."""
 
+RIGHTS: Final = "Make topics as their owner; docs/security.md has the rights"
+
 _logger = logging.getLogger(__name__)
 
 
@@ -150,7 +152,9 @@ def _create(
                 raise
             else:
                 raise BrokerError(
-                    f"cannot make the topic: {error.args[0].str()}", topic=name
+                    f"cannot make the topic: {error.args[0].str()}",
+                    topic=name,
+                    remedy=RIGHTS if code in _forbidden() else None,
                 ) from None
         else:
             outcome[name] = "created"
@@ -174,7 +178,17 @@ def _ask(settings: Settings, verb: str, question: Callable[[AdminClient], Answer
     try:
         return patiently(ask, _unanswered(), PATIENCE_S)
     except KafkaException as error:
-        raise BrokerError(f"cannot {verb} topics: {error.args[0].str()}") from None
+        raise BrokerError(
+            f"cannot {verb} topics: {error.args[0].str()}",
+            remedy=RIGHTS if error.args[0].code() in _forbidden() else None,
+        ) from None
+
+
+def _forbidden() -> set[int]:
+    """Codes of a question that this user may not ask."""
+    from confluent_kafka import KafkaError
+
+    return {KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED}
 
 
 def _unanswered() -> set[int]:
