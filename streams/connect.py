@@ -193,10 +193,10 @@ def _remedy_for_silence(kafka: KafkaSettings) -> str:
         host, _, port = address.strip().rpartition(":")
         with contextlib.suppress(OSError, ValueError):
             socket.create_connection((host.strip("[]"), int(port)), PROBE_S).close()
-            return (
-                "Somebody listens there: is kafka.security_protocol="
-                f"{kafka.security_protocol} what the listener speaks?"
-            )
+            spoken = kafka.security_protocol
+            told = f"Somebody listens there: is kafka.security_protocol={spoken} what the listener"
+            bare = spoken.endswith("SSL") and kafka.ssl_cert is None
+            return f"{told} speaks{', or does it want a kafka.ssl_cert' if bare else ''}?"
     return LOCAL_REMEDY
 
 

@@ -77,6 +77,14 @@ def test_no_kafka_at_the_address() -> None:
         connect.check_kafka(settings, timeout_s=1)
 
 
+def test_kafka_that_wants_a_certificate_of_ours(
+    broker: kafka_server.Broker, mutual_port: int, tls_files: Certificates
+) -> None:
+    flags = [f"kafka.bootstrap=127.0.0.1:{mutual_port}", "kafka.security_protocol=SSL"]
+    with pytest.raises(BrokerError, match=r"speaks, or does it want a kafka\.ssl_cert\?"):
+        connect.check_kafka(load(flags=[*flags, f"kafka.ssl_ca={tls_files.ca}"]), timeout_s=1)
+
+
 @pytest.mark.parametrize("spoken", ["PLAINTEXT", "SASL_PLAINTEXT", "SSL"])
 def test_kafka_that_is_spoken_to_in_another_protocol(
     broker: kafka_server.Broker, tls_files: Certificates, spoken: str
