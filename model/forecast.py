@@ -196,5 +196,5 @@ def _reading_s(dataset: Dataset, job: Job) -> float:
     some = _begin(dataset, READ)
     rows = np.arange(len(some))
     unlabelled.read(bundle, some, rows[:1])  # compiles
-    took = _took(lambda: unlabelled.read(bundle, some, rows))
+    took = _took(lambda: unlabelled.read(bundle, some, rows, propensity=False))
     return took * (len(job.labelled) + job.others) / len(rows)

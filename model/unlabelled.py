@@ -71,8 +71,11 @@ def heads_of(bundle: Bundle) -> Heads:
 
 
 @torch.no_grad()
-def read(bundle: Bundle, dataset: Dataset, rows: Rows) -> Reading:
-    """Surprise and chances of the events at `rows` (in any order)."""
+def read(bundle: Bundle, dataset: Dataset, rows: Rows, *, propensity: bool = True) -> Reading:
+    """Surprise and chances of the events at `rows` (in any order).
+
+    Chances take 2 KB an event; without `propensity` there are none.
+    """
     model, heads = bundle.model(), heads_of(bundle)
     source = Source(dataset, model.knots.numpy())
     chosen = np.zeros(len(dataset), bool)
@@ -80,7 +83,8 @@ def read(bundle: Bundle, dataset: Dataset, rows: Rows) -> Reading:
     held = np.flatnonzero(chosen)
     nats = {name: np.empty(len(held), np.float32) for name in TARGETS}
     excess = {name: np.empty(len(held), np.float32) for name in TARGETS}
-    chances = {name: np.empty((len(held), count_of(name)), np.float32) for name in PROPENSITY}
+    asked = PROPENSITY if propensity else {}
+    chances = {name: np.empty((len(held), count_of(name)), np.float32) for name in asked}
     starts = cover(chosen, _CHUNK)
     for at in range(0, len(starts), _CHUNKS):
         chunk, where = source.chunk(starts[at : at + _CHUNKS], _CHUNK)
@@ -93,7 +97,7 @@ def read(bundle: Bundle, dataset: Dataset, rows: Rows) -> Reading:
             truth = class_of(source.codes[where[kept]], name)
             told = -log_p[np.arange(len(truth)), truth]
             nats[name][place], excess[name][place] = told, _excess(told, log_p)
-            for one in (one for one, field in PROPENSITY.items() if field == name):
+            for one in (one for one, field in asked.items() if field == name):
                 chances[one][place] = _merged(one, np.exp(log_p))
     back = np.searchsorted(held, rows)
     return Reading(
@@ -180,7 +184,7 @@ def columns(bundle: Bundle, dataset: Dataset, chosen: NDArray[np.bool_]) -> NDAr
     By field the surprise, then how much more than expected, and the anomaly score at the end.
     """
     rows = np.flatnonzero(chosen)
-    reading = read(bundle, dataset, rows)
+    reading = read(bundle, dataset, rows, propensity=False)
     told = [*reading.nats.values(), *reading.excess.values(), anomaly_score(reading)]
     found = np.zeros((len(dataset), len(told)), np.float32)
     found[rows] = np.stack(told, 1)

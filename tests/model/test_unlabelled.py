@@ -169,6 +169,8 @@ def test_columns_are_what_is_read_of_the_chosen_rows(bundle: Bundle, data: Datas
     reading = unlabelled.read(bundle, data, np.flatnonzero(chosen))
     assert (found[chosen, list(TARGETS).index("amount")] == reading.nats["amount"]).all()
     assert (found[chosen, -1] == unlabelled.anomaly_score(reading)).all()
+    # 2 KB an event would be gigabytes of a training set.
+    assert not unlabelled.read(bundle, data, np.flatnonzero(chosen), propensity=False).chances
     assert metrics.roc_auc(np.asarray(data.label)[chosen], found[chosen, -1].astype(float)) > 0.9
 
 
