@@ -39,17 +39,15 @@ from streams.dev.simulate import Plan
 
 Rows = NDArray[np.int64]
 EVENTS_AN_ACCOUNT = 94
+SHAPE = PRESETS["small"]
+WAYS = ("labels alone", "from the backbone", "taught", "both", "trees", "trees, surprise")
+"""Columns. Both: from the backbone, and taught by trees that see its surprise."""
 
 
 def plan(events: int) -> Plan:
     """The simulated stream."""
     accounts = events // EVENTS_AN_ACCOUNT
     return Plan(events=events, accounts=accounts, days=90, seed=79, fraud_rate=0.005)
-
-
-SHAPE = PRESETS["small"]
-WAYS = ("labels alone", "from the backbone", "taught", "both", "trees", "trees, surprise")
-"""Columns. Both: from the backbone, and taught by trees that see its surprise."""
 
 
 def backbone(d: Dataset, before: NDArray[np.bool_], steps: int) -> Bundle:
@@ -89,6 +87,33 @@ def _tell(line: str) -> None:
     sys.stderr.flush()
 
 
+def of_labels(
+    d: Dataset,
+    some: NDArray[np.bool_],
+    before: NDArray[np.bool_],
+    base: Bundle,
+    surprise: NDArray[np.float32],
+    steps: int,
+    seed: int,
+    rows: Rows,
+) -> Iterator[tuple[str, NDArray[np.float64]]]:
+    """By way, the log-odds of `rows` of what is fitted on the labels of `some`; `before`: all
+    events that may teach."""
+    alone = teacher.labels_only(np.asarray(d.label), some)
+    yield WAYS[0], fitted(d, alone, None, steps, seed, rows)
+    yield WAYS[1], fitted(d, alone, base, steps, seed, rows)
+    for taught, trees, begin, beside in (
+        (WAYS[2], WAYS[4], None, None),
+        (WAYS[3], WAYS[5], base, surprise),
+    ):
+        # The rows of the test are told, too, and learnt from by nobody: that is what trees make.
+        told = teacher.lesson(d, some, ~some, seed, mix=teacher.MIX, beside=beside)
+        p = told.target[rows].astype(np.float64)
+        yield trees, np.log(p) - np.log1p(-p)
+        lesson = Lesson(told.target, np.where(before, told.weight, 0).astype(np.float32))
+        yield taught, fitted(d, lesson, begin, steps, seed, rows)
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -107,7 +132,7 @@ def main() -> None:
     rows, y = np.flatnonzero(test), d.answer()[test]
     before = d.time < d.time[test].min()
     base = backbone(d, before, args.pretrain)
-    surprise = unlabelled.columns(base, d, before | test)
+    surprise = unlabelled.columns(base, d, np.ones(len(d), bool))
     unlabelled_ap = metrics.average_precision(y, surprise[rows, -1].astype(np.float64))
     _tell(f"anomaly score, no label: {unlabelled_ap:.3f}")
     table: list[dict[str, Any]] = []
@@ -135,33 +160,6 @@ def main() -> None:
     for line in table:
         told = "".join(f"{'  '.join(f'{v:.3f}' for v in line[way]):<19}" for way in WAYS)
         print(f"{line['share']:>8.1%}{line['events']:>9}{line['frauds']:>8}  {told}")
-
-
-def of_labels(
-    d: Dataset,
-    some: NDArray[np.bool_],
-    before: NDArray[np.bool_],
-    base: Bundle,
-    surprise: NDArray[np.float32],
-    steps: int,
-    seed: int,
-    rows: Rows,
-) -> Iterator[tuple[str, NDArray[np.float64]]]:
-    """By way, the log-odds of `rows` of what is fitted on the labels of `some`; `before`: all
-    events that may teach."""
-    alone = teacher.labels_only(np.asarray(d.label), some)
-    yield WAYS[0], fitted(d, alone, None, steps, seed, rows)
-    yield WAYS[1], fitted(d, alone, base, steps, seed, rows)
-    for taught, trees, begin, beside in (
-        (WAYS[2], WAYS[4], None, None),
-        (WAYS[3], WAYS[5], base, surprise),
-    ):
-        # The rows of the test are told, too, and learnt from by nobody: that is what trees make.
-        told = teacher.lesson(d, some, ~some, seed, mix=teacher.MIX, beside=beside)
-        p = told.target[rows].astype(np.float64)
-        yield trees, np.log(p) - np.log1p(-p)
-        lesson = Lesson(told.target, np.where(before, told.weight, 0).astype(np.float32))
-        yield taught, fitted(d, lesson, begin, steps, seed, rows)
 
 
 if __name__ == "__main__":

@@ -77,7 +77,7 @@ def _quiet(line: str) -> None:
     """Tells nobody."""
 
 
-def _seen(dataset: Dataset, rows: NDArray[np.int64], beside: Columns | None) -> Columns:
+def _seen(dataset: Dataset, rows: Mask | NDArray[np.int64], beside: Columns | None) -> Columns:
     """What trees see of the rows."""
     x = np.asarray(dataset.features[rows])
     return x if beside is None else np.concatenate([x, beside[rows]], 1)
@@ -166,7 +166,7 @@ def lesson(
         )  # fmt: skip
     target = learnt.target
     if others.any():
-        x = _seen(dataset, np.flatnonzero(rows), beside)
+        x = _seen(dataset, rows, beside)
         grown = _grown(x, label[rows], seed, threads, bags, trees, tell)
         wanted = np.flatnonzero(others)
         for start in range(0, len(wanted), BLOCK):
@@ -200,7 +200,7 @@ def softened(
     x = (
         derived.columns(dataset, dataset.place(), np.flatnonzero(rows))
         if wide
-        else _seen(dataset, np.flatnonzero(rows), beside)
+        else _seen(dataset, rows, beside)
     )
     y = (np.asarray(dataset.label)[rows] == 1).astype(np.int8)
     by = (

@@ -190,9 +190,8 @@ def topic_remedy(error: KafkaError) -> str | None:
 def _remedy_for_silence(kafka: KafkaSettings) -> str:
     """A listener that is spoken to in the wrong protocol is as silent as one that is not there."""
     for address in kafka.bootstrap.split(","):
-        host, _, port = address.strip().rpartition(":")
         with contextlib.suppress(OSError, ValueError):
-            socket.create_connection((host.strip("[]"), int(port)), PROBE_S).close()
+            socket.create_connection(handshake.host_and_port(address), PROBE_S).close()
             spoken = kafka.security_protocol
             told = f"Somebody listens there: is kafka.security_protocol={spoken} what the listener"
             bare = spoken.endswith("SSL") and kafka.ssl_cert is None

@@ -15,15 +15,20 @@ UNKNOWN_AUTHORITY: Final = (18, 19, 20, 21)
 """OpenSSL's codes: self-signed, a chain that ends nowhere, its issuer or its first not found."""
 
 
+def host_and_port(address: str) -> tuple[str, int]:
+    """Of one address of a broker; an IPv6 host may stand in brackets. Raises ValueError."""
+    host, _, port = address.strip().rpartition(":")
+    return host.strip("[]"), int(port)
+
+
 def refused(addresses: str, context: ssl.SSLContext, patience_s: float) -> str | None:
     """Of the first of the addresses whose certificate is refused; None where none is."""
     for address in addresses.split(","):
-        host, _, port = address.strip().rpartition(":")
-        host = host.strip("[]")
         try:
+            place = host_and_port(address)
             with (
-                socket.create_connection((host, int(port)), patience_s) as plain,
-                context.wrap_socket(plain, server_hostname=host),
+                socket.create_connection(place, patience_s) as plain,
+                context.wrap_socket(plain, server_hostname=place[0]),
             ):
                 continue
         except ssl.SSLCertVerificationError as error:

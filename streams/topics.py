@@ -32,8 +32,6 @@ OPERATION_TIMEOUT_S: Final = 20.0
 MAX_DEAD_LETTER_BYTES: Final = 2 * 1_048_588
 """A dead letter holds the original bytes and headers: its limit is above that of its source."""
 
-RIGHTS: Final = "Make topics as their owner; docs/security.md has the rights"
-
 _logger = logging.getLogger(__name__)
 
 
@@ -154,7 +152,7 @@ def _create(
                 raise BrokerError(
                     f"cannot make the topic: {error.args[0].str()}",
                     topic=name,
-                    remedy=RIGHTS if code in _forbidden() else None,
+                    remedy=_rights(code),
                 ) from None
         else:
             outcome[name] = "created"
@@ -180,15 +178,17 @@ def _ask(settings: Settings, verb: str, question: Callable[[AdminClient], Answer
     except KafkaException as error:
         raise BrokerError(
             f"cannot {verb} topics: {error.args[0].str()}",
-            remedy=RIGHTS if error.args[0].code() in _forbidden() else None,
+            remedy=_rights(error.args[0].code()),
         ) from None
 
 
-def _forbidden() -> set[int]:
-    """Codes of a question that this user may not ask."""
+def _rights(code: int) -> str | None:
+    """What to do where this user may not ask that."""
     from confluent_kafka import KafkaError
 
-    return {KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED}
+    if code in (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED):
+        return "Make topics as their owner; docs/security.md has the rights"
+    return None
 
 
 def _unanswered() -> set[int]:

@@ -159,6 +159,12 @@ def refuse(path: Path, first: int, bad: NDArray[np.bool_], column: str, what: st
         raise FormatError(f"{path.name}, row {first + int(bad.argmax())}, column {column}: {what}")
 
 
+def shaped(path: Path, first: int, texts: pa.Array, like: str, column: str, what: str) -> None:
+    """Raises FormatError at the first text that does not match the regular expression."""
+    fits = pc.match_substring_regex(texts, like).to_numpy(zero_copy_only=False)
+    refuse(path, first, ~fits.astype(bool), column, what)
+
+
 def required(path: Path, first: int, piece: pa.RecordBatch, optional: Sequence[str] = ()) -> None:
     """Raises FormatError at the first empty cell of a column that is not `optional`."""
     for name, column in zip(piece.schema.names, piece.columns, strict=True):

@@ -25,6 +25,7 @@ from streams.adapters.reading import (
     minor_units,
     refuse,
     required,
+    shaped,
     tokens,
     transactions,
     yes_or_no,
@@ -77,9 +78,7 @@ def rows(path: Path, key: bytes) -> Iterator[Converted]:
         required(path, first, piece)
         n = len(piece)
         # 4.99235E+18 is what a spreadsheet leaves of a card number: many cards would be one.
-        whole = pc.match_substring_regex(piece.column("cc_num"), r"^\d+$")
-        cut = ~np.asarray(whole.to_numpy(zero_copy_only=False)).astype(bool)
-        refuse(path, first, cut, "cc_num", "not digits alone")
+        shaped(path, first, piece.column("cc_num"), r"^\d+$", "cc_num", "not digits alone")
         amount = minor_units(path, first, piece.column("amt").to_numpy(), "amt")
         refuse(path, first, amount < 0, "amt", "negative")
         for name, limit in (("merch_lat", 90), ("merch_long", 180)):

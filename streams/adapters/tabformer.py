@@ -27,6 +27,7 @@ from streams.adapters.reading import (
     prefixed,
     refuse,
     required,
+    shaped,
     transactions,
     yes_or_no,
 )
@@ -88,8 +89,7 @@ def _time(path: Path, first: int, piece: pa.RecordBatch) -> NDArray[np.int64]:
     ):
         refuse(path, first, (values < low) | (values > high), name, "out of range")
     clock = piece.column("Time")
-    shaped = pc.match_substring_regex(clock, r"^([01]\d|2[0-3]):[0-5]\d$")
-    refuse(path, first, ~shaped.to_numpy(zero_copy_only=False).astype(bool), "Time", "not HH:MM")
+    shaped(path, first, clock, r"^([01]\d|2[0-3]):[0-5]\d$", "Time", "not HH:MM")
     hours = pc.utf8_slice_codeunits(clock, 0, 2).cast(pa.int64()).to_numpy()
     minutes = pc.utf8_slice_codeunits(clock, 3, 5).cast(pa.int64()).to_numpy()
     months = (year.astype(np.int64) - 1970) * 12 + month - 1
@@ -104,8 +104,7 @@ def _time(path: Path, first: int, piece: pa.RecordBatch) -> NDArray[np.int64]:
 def _amount(path: Path, first: int, piece: pa.RecordBatch) -> NDArray[np.int64]:
     """Cents with a sign, from text like $-77.00."""
     text = pc.replace_substring_regex(piece.column("Amount"), r"[$,]", "")
-    shaped = pc.match_substring_regex(text, r"^-?\d{1,12}(\.\d+)?$")
-    refuse(path, first, ~shaped.to_numpy(zero_copy_only=False).astype(bool), "Amount", "no amount")
+    shaped(path, first, text, r"^-?\d{1,12}(\.\d+)?$", "Amount", "no amount")
     return minor_units(path, first, text.cast(pa.float64()).to_numpy(), "Amount")
 
 

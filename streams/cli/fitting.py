@@ -181,8 +181,8 @@ def job_of(
     judged = int(chosen.judge.sum())
     if others is None:
         return Job(seeds, judged, threads=threads)
-    read = base if base is not None and base.only_pretrained else None
-    return Job(2 * seeds, judged, chosen.fit.nonzero()[0], int(others.sum()), threads, read)
+    reads = base if base is not None and base.only_pretrained else None
+    return Job(2 * seeds, judged, chosen.fit.nonzero()[0], int(others.sum()), threads, reads)
 
 
 def lesson_of(
@@ -191,17 +191,20 @@ def lesson_of(
     others: NDArray[np.bool_] | None,
     recipe: Recipe,
     training: Training,
-    base: Bundle | None,
+    reads: Bundle | None,
 ) -> Lesson | None:
-    """What trees teach; None without a teacher. Each process grows the same ones."""
+    """What trees teach; None without a teacher. Each process grows the same ones.
+
+    `reads`: the pretrained bundle whose surprise they see, as the job has it.
+    """
     from model import quiet, teacher, unlabelled
 
     if others is None:
         return None
     beside = None
-    if base is not None and base.only_pretrained:
-        training.say(f"teacher: reading how surprising events are to {base.model_id}")
-        beside = unlabelled.columns(base, dataset, chosen.fit | others)
+    if reads is not None:
+        training.say(f"teacher: reading how surprising events are to {reads.model_id}")
+        beside = unlabelled.columns(reads, dataset, chosen.fit | others)
     training.say(
         f"teacher: trees are grown on {int(chosen.fit.sum()):,} labelled events; they soften the"
         f" labels, and tell what to answer on {int(others.sum()):,} events without one"

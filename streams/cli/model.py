@@ -217,7 +217,7 @@ def finetune(
     with room as held, fit as training, stoppable():
         job = fitting.job_of(chosen, others, seeds, threads, start)
         training.plan(dataset, base_id or preset or "small", shape, recipe, job)
-        lesson = fitting.lesson_of(dataset, chosen, others, recipe, training, start)
+        lesson = fitting.lesson_of(dataset, chosen, others, recipe, training, job.reads)
         best = tuning.seeds(
             dataset, chosen, shape, recipe, seeds, start, training.say, checkpoint,
             training.device, training.watch, lesson,

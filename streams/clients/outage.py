@@ -61,6 +61,14 @@ def limits(consumer: Consumer, topic: str, partition: int) -> tuple[int, int]:
     return int(low), int(high)
 
 
+def answered(found: list[TopicPartition]) -> list[TopicPartition]:
+    """The same. Raises KafkaException where one is an error: its offset is then no answer."""
+    for each in found:
+        if each.error is not None:
+            raise KafkaException(each.error)
+    return found
+
+
 def at_times(consumer: Consumer, asked: Sequence[TopicPartition]) -> list[TopicPartition]:
     """The first offset of each partition at or after the time that stands in its place.
 
@@ -68,11 +76,7 @@ def at_times(consumer: Consumer, asked: Sequence[TopicPartition]) -> list[TopicP
     """
 
     def ask(timeout: float) -> list[TopicPartition]:
-        found: list[TopicPartition] = consumer.offsets_for_times(list(asked), timeout=timeout)
-        for each in found:
-            if each.error is not None:
-                raise KafkaException(each.error)  # its offset is the time that was asked for
-        return found
+        return answered(consumer.offsets_for_times(list(asked), timeout=timeout))
 
     return _asked(consumer, asked[0].topic, ask) if asked else []
 

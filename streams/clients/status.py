@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import redis
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
-from streams.clients.outage import PASSING, limits
+from streams.clients.outage import PASSING, answered, limits
 from streams.connect import (
     check_kafka,
     check_redis,
@@ -119,10 +119,7 @@ def _layout(consumer: Consumer, topic: str) -> dict[int, PartitionMetadata]:
 
 def _committed(consumer: Consumer, places: list[TopicPartition]) -> dict[int, int]:
     """The group's offsets by partition, where it has any. Raises KafkaException."""
-    found = consumer.committed(places, timeout=TIMEOUT_S)
-    for each in found:
-        if each.error is not None:
-            raise KafkaException(each.error)
+    found = answered(consumer.committed(places, timeout=TIMEOUT_S))
     return {each.partition: each.offset for each in found if each.offset >= 0}
 
 

@@ -149,7 +149,8 @@ def _goes(name: bytes, marks: bool) -> bool:
     """Not the partition hash (its mark stops old owners) without `marks`, nor a key that is of no
     generation: risk ({risk}), and the notes of deaths, which running workers still read."""
     tag = name[name.index(b"{") + 1 : name.index(b"}")]
-    return tag.isdigit() and not name.endswith((b"}:part", b"}:deaths")[marks:])
+    stays = (b"}:deaths",) if marks else (b"}:deaths", b"}:part")
+    return tag.isdigit() and not name.endswith(stays)
 
 
 def _in_groups(names: Iterator[bytes]) -> Iterator[Sequence[bytes]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import resource
 import shutil
 import subprocess
 import sys
@@ -27,6 +26,7 @@ from streams.cli import build, main
 from streams.errors import BundleError, DatasetError, OutputTaken
 from streams.settings import load
 from tests.cli.running import RUN, verb
+from tests.full_disk import no_room
 
 
 def test_training_leaves_what_it_was_asked_for(bundles: Path) -> None:
@@ -59,12 +59,8 @@ def test_a_fit_begins_only_where_its_bundle_finds_room(
     verb: str, made: tuple[Path, pa.Table], tmp_path: Path
 ) -> None:
     words = [verb, str(made[0]), str(tmp_path / "b"), "--steps", "1"]
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))
-    try:
+    with no_room(1_000_000):
         done = RUN.invoke(build(), words)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert isinstance(done.exception, OSError)
     assert done.exception.filename == str(tmp_path / "b")
     assert done.stderr == f"reading {made[0]}\n", "neither a plan nor an update"

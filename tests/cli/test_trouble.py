@@ -1,13 +1,8 @@
-"""What the system refuses a verb is one line that says what and where; a bug keeps its traceback.
-
-A disk is full here by a limit on the size of files: a write to one is cut short just the same.
-"""
+"""What the system refuses a verb is one line that says what and where; a bug has its traceback."""
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import resource
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -20,6 +15,7 @@ from streams.cli import main, trouble
 from streams.cli.progress import GOES_ON
 from streams.offline.source import open_source
 from streams.signals import endings
+from tests.full_disk import no_room
 from tests.offline import world
 
 Run = Callable[..., tuple[int, str]]
@@ -47,16 +43,6 @@ def run(
         signal.signal(number, handler)
 
 
-@contextlib.contextmanager
-def no_room(limit: int = ROOM) -> Iterator[None]:
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 @pytest.mark.parametrize("risk", ["true", "false"])
 @pytest.mark.parametrize("verb", ["replay", "dataset"])
 def test_a_full_disk_is_one_line_and_the_next_run_trusts_nothing(
@@ -66,7 +52,7 @@ def test_a_full_disk_is_one_line_and_the_next_run_trusts_nothing(
     flags = ["--set", f"risk.enabled={risk}", "--set", "model.bundle=stub"]
     where = [] if verb == "dataset" else ["--out"]
     assert run(verb, recording, *where, "good", *flags)[0] == 0
-    with no_room():
+    with no_room(ROOM):
         code, said = run(verb, recording, *where, "again", *flags)
     assert code == 1
     assert said.splitlines()[-1].startswith("error: again/"), said
@@ -101,7 +87,7 @@ def contents(folder: str) -> dict[str, bytes]:
 @pytest.mark.parametrize("suffix", ["parquet", "csv", "jsonl"])
 def test_half_a_stream_is_not_left_for_publish(run: Run, suffix: str) -> None:
     words = ("simulate", f"s.{suffix}", "--events", "500", "--accounts", "20")
-    with no_room():
+    with no_room(ROOM):
         code, said = run(*words)
     assert (code, list(Path().iterdir())) == (1, [])
     assert said.startswith(f"error: s.{suffix}: File too large. "), said

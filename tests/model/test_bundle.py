@@ -6,7 +6,6 @@ import errno
 import hashlib
 import json
 import os
-import resource
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +24,7 @@ from model.errors import BundleError, OutputTaken
 from model.registry import Registry
 from model.score import Scorer
 from model.stub import StubScorer
+from tests.full_disk import no_room
 from tests.model import streams_of_words as made
 
 
@@ -312,16 +312,12 @@ def test_room_for_a_bundle_is_held_until_it_is_written(
         )
         bundles.write(made_now, out, room=room)
         assert room.closed
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (written // 2, hard))
-    try:
-        with (
-            pytest.raises(OSError, match="File too large") as problem,
-            bundles.room_for(out, made_now.shape, len(made_now.names)),
-        ):
-            raise AssertionError("nothing is begun")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with (
+        no_room(written // 2),
+        pytest.raises(OSError, match="File too large") as problem,
+        bundles.room_for(out, made_now.shape, len(made_now.names)),
+    ):
+        raise AssertionError("nothing is begun")
     assert problem.value.filename == str(out)
 
 
