@@ -73,6 +73,7 @@ class Arena:
         self._asked: Sequence[str] = ()
         self._asked_slots = np.empty(0, np.int32)
         self._seen = np.empty(0, np.int64)
+        self._told_slots = self._told_blocks = 0
         self.cells = _cells(0, 0)
         self._grow(self.capacity, self.capacity)
 
@@ -95,6 +96,25 @@ class Arena:
         tally, blocks = self.cells.tally, len(self.cells.blocks)
         few_left = 4 * tally[FREE] < blocks and 4 * tally[DIRTY] > len(self)
         return bool(2 * tally[DIRTY] > len(self._names) or few_left)
+
+    def ahead(self, size: int) -> list[NDArray[np.generic]]:
+        """The untouched memory that the next `size` bytes of accounts will use, each part once.
+
+        Contiguous rows of the arrays; empty until half of what was told before is used.
+        """
+        cells, more = self.cells, max(1, size // ACCOUNT_BYTES)
+        slots, blocks = len(self._names), len(cells.blocks)
+        next_slots = min(slots, slots - len(self._free) + more)
+        next_blocks = min(blocks, blocks - int(cells.tally[FREE]) + more)
+        found: list[NDArray[np.generic]] = []
+        if (next_blocks - self._told_blocks) * 2 > more or next_blocks == blocks:
+            found.append(cells.blocks[self._told_blocks : next_blocks])
+            self._told_blocks = max(self._told_blocks, next_blocks)
+        if (next_slots - self._told_slots) * 2 > more or next_slots == slots:
+            of_slots = (cells.heads, cells.trail, cells.ring_marks, cells.pane_marks)
+            found += [rows[self._told_slots : next_slots] for rows in of_slots]
+            self._told_slots = max(self._told_slots, next_slots)
+        return [rows for rows in found if len(rows)]
 
     def missing(self, accounts: Sequence[str]) -> list[str]:
         """The accounts to load before `apply`, each once. Those held stay until the next call."""

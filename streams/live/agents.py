@@ -236,6 +236,7 @@ class Round:
                 asking.append((each, missing))
             self._metrics.arena_misses.inc(len(missing))
             self._metrics.arena_hits.inc(len(set(column.account_id)) - len(missing))
+            self._partitions.look_ahead(each)
         if not asking:
             return {}
         asked = [(each.claim, missing, each.applied) for each, missing in asking]

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from streams.errors import Fenced, StoreError
+from streams.live.ahead import Ahead
 from streams.live.outbox import Outbox
 from streams.live.patience import Patience
 from streams.live.ranges import LogRange
@@ -77,6 +78,7 @@ class Partitions:
         self._arena_bytes = arena_bytes
         self._patience = patience
         self._metrics = metrics
+        self._ahead = Ahead()
         # Prometheus asks from its own thread, hence the copy.
         metrics.arena_bytes.set_function(
             lambda: sum(each.arena.used_bytes for each in list(self.held.values()))
@@ -108,6 +110,7 @@ class Partitions:
         self._resend(claim)
         forgotten = self._patience(self._store.forgotten, claim)
         held = Held(claim, Arena(claim.partition, arena_bytes), claim.offset, forgotten)
+        self.look_ahead(held)
         held.care = self._patience(self._suspects.claimed, claim.partition, start, claim.token)
         if held.care is not None:
             _logger.warning(
@@ -130,6 +133,10 @@ class Partitions:
             _logger.info(
                 "partition %d: sent %d outbox entries again", claim.partition, len(entries)
             )
+
+    def look_ahead(self, held: Held) -> None:
+        """Have the memory that the next rounds will need made ready, while this one goes on."""
+        self._ahead.see(held.arena)
 
     def trim(self, held: Held) -> None:
         """Drop from the store's outbox what was delivered. Raises Fenced, Conflict."""
