@@ -24,6 +24,7 @@ MAX_ID_LENGTH: Final = 64
 MAX_TEXT_LENGTH: Final = 128
 MAX_EXT_FIELDS: Final = 32
 MAX_NESTING: Final = 3
+MCC_DIGITS: Final = 4
 MAX_AMOUNT_MINOR: Final = 10**15 - 1
 """Fits the 50 bits of an event word; a quadrillion minor units is no payment."""
 MIN_EVENT_TIME_MS: Final = 946_684_800_000

@@ -31,6 +31,7 @@ from streams.adapters.reading import (
     transactions,
     yes_or_no,
 )
+from streams.schema import MCC_DIGITS
 
 SORTED = False
 TYPES = {
@@ -44,7 +45,7 @@ TYPES = {
     "Use Chip": pa.string(),
     "Merchant Name": pa.int64(),
     "Merchant State": pa.string(),
-    "MCC": pa.int32(),
+    "MCC": pa.string(),
     "Errors?": pa.string(),
     "Is Fraud?": pa.string(),
 }
@@ -127,6 +128,15 @@ def _country(states: pa.Array) -> pa.Array:
     return pa.array(found, pa.string()).take(coded.indices)
 
 
+def _category(path: Path, first: int, piece: pa.RecordBatch) -> pa.Array:
+    """MCCs of at least 4 digits. pandas writes 5311.0 where another row of the column is blank."""
+    codes = piece.column("MCC")
+    given = pc.fill_null(codes, "0")
+    shaped(path, first, given, r"^[0-9]+(\.0)?$", "MCC", "not a number")
+    digits = pc.replace_substring_regex(codes, r"^0*([0-9]+)(\.0)?$", r"\1")
+    return pc.utf8_lpad(digits, MCC_DIGITS, "0")
+
+
 def rows(path: Path, key: bytes) -> Iterator[Converted]:
     """The file in pieces. `key` is not needed: there are no card numbers."""
     for first, piece in csv_pieces(path, TYPES, "TabFormer"):
@@ -155,7 +165,7 @@ def rows(path: Path, key: bytes) -> Iterator[Converted]:
                 "channel": channel,
                 "entry_mode": mapped(use, ENTRY),
                 "merchant_id": _merchant(piece.column("Merchant Name")),
-                "mcc": pc.utf8_lpad(piece.column("MCC").cast(pa.string()), 4, "0"),
+                "mcc": _category(path, first, piece),
                 "merchant_country": _country(piece.column("Merchant State")),
                 "billing_country": constant("US", n),
                 "auth_response": pc.if_else(failed, "declined", "approved"),

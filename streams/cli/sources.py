@@ -47,7 +47,9 @@ def simulate(
     from streams.dev.simulate.frauds import SCENARIOS
     from streams.errors import ConfigError
 
-    require_place(out)
+    paths = {"transactions": out, "labels": beside(out, "labels"), "truth": beside(out, "truth")}
+    for path in paths.values():
+        require_place(path)
     try:
         first = options.moment(start)
     except ValueError:
@@ -59,7 +61,6 @@ def simulate(
         unreported=unreported, late=late, duplicates=duplicates, faults=faults,
     )  # fmt: skip
     stream = make(plan)
-    paths = {"transactions": out, "labels": beside(out, "labels"), "truth": beside(out, "truth")}
     for name, path in paths.items():
         write_table(path, getattr(stream, name))
     told = {name: {"file": str(path), "rows": len(getattr(stream, name))}
@@ -97,19 +98,23 @@ def convert(
     """
     from streams.clients.convert import convert as turn
     from streams.clients.convert import token_key
-    from streams.clients.files import format_of
+    from streams.clients.writer import require_place
 
-    format_of(out)
+    labels = beside(out, "labels")
+    for path in (out, labels):
+        require_place(path)
     data_dir = options.settings(config, sets).worker.data_dir
     key = token_key(key_file or data_dir / "token.key", make=key_file is None)
-    labels = beside(out, "labels")
-    rows, frauds, outside = turn(form, source, out, labels, key)
-    if outside:
-        typer.echo(
-            f"{outside:,} transactions are not within the years 2000 to 2099: the service refuses "
-            "them, with a dead letter each",
-            err=True,
-        )
+    rows, frauds, outside, uncoded = turn(form, source, out, labels, key)
+    for count, what in (
+        (outside, "are not within the years 2000 to 2099"),
+        (uncoded, "have an MCC of more than 4 digits"),
+    ):
+        if count:
+            typer.echo(
+                f"{count:,} transactions {what}: the service refuses them, with a dead letter each",
+                err=True,
+            )
     if as_json:
         options.print_json(
             {

@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from model.errors import writing
@@ -29,7 +30,7 @@ from streams.adapters.formats import Adapter, Converted, adapter
 from streams.clients.files import FileFormat, format_of
 from streams.clients.writer import Writer, drafted
 from streams.errors import ConfigError, FormatError
-from streams.schema import DAY_MS, MAX_EVENT_TIME_MS, MIN_EVENT_TIME_MS
+from streams.schema import DAY_MS, MAX_EVENT_TIME_MS, MCC_DIGITS, MIN_EVENT_TIME_MS
 
 SPAN_MS = 30 * DAY_MS
 KEY_BYTES = 32
@@ -38,12 +39,13 @@ MAX_SPANS = 2_000
 
 
 class Counts(NamedTuple):
-    """What was written. outside: transactions at times that the schema does not have, which the
-    service will refuse."""
+    """What was written. Of that the service will refuse: `outside`, transactions at times that the
+    schema does not have; `uncoded`, those whose MCC is too long for it."""
 
     transactions: int = 0
     labels: int = 0
     outside: int = 0
+    uncoded: int = 0
 
 
 class _StepBack(Exception):
@@ -147,9 +149,18 @@ def _write(
                 counts.transactions + len(piece.transactions),
                 counts.labels + len(piece.labels),
                 counts.outside + int(odd.sum()),
+                counts.uncoded + _uncoded(piece.transactions),
             )
             piece = next(pieces, None)
     return counts
+
+
+def _uncoded(batch: pa.RecordBatch) -> int:
+    """Transactions whose MCC has more digits than one has."""
+    if "mcc" not in batch.schema.names:
+        return 0
+    longer = pc.greater(pc.utf8_length(batch.column("mcc")), MCC_DIGITS)
+    return pc.sum(longer).as_py() or 0
 
 
 def _watched(pieces: Iterator[Converted]) -> Iterator[Converted]:

@@ -163,6 +163,15 @@ def test_tabformer_without_a_category(tmp_path: Path) -> None:
     assert [row["mcc"] for row in rows] == ["5300", None, "0763", "5912"]
 
 
+def test_tabformer_categories_as_pandas_writes_them(tmp_path: Path) -> None:
+    """A blank cell makes numbers with a fraction of the column's others."""
+    path = tmp_path / "pandas.csv"
+    text = (DATA / "tabformer.csv").read_text().replace(",5411,", ",,")
+    path.write_text(text.replace(",5300,", ",5300.0,").replace(",763,", ",763.0,"))
+    rows, _ = read("tabformer", path)
+    assert [row["mcc"] for row in rows] == ["5300", None, "0763", "5912"]
+
+
 def test_paysim() -> None:
     rows, labels = read("paysim", DATA / "paysim.csv")
     assert [row["event_time"] for row in rows] == [
@@ -198,6 +207,8 @@ def test_paysim() -> None:
         ("paysim", "5337.77,C1", "inf,C1", "row 3, column amount"),
         ("paysim", "0.0,1,0\n2", "0.0,2,0\n2", "row 2, column isFraud: neither 1 nor 0"),
         ("tabformer", "91754.0,5411,,No", "91754.0,5411,,no", "column Is Fraud?: neither Yes nor"),
+        ("tabformer", "5411", "grocer", "row 2, column MCC: not a number"),
+        ("tabformer", "5411", "5411.5", "row 2, column MCC: not a number"),
         ("paysim", "2,CASH_IN", "two,CASH_IN", "row 3, column step"),
     ],
 )

@@ -24,7 +24,7 @@ KEY = b"a secret for the tests"
 def test_convert_writes_what_publish_reads(name: str, suffix: str, tmp_path: Path) -> None:
     out, labels = tmp_path / f"o.{suffix}", tmp_path / f"l.{suffix}"
     counts = convert(name, DATA / f"{name}.csv", out, labels, KEY)
-    assert counts.outside == 0
+    assert (counts.outside, counts.uncoded) == (0, 0)
     for path, count in zip((out, labels), counts[:2], strict=True):
         if suffix == "jsonl":
             assert len(list(map(orjson.loads, path.read_bytes().splitlines()))) == count > 0
@@ -34,19 +34,47 @@ def test_convert_writes_what_publish_reads(name: str, suffix: str, tmp_path: Pat
     assert set(tmp_path.iterdir()) == {out, labels}
 
 
-def test_times_that_the_service_refuses_are_counted(
+def test_what_the_service_refuses_is_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """TabFormer begins in 1991."""
     monkeypatch.chdir(tmp_path)
     source = tmp_path / "tabformer.csv"
     source.write_text(
-        (DATA / "tabformer.csv").read_text().replace("0,0,2002,9,1,", "0,0,1991,9,1,")
+        (DATA / "tabformer.csv")
+        .read_text()
+        .replace("0,0,2002,9,1,", "0,0,1991,9,1,")
+        .replace(",5411,", ",54110,")
     )
     words = ["convert", "tabformer", str(source), "o.parquet", "--set", "worker.data_dir=d"]
     done = CliRunner().invoke(build(), words, catch_exceptions=False)
     assert (done.exit_code, done.stdout.split()[:2]) == (0, ["transactions", "4"])
-    assert done.stderr.startswith("1 transactions are not within the years 2000 to 2099")
+    assert "1 transactions are not within the years 2000 to 2099: the service" in done.stderr
+    assert "1 transactions have an MCC of more than 4 digits: the service refuses" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("out", "why"),
+    [
+        ("o.csv", "it is a folder"),
+        ("p.csv", "it is a folder"),  # Its labels' place is one.
+        ("no/o.csv", "its folder does not exist"),
+        ("file/o.csv", "its folder does not exist"),
+    ],
+)
+@pytest.mark.parametrize("verb", [("convert", "paysim", "in.csv"), ("simulate",)])
+def test_a_place_that_no_file_can_take_is_told_before_the_work(
+    verb: tuple[str, ...], out: str, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("o.csv", "p-labels.csv"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "file").touch()
+    (tmp_path / "in.csv").write_text("not even PaySim\n")
+    done = CliRunner().invoke(build(), [*verb, out])
+    assert isinstance(done.exception, ConfigError)
+    assert why in str(done.exception)
+    assert not (tmp_path / ".fraudstream").exists(), "a key was made"
 
 
 def test_order_of_time(tmp_path: Path) -> None:
@@ -83,7 +111,7 @@ def test_a_file_that_should_be_sorted_and_is_not(tmp_path: Path) -> None:
     source = tmp_path / "joined.csv"
     source.write_text(heading + "".join(reversed(rows)))
     out, labels = tmp_path / "o.parquet", tmp_path / "l.parquet"
-    assert convert("sparkov", source, out, labels, KEY) == (3, 1, 0)
+    assert convert("sparkov", source, out, labels, KEY) == (3, 1, 0, 0)
     times = pq.read_table(out).column("event_time").to_pylist()
     assert times == sorted(times)
     assert len(set(times)) == 3
