@@ -12,9 +12,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
-from streams.errors import Fenced, StoreError
+from streams.errors import Conflict, Fenced, StoreError
 from streams.live.ahead import Ahead
 from streams.live.outbox import Outbox
 from streams.live.patience import Patience
@@ -165,9 +166,12 @@ class Partitions:
         return False
 
     def disown(self, partition: int) -> None:
-        """Forget a partition of which memory was wrong; claiming it again follows no death."""
+        """Forget a partition of which memory was wrong; claiming it again follows no death, and
+        sends nothing again that was delivered."""
         held = self.held.get(partition)
         if held is not None:
+            with suppress(Fenced, Conflict):  # Then the next claim finds what is there.
+                self.trim(held)
             self._patience(self._suspects.released, partition, held.claim.token)
         self.drop(partition)
 

@@ -153,6 +153,30 @@ def test_letting_go_trims_what_was_delivered() -> None:
     case.partitions.release(0)
 
 
+def test_what_was_delivered_before_a_conflict_is_not_sent_again() -> None:
+    """An erasure from outside is such a conflict: each would send up to a whole outbox again."""
+    store = MemoryStore()
+    case = Case(store)
+    case.partitions.claim({0: NEW})
+    held = case.partitions.held[0]
+    for before, after in ((None, 6), (6, 7)):
+        writes = Commit(before, after, Writes.of([]), entry=b"entry %d" % after)
+        store.commit(held.claim, writes)
+    held.sent = [6]
+    case.partitions.disown(0)
+    case.partitions.claim({0: NEW})
+    assert case.outbox.batches == [[b"entry 7"]]
+
+
+def test_a_conflict_of_a_partition_that_was_taken_is_quiet() -> None:
+    case = Case()
+    case.partitions.claim({0: NEW})
+    case.partitions.held[0].sent = [5]
+    case.store.acquire(0, IDENTITY)
+    case.partitions.disown(0)
+    assert case.partitions.held == {}
+
+
 def test_letting_go_of_a_partition_that_was_taken_is_quiet() -> None:
     store = MemoryStore()
     case = Case(store)
