@@ -31,9 +31,10 @@ from typing import Any
 import orjson
 import pyarrow.parquet as pq
 import redis
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer
 
 from benchmarks.ground import machine
+from streams.clients.outage import limits
 from streams.connect import confluent_config, redis_client
 from streams.dev import process
 from streams.offline import results
@@ -178,10 +179,7 @@ def ends(settings: Settings) -> list[int]:
     """Messages in each partition of the topic."""
     consumer = Consumer(confluent_config(settings, {"group.id": "benchmark"}))
     topic = settings.topic("transactions")
-    found = [
-        consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=30)[1]
-        for p in range(PARTITIONS)
-    ]
+    found = [limits(consumer, topic, number)[1] for number in range(PARTITIONS)]
     consumer.close()
     return found
 

@@ -261,30 +261,6 @@ def headers_of(message: Message) -> Headers:
     return pairs or ()
 
 
-def passes(error: KafkaError) -> bool:
-    """Does librdkafka try again by itself after this error, which came in the place of a message?
-
-    `error.retriable()` does not tell: it is False for every error of a consumer.
-    """
-    from confluent_kafka import KafkaError as Codes
-
-    return not error.fatal() and error.code() in (
-        Codes._ALL_BROKERS_DOWN,
-        Codes._RESOLVE,
-        Codes._TIMED_OUT,
-        Codes._TRANSPORT,
-        Codes.BROKER_NOT_AVAILABLE,
-        Codes.FENCED_LEADER_EPOCH,
-        Codes.KAFKA_STORAGE_ERROR,
-        Codes.LEADER_NOT_AVAILABLE,
-        Codes.NETWORK_EXCEPTION,
-        Codes.NOT_LEADER_FOR_PARTITION,
-        Codes.REPLICA_NOT_AVAILABLE,
-        Codes.REQUEST_TIMED_OUT,
-        Codes.UNKNOWN_LEADER_EPOCH,
-    )
-
-
 def redis_client(settings: Settings) -> redis.Redis:
     """A Redis client; connects at the first command.
 

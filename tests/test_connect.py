@@ -107,21 +107,6 @@ def test_a_topic_that_is_there_is_not_to_be_created(code: int, remedy: str) -> N
     assert remedy in str(connect.topic_remedy(KafkaError(code)))
 
 
-def test_errors_that_pass_are_told_by_their_code() -> None:
-    """The library's own answer is False for all of them."""
-    passing = (
-        KafkaError._TRANSPORT,
-        KafkaError._TIMED_OUT,
-        KafkaError.NOT_LEADER_FOR_PARTITION,
-        KafkaError.FENCED_LEADER_EPOCH,
-        KafkaError.UNKNOWN_LEADER_EPOCH,
-    )
-    lasting = (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.UNKNOWN_TOPIC_OR_PART)
-    assert all(connect.passes(KafkaError(code)) for code in passing)
-    assert not any(connect.passes(KafkaError(code)) for code in lasting)
-    assert not connect.passes(KafkaError(KafkaError._TRANSPORT, "x", True)), "a fatal one"
-
-
 def test_faust_gets_the_same_credentials(
     broker: kafka_server.Broker, tls_files: Certificates
 ) -> None:

@@ -19,20 +19,40 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from streams.connect import patiently
 from streams.logs import Seldom
 
-PASSING: Final = (
+LEADERLESS: Final = (
     KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.FENCED_LEADER_EPOCH,
+    KafkaError.UNKNOWN_LEADER_EPOCH,
+)
+"""A new or moved partition has no leader for a moment; a new leader and who asks it do not know yet
+of each other."""
+UNANSWERED: Final = (KafkaError._TIMED_OUT, KafkaError._TRANSPORT)
+"""The broker that was asked is away, or slow."""
+
+PASSING: Final = (
+    *LEADERLESS,
     KafkaError.NOT_COORDINATOR,
     KafkaError.COORDINATOR_NOT_AVAILABLE,
     KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
     KafkaError._DESTROY_BROKER,
-    KafkaError.LEADER_NOT_AVAILABLE,
-    KafkaError.FENCED_LEADER_EPOCH,
-    KafkaError.UNKNOWN_LEADER_EPOCH,
     KafkaError.OFFSET_NOT_AVAILABLE,
 )
-"""A new or moved partition has no leader for a moment, and a new broker no groups' coordinator; a
-new leader and who asks it do not know yet of each other, or it not how far its copies are. A
-question that waits for a broker ends when the others no longer name it: another one answers."""
+"""What a question may meet: a new broker has no groups' coordinator for a moment, and a new leader
+does not know how far its copies are. One that waits for a broker ends when the others no longer
+name it: another one answers."""
+READING_ON: Final = (
+    *LEADERLESS,
+    *UNANSWERED,
+    KafkaError._ALL_BROKERS_DOWN,
+    KafkaError._RESOLVE,
+    KafkaError.BROKER_NOT_AVAILABLE,
+    KafkaError.KAFKA_STORAGE_ERROR,
+    KafkaError.NETWORK_EXCEPTION,
+    KafkaError.REPLICA_NOT_AVAILABLE,
+    KafkaError.REQUEST_TIMED_OUT,
+)
+"""What may come in the place of a message while librdkafka tries again."""
 
 ANSWER_S: Final = 30.0
 """How long a question is asked again, all in all."""
@@ -49,6 +69,14 @@ _logger.addFilter(Seldom())
 def broker_error(error: KafkaError) -> None:
     """An `error_cb`: nothing has failed yet, but a person who waits is told why."""
     _logger.warning("Kafka: %s", error.str())
+
+
+def passes(error: KafkaError) -> bool:
+    """Does librdkafka try again by itself after this error, which came in the place of a message?
+
+    `error.retriable()` does not tell: it is False for every error of a consumer.
+    """
+    return not error.fatal() and error.code() in READING_ON
 
 
 def limits(consumer: Consumer, topic: str, partition: int) -> tuple[int, int]:
@@ -93,5 +121,4 @@ def _asked(consumer: Consumer, topic: str, question: Callable[..., Answer]) -> A
                 consumer.list_topics(topic, timeout=FIRST_S)
         return question(timeout=min(ANSWER_S, FIRST_S * 2**asked_before))
 
-    passing = (*PASSING, KafkaError._TIMED_OUT, KafkaError._TRANSPORT)
-    return patiently(ask, passing, ANSWER_S)
+    return patiently(ask, (*PASSING, *UNANSWERED), ANSWER_S)

@@ -34,10 +34,10 @@ from confluent_kafka import (
     TopicPartition,
 )
 
-from streams.clients.outage import at_times, broker_error, limits
+from streams.clients.outage import at_times, broker_error, limits, passes
 from streams.clients.publisher import settings_for
 from streams.clients.records import record_of
-from streams.connect import check_kafka, confluent_config, passes, topic_remedy
+from streams.connect import check_kafka, confluent_config, topic_remedy
 from streams.errors import BrokerError, ConfigError
 from streams.schema import MAX_EVENT_TIME_MS
 from streams.settings import Settings

@@ -28,7 +28,8 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from streams.batch import Batch
-from streams.connect import confluent_config, headers_of, passes, topic_remedy
+from streams.clients.outage import passes
+from streams.connect import confluent_config, headers_of, topic_remedy
 from streams.errors import BrokerError
 from streams.risk import kind
 from streams.risk_pace import Pace

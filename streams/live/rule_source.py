@@ -15,7 +15,8 @@ from typing import Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from streams.connect import confluent_config, content_bytes, passes
+from streams.clients.outage import passes
+from streams.connect import confluent_config, content_bytes
 from streams.errors import BrokerError, ConfigError
 from streams.rulebook import RuleBook
 from streams.rules import RuleSet

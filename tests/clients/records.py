@@ -9,6 +9,7 @@ import orjson
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
 from streams import topics
+from streams.clients.outage import limits
 from streams.settings import KafkaSettings, Settings
 
 VERSIONS = {"model": "m1", "features": "f1", "rules": "r0", "risk": "none", "code": "1"}
@@ -69,7 +70,7 @@ def everything(bootstrap: str, topic: str, partitions: int = 2) -> list[Message]
     found: list[Message] = []
     for number in range(partitions):
         place = TopicPartition(topic, number, 0)
-        _, end = consumer.get_watermark_offsets(place, timeout=120)
+        _, end = limits(consumer, topic, number)
         consumer.assign([place])
         got = 0
         while got < end:

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 
 from streams import topics
-from streams.clients.outage import at_times, limits
+from streams.clients.outage import at_times, limits, passes
 from streams.connect import confluent_config
 from streams.settings import load
 from tests.faults.cluster import three_nodes
@@ -44,3 +44,18 @@ def test_the_next_leader_answers(
             assert ask(asking) == answer
         finally:
             asking.close()
+
+
+def test_errors_that_pass_are_told_by_their_code() -> None:
+    """The library's own answer is False for all of them."""
+    passing = (
+        KafkaError._TRANSPORT,
+        KafkaError._TIMED_OUT,
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.FENCED_LEADER_EPOCH,
+        KafkaError.UNKNOWN_LEADER_EPOCH,
+    )
+    lasting = (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.UNKNOWN_TOPIC_OR_PART)
+    assert all(passes(KafkaError(code)) for code in passing)
+    assert not any(passes(KafkaError(code)) for code in lasting)
+    assert not passes(KafkaError(KafkaError._TRANSPORT, "x", True)), "a fatal one"
