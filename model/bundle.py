@@ -19,8 +19,7 @@ import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Final
@@ -34,7 +33,8 @@ from safetensors.numpy import load, save
 from model import bounds, tokens
 from model.errors import BundleError, BundleMisnamed, BundleMissing, OutputTaken, writing
 from model.inputs import EVENT_WORDS, HISTORY, ScoringBatch
-from model.transformer import Shape, Transformer, cost
+from model.place import try_place
+from model.transformer import Shape, Transformer
 
 FORMAT: Final = 1
 SCHEMA: Final = {"version": 1, "event_words": EVENT_WORDS}
@@ -51,8 +51,6 @@ MAX_BYTES: Final = 1 << 30
 MAX_MANIFEST_BYTES: Final = 1 << 22
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 """A name becomes part of a path in the registry."""
-ROOM_PARAMETER, ROOM_ELSE = 5, 1 << 20
-"""Bytes held for a bundle that is to be written: heads of a pretraining are a sixth beside."""
 GOLDEN: Final = 32
 """Rows scored after every load, against the scores written at export."""
 
@@ -125,25 +123,7 @@ def check_place(folder: Path) -> None:
             raise OutputTaken(
                 f"{folder} holds {others[0]}, which is no part of a bundle", remedy=ELSEWHERE
             )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent)).rmdir()
-
-
-@contextmanager
-def room_for(folder: Path, shape: Shape, features: int) -> Iterator[IO[bytes]]:
-    """Hold the room of a bundle on the disk of `folder` until what is yielded is closed.
-
-    So a fit that took hours does not find at its end that there is none. The file has no name, and
-    goes with the process, however that ends. Raises OSError where there is no room now.
-    """
-    size = ROOM_PARAMETER * cost(shape, features)["parameters"] + ROOM_ELSE
-    block = bytes(ROOM_ELSE)
-    with tempfile.TemporaryFile(dir=folder.parent, buffering=0) as held:
-        with writing(folder):
-            while size > 0:
-                size -= held.write(block[:size])
-            os.fsync(held.fileno())
-        yield held
+    try_place(folder)
 
 
 def shipped() -> Path:

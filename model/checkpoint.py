@@ -106,6 +106,17 @@ def _unfit(path: Path, error: Exception) -> DatasetError:
     return DatasetError(f"checkpoint {path} does not fit: {said}", remedy=ANOTHER)
 
 
+def steps_in(path: Path) -> int:
+    """How many steps a checkpoint holds; 0 where there is none. Whether it is of the same run is
+    seen as it is gone on with. Raises DatasetError when the file is damaged."""
+    if not path.exists():
+        return 0
+    try:
+        return int(torch.load(path, weights_only=True, map_location="meta")["progress"]["step"])
+    except Exception as error:  # what torch's reader raises depends on where a file is damaged
+        raise _unfit(path, error) from None
+
+
 def resume(
     path: Path,
     model: torch.nn.Module,

@@ -24,7 +24,7 @@ from torch.nn import functional
 
 from model import calibrate, metrics, processes, quiet
 from model.bundle import GOLDEN, Bundle, weights_of
-from model.checkpoint import digest_of
+from model.checkpoint import digest_of, steps_in
 from model.costs import Costs
 from model.data import DAY_MS, Dataset, gather, now
 from model.errors import DatasetError
@@ -336,6 +336,19 @@ def to_bundle(
     )
 
 
+def _file_of(checkpoint: Path, seed: int, taught: bool) -> Path:
+    """Each fit of a run saves to a file of its own."""
+    return checkpoint.with_name(f"{checkpoint.name}{'.taught' if taught else ''}.{seed}")
+
+
+def steps_done(checkpoint: Path | None, seed: int, count: int, teach: bool) -> tuple[int, ...]:
+    """Steps of each fit of `seeds`, in its order, that are held by a checkpoint already."""
+    fits = [(seed + k, taught) for taught in (False, True)[: 1 + teach] for k in range(count)]
+    if checkpoint is None:
+        return (0,) * len(fits)
+    return tuple(steps_in(_file_of(checkpoint, *each)) for each in fits)
+
+
 def seeds(
     dataset: Dataset,
     chosen: Blocks,
@@ -356,9 +369,7 @@ def seeds(
     """
 
     def one(seed: int, taught: Lesson | None) -> Fit:
-        path = None
-        if checkpoint is not None:
-            path = checkpoint.with_name(f"{checkpoint.name}{'.taught' if taught else ''}.{seed}")
+        path = None if checkpoint is None else _file_of(checkpoint, seed, taught is not None)
         current = replace(recipe, seed=seed)
         return fit(dataset, chosen, shape, current, base, tell, path, device, watch, taught)
 

@@ -53,7 +53,8 @@ BINNED_BYTES: Final = 17
 class Job:
     """What a run does beside the updates of one fit."""
 
-    fits: int = 1
+    done: tuple[int, ...] = (0,)
+    """Of each fit the steps that a checkpoint holds: only what is left takes time."""
     judged: int = 0
     """Rows that judge at each evaluation."""
     labelled: NDArray[np.int64] | None = None
@@ -93,9 +94,11 @@ def forecast(
     with torch.random.fork_rng(devices=[]):
         model = Waved(shape, knots).to(device)
         update_s = _update_s(model, Source(some, knots, device), recipe)
+    done = [min(steps, recipe.steps) for steps in job.done]
     judging_s = 0.0
     if job.judged:
-        passes = evaluations(recipe) + 1  # of the best weights once more
+        # of the best weights once more
+        passes = sum(evaluations(recipe, steps) + 1 for steps in done)
         judging_s = passes * _judging_s(model.cpu().eval(), dataset, job.judged)
     trees_s = 0.0 if job.labelled is None else _trees_s(dataset, job)
     told = cost(shape, len(dataset.names))
@@ -103,8 +106,8 @@ def forecast(
         parameters=told["parameters"],
         multiplications=told["multiplications"],
         training_mb=_held_mb() + (told["training_bytes"] + _added_bytes(dataset, job)) // 1_000_000,
-        updates_s=update_s * recipe.steps * job.fits,
-        judging_s=judging_s * job.fits,
+        updates_s=update_s * sum(recipe.steps - steps for steps in done),
+        judging_s=judging_s,
         trees_s=trees_s,
         scores_per_s=MULTIPLICATIONS_PER_S[told["parameters"] <= CACHED] / told["multiplications"],
     )
@@ -128,7 +131,10 @@ def _added_bytes(dataset: Dataset, job: Job) -> int:
     if job.judged:  # a fit on labels deals some columns anew, in a copy
         added += dataset.features.nbytes
     if job.labelled is not None:
-        added += len(dataset.names) * (HISTOGRAM_BYTES + BINNED_BYTES * len(job.labelled))
+        columns = len(dataset.names) + (0 if job.reads is None else unlabelled.COLUMNS)
+        added += columns * (HISTOGRAM_BYTES + BINNED_BYTES * len(job.labelled))
+        if job.reads is not None:  # they stay beside, of every row
+            added += 4 * unlabelled.COLUMNS * len(dataset)
     return added
 
 

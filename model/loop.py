@@ -135,9 +135,9 @@ class Recipe:
     """Steps between evaluations; 0 means a tenth of all."""
 
 
-def evaluations(recipe: Recipe) -> int:
-    """How often a run is judged: at each so many steps, and at the end."""
-    return -(-recipe.steps // _every(recipe))
+def evaluations(recipe: Recipe, done: int = 0) -> int:
+    """How often a run is judged after so many steps: at each `every` of them, and at the end."""
+    return -(-recipe.steps // _every(recipe)) - -(-done // _every(recipe))
 
 
 def _every(recipe: Recipe) -> int:

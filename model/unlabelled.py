@@ -39,6 +39,8 @@ TOLD: Final = 0.005
 """Chance from which it is said that an event may be of a kind not seen yet: in whole per cents."""
 HITS: Final = (1, 3)
 _CHUNKS, _CHUNK = 16, 64
+COLUMNS: Final = 2 * len(TARGETS) + 1
+"""Of `columns`."""
 
 
 @dataclass(frozen=True)
@@ -179,7 +181,7 @@ def anomaly_score(reading: Reading) -> NDArray[np.float32]:
 
 
 def columns(bundle: Bundle, dataset: Dataset, chosen: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """What a fit on labels may learn from surprise: float32 [n, 13], zeros where not chosen.
+    """What a fit on labels may learn from surprise: float32 [n, COLUMNS], zeros where not chosen.
 
     By field the surprise, then how much more than expected, and the anomaly score at the end.
     """

@@ -173,16 +173,21 @@ def recipe_of(
 
 
 def job_of(
-    chosen: Blocks, others: NDArray[np.bool_] | None, seeds: int, threads: int, base: Bundle | None
+    chosen: Blocks,
+    others: NDArray[np.bool_] | None,
+    done: tuple[int, ...],
+    threads: int,
+    base: Bundle | None,
 ) -> Job:
-    """What the run is to do; `others` is None without a teacher."""
+    """What the run is to do; `others` is None without a teacher. `done`: steps of each fit that its
+    checkpoint holds."""
     from model.forecast import Job
 
     judged = int(chosen.judge.sum())
     if others is None:
-        return Job(seeds, judged, threads=threads)
+        return Job(done, judged, threads=threads)
     reads = base if base is not None and base.only_pretrained else None
-    return Job(2 * seeds, judged, chosen.fit.nonzero()[0], int(others.sum()), threads, reads)
+    return Job(done, judged, chosen.fit.nonzero()[0], int(others.sum()), threads, reads)
 
 
 def lesson_of(

@@ -42,6 +42,10 @@ JudgeDays = Annotated[
     float | None,
     typer.Option(help="Newest matured days that judge. Default: 14.", callback=checks.days),
 ]
+LeftDays = Annotated[
+    float | None,
+    typer.Option(help="Else: newest days left for `evaluate`. Default: 14.", callback=checks.days),
+]
 Teacher = Annotated[
     bool | None,
     typer.Option(
@@ -132,8 +136,10 @@ def pretrain(
     Example: fraudstream pretrain data/ bundles/base --steps 1000
     """
     from model import bundle as bundles
+    from model.checkpoint import steps_in
     from model.forecast import Job
     from model.loop import Recipe, require_any
+    from model.place import room_for
     from model.pretrain import pretrain as run
     from model.pretrained import to_bundle
     from streams.cli.training import Training
@@ -147,9 +153,10 @@ def pretrain(
     if until is None:
         until = int(dataset.time.max() - fitting.usual_days(dataset) * DAY_MS)
     chosen = require_any(dataset.time < until)
-    room = bundles.room_for(out, shape, len(dataset.names))
+    room = room_for(out, shape, len(dataset.names))
     with room as held, Training(steps, threads, device, tensorboard) as training, stoppable():
-        training.plan(dataset, preset, shape, recipe, Job())
+        held_steps = (0 if checkpoint is None else steps_in(checkpoint),)
+        training.plan(dataset, preset, shape, recipe, Job(done=held_steps))
         found = run(
             dataset, chosen, shape, recipe, training.say, checkpoint, training.device,
             training.watch,
@@ -170,12 +177,7 @@ def finetune(
     preset: FitPreset = None,
     steps: FitSteps = None,
     cut: Cut = None,
-    test_days: Annotated[
-        float | None,
-        typer.Option(
-            help="Else: newest days left for `evaluate`. Default: 14.", callback=checks.days
-        ),
-    ] = None,
+    test_days: LeftDays = None,
     judge_days: JudgeDays = None,
     maturity_days: Maturity = 14,
     threads: Threads = 1,
@@ -198,6 +200,7 @@ def finetune(
     from model import bundle as bundles
     from model import finetune as tuning
     from model.card import card
+    from model.place import room_for
     from streams.cli.training import Training
 
     bundles.check_name(name)
@@ -212,10 +215,11 @@ def finetune(
     fitting.check_base(start, dataset, judging.learnt_until(start), plan.cut_ms)
     others = fitting.others_of(dataset, plan, chosen, teacher)
     recipe = fitting.recipe_of(chosen, others, steps, seed, place_sizes)
-    room = bundles.room_for(out, shape, len(dataset.names))
+    room = room_for(out, shape, len(dataset.names))
     fit = Training(recipe.steps, threads, device, tensorboard)
     with room as held, fit as training, stoppable():
-        job = fitting.job_of(chosen, others, seeds, threads, start)
+        done = tuning.steps_done(checkpoint, seed, seeds, others is not None)
+        job = fitting.job_of(chosen, others, done, threads, start)
         training.plan(dataset, base_id or preset or "small", shape, recipe, job)
         lesson = fitting.lesson_of(dataset, chosen, others, recipe, training, job.reads)
         best = tuning.seeds(

@@ -78,12 +78,13 @@ class Training:
         told = forecast(dataset, shape, recipe, self.device, job)
         if not self.first:
             return
-        updates = recipe.steps * job.fits
-        fits = f" in {job.fits} fits" if job.fits > 1 else ""
+        updates = recipe.steps * len(job.done)
+        fits = f" in {len(job.done)} fits" if len(job.done) > 1 else ""
+        kept = f", {sum(job.done):,} of them done" if any(job.done) else ""
         self.say(
             f"plan: {name}, {told.parameters:,} parameters, on {processes.count()} x {self.device};"
             f" {len(dataset):,} events,"
-            f" {updates:,} updates of {recipe.batch * recipe.chunk:,}{fits}"
+            f" {updates:,} updates of {recipe.batch * recipe.chunk:,}{fits}{kept}"
         )
         self.say(
             f"plan: about {told.seconds:,.0f} s and {told.training_mb:,} MB to train (updates"

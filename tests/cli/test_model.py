@@ -222,6 +222,32 @@ def test_training_replaces_no_folder_of_something_else(
     assert {path.name: path.stat().st_mtime_ns for path in made[0].iterdir()} == before
 
 
+@pytest.mark.parametrize("verb_", ["pretrain", "finetune"])
+def test_a_folder_that_cannot_be_replaced_is_refused_before_the_fit(
+    verb_: str, made: tuple[Path, pa.Table], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last rename failed, and with it went the fit."""
+    monkeypatch.chdir(tmp_path)
+    done = RUN.invoke(build(), [verb_, str(made[0]), ".", "--steps", "1"])
+    assert isinstance(done.exception, OutputTaken)
+    assert "cannot be replaced by a bundle" in str(done.exception)
+    assert not done.stderr and not list(tmp_path.iterdir()), "neither work, nor anything left"
+
+
+def test_the_plan_of_a_run_that_is_gone_on_with_tells_what_is_done(
+    made: tuple[Path, pa.Table], bundles: Path, tmp_path: Path
+) -> None:
+    for name in ("pre.pt", "f.pt.0"):
+        shutil.copy(bundles / name, tmp_path)
+    alone = ("--no-teacher", "--base", str(bundles / "base"))
+    for verb_, name, flags in (("pretrain", "pre.pt", ()), ("finetune", "f.pt", alone)):
+        words = [verb_, str(made[0]), str(tmp_path / "b"), "--steps", "2", *flags]
+        words += ["--checkpoint", str(tmp_path / name)]
+        done = RUN.invoke(build(), words, catch_exceptions=False)
+        assert "2 updates of 4,096, 2 of them done" in done.stderr
+        assert "(updates 0 s" in done.stderr
+
+
 def test_a_changed_byte_of_the_training_set_is_found(
     made: tuple[Path, pa.Table], tmp_path: Path
 ) -> None:

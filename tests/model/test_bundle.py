@@ -24,7 +24,6 @@ from model.errors import BundleError, OutputTaken
 from model.registry import Registry
 from model.score import Scorer
 from model.stub import StubScorer
-from tests.full_disk import no_room
 from tests.model import streams_of_words as made
 
 
@@ -297,28 +296,6 @@ def test_a_full_disk_is_named_and_the_bundle_before_stays(
         bundles.write(made.bundle(data, seed=1), folder)
     assert problem.value.filename == str(folder)
     assert sorted(folder.parent.rglob("*")) == before
-
-
-def test_room_for_a_bundle_is_held_until_it_is_written(
-    data: Dataset, folder: Path, tmp_path: Path
-) -> None:
-    made_now, out = made.bundle(data), tmp_path / "out"
-    written = sum(path.stat().st_size for path in folder.iterdir())
-    before = sorted(tmp_path.iterdir())
-    with bundles.room_for(out, made_now.shape, len(made_now.names)) as room:
-        assert os.fstat(room.fileno()).st_blocks * 512 >= written
-        assert sorted(tmp_path.iterdir()) == before, (
-            "no file is left behind, however the process ends"
-        )
-        bundles.write(made_now, out, room=room)
-        assert room.closed
-    with (
-        no_room(written // 2),
-        pytest.raises(OSError, match="File too large") as problem,
-        bundles.room_for(out, made_now.shape, len(made_now.names)),
-    ):
-        raise AssertionError("nothing is begun")
-    assert problem.value.filename == str(out)
 
 
 def test_explanation_names_what_matters(data: Dataset, folder: Path) -> None:

@@ -8,7 +8,6 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
@@ -23,6 +22,7 @@ from model.data import Dataset
 from model.errors import BundleError
 from model.registry import Promotion, Registry
 from tests.model import streams_of_words as made
+from tests.rights import bound_by_rights
 
 
 @pytest.fixture(scope="module")
@@ -167,19 +167,6 @@ def test_a_full_disk_is_named_and_changes_nothing(
     with pytest.raises(OSError, match=f"No space left on device: '{registry.root}/{place}"):
         registry.add(tmp_path / "two") if what == "bundle" else registry.promote(name, 2)
     assert sorted(registry.root.rglob("*")) == before
-
-
-@contextlib.contextmanager
-def bound_by_rights() -> Iterator[None]:
-    """Root may do all; here it is somebody else."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(65_534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
 
 
 def test_what_another_user_made_is_locked_and_what_may_not_be_read_is_not_empty() -> None:
