@@ -93,9 +93,8 @@ class Dataset:
     def main_currency(self, rows: NDArray[np.int64]) -> tuple[str, NDArray[np.bool_]]:
         """The currency that most of the rows are in, and which of them are: sums over several mean
         nothing."""
-        codes = np.asarray(self.currency)[rows]
-        main = int(np.bincount(codes, minlength=1).argmax())
-        return self.currencies[main], codes == main
+        main, counted = commonest(np.asarray(self.currency)[rows])
+        return self.currencies[main], counted
 
     def place(self) -> NDArray[np.int32]:
         """Number of each row within its account, from 0."""
@@ -113,6 +112,12 @@ class Dataset:
     def answer(self) -> NDArray[np.int8]:
         """What an evaluation holds scores against: the truth where known, else the label."""
         return np.where(self.truth >= 0, self.truth, self.label).astype(np.int8)
+
+
+def commonest(codes: NDArray[np.integer]) -> tuple[int, NDArray[np.bool_]]:
+    """The code that most rows have, of two as common the lower, and which rows have it."""
+    main = int(np.bincount(codes, minlength=1).argmax())
+    return main, codes == main
 
 
 def mature(

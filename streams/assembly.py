@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from model.inputs import AnyScorer
 from model.stub import NoScorer, StubScorer
@@ -22,6 +23,9 @@ from streams.schema import Mode
 from streams.settings import Settings
 from streams.settle import Policy
 from streams.versions import code_version
+
+if TYPE_CHECKING:
+    from model.score import Scorer
 
 NO_MODEL = "none"
 STUB = "stub"
@@ -107,6 +111,20 @@ def with_model(settings: Settings, model_id: str) -> Settings:
     return settings.model_copy(update={"model": model})
 
 
+def load(settings: Settings, bundle: Path) -> Scorer:
+    """The bundle, to be scored as the settings have it. Raises BundleError when it is damaged;
+    DeviceMissing and DeviceFailed where a GPU is asked for by name."""
+    from model.score import Scorer
+
+    return Scorer.load(
+        bundle,
+        device=settings.model.device,
+        threads=settings.worker.threads,
+        batch=settings.worker.score_batch,
+        precision=settings.model.precision,
+    )
+
+
 def scorer(settings: Settings) -> AnyScorer:
     """Load the model. Raises BundleError when it is damaged, made for other features, or has seen
     no label."""
@@ -115,15 +133,8 @@ def scorer(settings: Settings) -> AnyScorer:
     if settings.model.bundle == STUB:
         return StubScorer()
     from model.bundle import require_fitted
-    from model.score import Scorer
 
-    loaded = Scorer.load(
-        bundle_path(settings),
-        device=settings.model.device,
-        threads=settings.worker.threads,
-        batch=settings.worker.score_batch,
-        precision=settings.model.precision,
-    )
+    loaded = load(settings, bundle_path(settings))
     require_fitted(loaded.bundle)
     if loaded.feature_digest != features.DIGEST:
         raise BundleError(

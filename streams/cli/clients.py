@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from streams.clients.publisher import Publisher
     from streams.settings import Settings
 
+DLQ_HELP = """Messages that the service refused.
+
+Example: fraudstream dlq list --reason bad_currency
+"""
 Start = Annotated[
     str, typer.Option("--from", help="earliest, latest, a span ago (30m, 2h, 7d) or an ISO time.")
 ]
@@ -321,4 +325,4 @@ def register(app: typer.Typer) -> None:
     dlq = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
     dlq.command("list")(dlq_list)
     dlq.command("republish")(dlq_republish)
-    app.add_typer(dlq, name="dlq", help="Messages that the service refused.")
+    app.add_typer(dlq, name="dlq", help=DLQ_HELP)

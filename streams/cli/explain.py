@@ -35,14 +35,13 @@ def explain(
     from model import data as datasets
     from model.bundle import require_features
     from model.case import explain_row, rows_of
-    from model.score import Scorer
-    from streams.assembly import bundle_path
+    from streams.assembly import bundle_path, load
     from streams.errors import DatasetError
     from streams.offline.case_text import reasons_of, to_text
 
     settings = options.settings(config, sets)
     dataset = datasets.read(data)
-    scorer = Scorer.load(bundle_path(settings) if bundle is None else bundle)
+    scorer = load(settings, bundle_path(settings) if bundle is None else bundle)
     require_features(scorer.bundle, dataset.names, dataset.feature_digest)
     rows = rows_of(dataset, transaction)
     if event_time is not None:

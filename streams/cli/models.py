@@ -17,7 +17,11 @@ if TYPE_CHECKING:
     from model.registry import Registry
     from streams.settings import Settings
 
-models = typer.Typer(help="Bundles on disk: list, show, add, promote, roll back, history.")
+HELP = """Bundles on disk: list, show, add, promote, roll back, history.
+
+Example: fraudstream models promote bundles/candidate
+"""
+models = typer.Typer(help=HELP)
 
 SERVE = "workers that start from now on serve it; running ones go on as they are"
 

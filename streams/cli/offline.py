@@ -186,7 +186,11 @@ def _own_topic(settings: Settings, topic: str) -> None:
 def backtest(
     recording: Recorded,
     model: Annotated[
-        list[str] | None, typer.Option(help="Bundle; the first is the champion. May be repeated.")
+        list[str] | None,
+        typer.Option(
+            help="Bundle: a folder, a name of `models list`, or default, the promoted one (the"
+            " shipped one before any promotion). The first is the champion; may be repeated."
+        ),
     ] = None,
     thresholds: Annotated[
         str | None, typer.Option(help="review,block for all models, as 0.3,0.8.")
@@ -254,7 +258,7 @@ def _told(models: list[dict[str, Any]]) -> list[str]:
     """A line of each model, and what is odd about them."""
     lines = [
         "{}: AP {average_precision:.3f}, AUC {roc_auc:.3f}, {alerts_a_day:.1f} alerts a day, "
-        "precision {precision:.3f}, recall {recall:.3f}".format(one["name"], **one["overall"])
+        "precision {precision:.3f}, recall {recall:.3f}".format(_named(one), **one["overall"])
         for one in models
     ]
     if len({one["model_id"] for one in models}) < len(models):
@@ -262,6 +266,13 @@ def _told(models: list[dict[str, Any]]) -> list[str]:
     if not models[0]["overall"]["frauds"]:
         lines.append("no fraud is known among the events judged: measures that need one are nan")
     return lines
+
+
+def _named(model: dict[str, Any]) -> str:
+    """The name that was given, and the bundle that it stood for: `default` is another one after
+    each promotion."""
+    name, found = str(model["name"]), str(model["model_id"])
+    return name if name == found else f"{name} ({found})"
 
 
 def _thresholds(text: str) -> list[str]:

@@ -15,6 +15,11 @@ from streams.cli import options
 if TYPE_CHECKING:
     from streams.clients.rules import Standing
 
+HELP = """The rules on the topic.
+
+Example: fraudstream rules put night.toml
+"""
+
 
 def _shown(standing: Standing, as_json: bool) -> None:
     from streams.clients.rules import text
@@ -86,4 +91,4 @@ def register(app: typer.Typer) -> None:
     group.command("list")(rules_list)
     group.command("put")(rules_put)
     group.command("remove")(rules_remove)
-    app.add_typer(group, name="rules", help="The rules on the topic.")
+    app.add_typer(group, name="rules", help=HELP)

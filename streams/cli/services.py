@@ -25,6 +25,14 @@ class Engine(StrEnum):
     EMBEDDED = "embedded"
 
 
+SERVICES_HELP = """Kafka and Redis on this machine.
+
+Example: fraudstream services up
+"""
+TOPICS_HELP = """The topics of the schema.
+
+Example: fraudstream topics create --partitions 6
+"""
 Directory = Annotated[
     Path, typer.Option("--dir", help="Where data, logs and services.json are kept.")
 ]
@@ -133,9 +141,9 @@ def register(app: typer.Typer) -> None:
     services = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
     for verb in (up, down, status):
         services.command()(verb)
-    app.add_typer(services, name="services", help="Kafka and Redis on this machine.")
+    app.add_typer(services, name="services", help=SERVICES_HELP)
     topics = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
     topics.command()(create)
     # With one verb only, typer would take `topics` itself for the verb.
     topics.callback()(lambda: None)
-    app.add_typer(topics, name="topics", help="The topics of the schema.")
+    app.add_typer(topics, name="topics", help=TOPICS_HELP)

@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from model.data import commonest
 from streams.errors import ConfigError
 from streams.labels import FRAUD, NOT_KNOWN, LabelBook, transaction_keys
 from streams.money import exponent
@@ -204,8 +205,7 @@ def gather(
         raise _none_judged(scored, int(moment), delay_days, judge_from)
     joined = {name: np.concatenate(parts.pop(name)) for name in list(parts)}
     tell_strange(book.strange(joined["seen"]))
-    main = int(np.bincount(joined["currency"]).argmax())
-    counted = joined["currency"] == main
+    main, counted = commonest(joined["currency"])
     return Events(
         **{name: joined[name] for name in ("partition", "offset", "key", "label", "all_day")},
         all_alert=np.stack([joined[f"all_alert_{k}"] for k in range(models)]),

@@ -13,7 +13,7 @@ import pytest
 from model import data, finetune, quiet
 from model.bundle import read
 from model.case import rows_of
-from model.errors import DatasetError
+from model.errors import DatasetError, DeviceMissing
 from model.knots import knots_for
 from model.page import day
 from model.tokens import quantile_knots
@@ -258,6 +258,17 @@ def test_an_explanation_names_events_cases_and_reasons(
     assert "no score, pretrained@" in text and "because" not in text and "surprise" in text
     assert set(anomalous["likely"]) == {"merchant group", "channel", "amount band"}
     assert np.isfinite(list(anomalous["surprise"].values())).all()
+
+
+def test_an_explanation_is_made_on_the_device_of_the_settings(
+    made: tuple[Path, pa.Table], bundles: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    transaction = made[1]["transaction_id"][0].as_py()
+    words = ["explain", transaction, "--data", str(made[0]), "--bundle", str(bundles / "fraud")]
+    done = RUN.invoke(build(), [*words, "--set", "model.device=cuda"])
+    assert isinstance(done.exception, DeviceMissing)
+    assert RUN.invoke(build(), [*words, "--set", "model.device=auto"]).exit_code == 0
 
 
 def test_of_payments_with_one_id_the_one_that_is_meant_can_be_chosen(

@@ -24,6 +24,12 @@ HELP_MODULES = 200
 """170 at the time of writing, most of them Python's own and typer's."""
 
 
+def groups(app: Any) -> Iterator[tuple[str, Any]]:
+    for name, command in app.commands.items():
+        if hasattr(command, "commands"):
+            yield name, command
+
+
 def verbs(group: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     for name, command in group.commands.items():
         if hasattr(command, "commands"):
@@ -52,6 +58,18 @@ def test_an_example_stands_on_one_line_and_is_taken() -> None:
         assert found, line
         assert command.help.rstrip().endswith(line.strip()), f"{name}: more on another line"
         command.make_context(name, shlex.split(arguments))
+
+
+def test_the_help_of_a_group_has_an_example_of_one_of_its_verbs() -> None:
+    app = get_command(build())
+    found = dict(groups(app))
+    assert {"services", "topics", "dlq", "rules", "models"} <= found.keys()
+    for name, group in found.items():
+        shown = group.get_help(group.context_class(group, terminal_width=80))
+        (line,) = [each for each in shown.splitlines() if "Example: " in each]
+        verb, *arguments = shlex.split(line.partition(f"Example: fraudstream {name} ")[2])
+        group.commands[verb].make_context(verb, arguments)
+    assert "Example" not in app.get_help(app.context_class(app)), "the list stays one of lines"
 
 
 def test_wrong_use_is_told_before_anybody_waits_for_a_server(tmp_path: Path) -> None:
