@@ -15,7 +15,7 @@ import typer
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from streams.cli import build, options
+from streams.cli import build, offline, options
 from streams.errors import BrokerError, ConfigError
 from streams.offline.rebuild import Result
 
@@ -189,3 +189,15 @@ def test_an_error_shows_no_card_number() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "error: invalid value [card number] in row 5\n"
+
+
+def test_a_backtest_tells_which_bundle_a_name_stood_for() -> None:
+    """After a promotion `default` is another one."""
+    names = ("average_precision", "roc_auc", "alerts_a_day", "precision", "recall", "frauds")
+    overall = dict.fromkeys(names, 0.5)
+    models = [
+        {"name": "default", "model_id": "fraud@1", "overall": overall},
+        {"name": "stub", "model_id": "stub", "overall": overall},
+    ]
+    first, second = offline._told(models)
+    assert first.startswith("default (fraud@1): AP 0.500") and second.startswith("stub: AP")
