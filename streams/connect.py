@@ -352,8 +352,6 @@ def check_redis(settings: Settings, client: redis.Redis | None = None) -> None:
             f"Redis at {address} forbids a command: {error}",
             remedy=RIGHTS,
         ) from None
-    except redis.exceptions.BusyLoadingError:
-        raise StoreUnready(f"Redis at {address} still loads its data", remedy="Wait") from None
     except redis.exceptions.RedisError as error:
         raise StoreUnready(
             f"Redis at {address} cannot be used: {error}", remedy=_remedy(str(error), address)
@@ -367,8 +365,12 @@ def _remedy(said: str, address: str) -> str:
     """What to do about a Redis that answers with this error, or not at all."""
     if "MISCONF" in said:  # a PING is refused, too, as long as it cannot write
         return "Make room on its disk; it goes on by itself"
+    if "loading" in said:
+        return "Try again when it has: loading_eta_seconds of `redis-cli INFO` tells when"
     if "ssl" in said.lower() or "certificate" in said.lower():
         return "Check redis.ssl_ca, ssl_cert and ssl_key, and that the port speaks TLS"
     if "Timeout" in said and address.startswith("rediss://"):
         return "Is it running, and does the port speak TLS?"
+    if "Timeout reading" in said:
+        return "Somebody listens there and says nothing: is it Redis, and is it busy or frozen?"
     return LOCAL_REMEDY

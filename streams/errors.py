@@ -9,6 +9,7 @@ FraudstreamError                 everything this package raises on purpose
 |  |- StoreUnready               a check at start failed; the message says the remedy
 |  |  `- LogShort                the topic's log ends before the state
 |  |- StoreLost                  no answer came; the same call may be repeated as it was
+|  |  `- StoreLoading            Redis reads its file after a start: that ends by itself
 |  `- PartitionError             about one partition; carries partition and offset
 |     |- Fenced                  a newer owner holds the partition: give it up
 |     |- Conflict                the stored offset is not the one last seen: reload and seek
@@ -92,6 +93,10 @@ class LogShort(StoreUnready):
 
 class StoreLost(StoreError):
     """No answer came; the call may have had effect. Repeat it as it was: that is safe."""
+
+
+class StoreLoading(StoreLost):
+    """Redis reads its file after a start, however long that takes; nothing was done."""
 
 
 class PartitionError(StoreError):

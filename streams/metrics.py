@@ -28,7 +28,7 @@ STAGES: Final = (
     "round",
 )
 """`risk` is the wait for a risk snapshot; `round` is all of a round, `decode` to `trim`."""
-STORE_WAITS: Final = ("full", "lost")
+STORE_WAITS: Final = ("full", "loading", "lost")
 """Why a worker waits for the store."""
 
 _SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60)

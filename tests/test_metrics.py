@@ -28,4 +28,5 @@ def test_the_lag_of_a_partition_that_was_let_go_goes_with_it() -> None:
 
 def test_the_first_wait_for_the_store_is_a_rise() -> None:
     metrics = Metrics()
-    assert series(metrics, "store_waits_total") == {'cause="full"': 0.0, 'cause="lost"': 0.0}
+    causes = {f'cause="{cause}"': 0.0 for cause in ("full", "loading", "lost")}
+    assert series(metrics, "store_waits_total") == causes

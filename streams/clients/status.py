@@ -26,7 +26,7 @@ from streams.connect import (
 from streams.errors import BrokerError
 from streams.findings import plural
 from streams.settings import Settings
-from streams.store import generations, keys
+from streams.store import generations, keys, scripts
 
 if TYPE_CHECKING:
     from confluent_kafka.admin import PartitionMetadata
@@ -125,8 +125,9 @@ def _committed(consumer: Consumer, places: list[TopicPartition]) -> dict[int, in
 
 def _stored(client: redis.Redis, settings: Settings, generation: int, partition: int) -> _Stored:
     names = keys.of(settings.redis.namespace, generation, partition)
-    stored: Any = client.hgetall(names.part)
-    waiting: Any = client.hlen(names.outbox)
+    with scripts.named_failures(partition):
+        stored: Any = client.hgetall(names.part)
+        waiting: Any = client.hlen(names.outbox)
     return _Stored({name.decode(): value.decode() for name, value in stored.items()}, int(waiting))
 
 
@@ -235,7 +236,8 @@ def status(settings: Settings) -> Status:
             committed = patiently(lambda: _committed(consumer, places), PASSING, TIMEOUT_S)
             now = generations.read(client, settings.redis.namespace)
             stored = {one: _stored(client, settings, now.current, one) for one in layout}
-            info: Any = client.info()
+            with scripts.named_failures(-1):
+                info: Any = client.info()
             logs = {one: _Log(*limits(consumer, topic, one), committed.get(one)) for one in layout}
     finally:
         client.close()

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
-from streams.errors import StoreFull, StoreLost
+from streams.errors import StoreFull, StoreLoading, StoreLost
 from streams.metrics import Metrics
 
 FIRST_PAUSE_S = 0.05
@@ -35,6 +35,7 @@ class Patience:
         self._retry_s = retry_s
         self._metrics = metrics
         self._stopping = threading.Event()
+        self._told = ""
         self.waiting = False
         """A wait is going on: no progress is not a fault of the worker."""
 
@@ -45,8 +46,8 @@ class Patience:
     def __call__(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """The call's result, however often it takes.
 
-        A full store is waited for without limit. A store that does not answer is asked again for
-        `worker.retry_s`; then StoreLost is raised.
+        A store that is full, or loads its data, is waited for without limit. One that does not
+        answer is asked again for `worker.retry_s`; then StoreLost is raised.
         """
         began: float | None = None
         pause = FIRST_PAUSE_S
@@ -59,6 +60,9 @@ class Patience:
                     return answer
                 except StoreFull as error:
                     self._note("full", error)
+                    began = None
+                except StoreLoading as error:
+                    self._note("loading", error)
                     began = None
                 except StoreLost as error:
                     now = time.monotonic()
@@ -74,6 +78,7 @@ class Patience:
 
     def _note(self, cause: str, error: Exception) -> None:
         self._metrics.store_waits.labels(cause).inc()
-        if not self.waiting:
+        # Where another cause takes over (away, loading, full), so does what there is to do.
+        if not self.waiting or cause != self._told:
             _logger.warning("waiting for the store (%s): %s", cause, error)
-        self.waiting = True
+        self.waiting, self._told = True, cause

@@ -20,7 +20,7 @@ import redis
 
 from model.errors import writing
 from streams.errors import RecordingError, StoreError
-from streams.store import generations, keys
+from streams.store import generations, keys, scripts
 
 FORMAT = "fraudstream-snapshot"
 MANIFEST = "snapshot.json"
@@ -51,7 +51,8 @@ def _write(client: redis.Redis, namespace: str, out: Path) -> dict[str, Any]:
     """What `take` does, into an empty directory."""
     generation = generations.read(client, namespace).current
     first = keys.of(namespace, generation, 0).part
-    partitions: Any = client.hget(first, "partitions")
+    with scripts.named_failures(-1):
+        partitions: Any = client.hget(first, "partitions")
     if partitions is None:
         raise StoreError("there is no state in Redis", remedy="run a worker first")
     parts = {}
@@ -79,9 +80,10 @@ def _write(client: redis.Redis, namespace: str, out: Path) -> dict[str, Any]:
 def _standing(client: redis.Redis, names: keys.Keys, partition: int) -> tuple[int, dict[str, Any]]:
     """Offset and records of a partition, read while it did not move."""
     for _ in range(ATTEMPTS):
-        before: Any = client.hget(names.part, "offset")
-        records = _records(client, names.record)
-        after: Any = client.hget(names.part, "offset")
+        with scripts.named_failures(partition):
+            before: Any = client.hget(names.part, "offset")
+            records = _records(client, names.record)
+            after: Any = client.hget(names.part, "offset")
         if before == after:
             return int(before or 0), records
     raise StoreError(

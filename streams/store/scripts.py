@@ -19,12 +19,12 @@ from typing import Any, cast
 import redis
 from redis import exceptions
 
-from streams.errors import StoreError, StoreFull, StoreLost, StoreUnready
+from streams.errors import StoreError, StoreFull, StoreLoading, StoreLost, StoreUnready
 
 Argument = str | bytes | int
 Answer = list[bytes]
 
-WAITING = ("BUSY", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "NOREPLICAS", "LOADING", "READONLY")
+WAITING = ("BUSY", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "NOREPLICAS", "READONLY")
 """Answers of a server that did nothing and may be well again soon."""
 FORBIDDEN = ("ACL failure in script", "The user executing the script")
 """In an answer: a script came to a command that its user may not run; Redis 7.0 has other words."""
@@ -150,6 +150,8 @@ def named(error: Exception, partition: int) -> StoreError:
             partition=partition,
             remedy="Make room on its disk; the worker goes on by itself",
         )
+    if isinstance(error, exceptions.BusyLoadingError):
+        return StoreLoading("Redis still loads its data")
     if isinstance(error, exceptions.ConnectionError | exceptions.TimeoutError | OSError):
         return StoreLost(f"no answer from Redis: {said}")
     if isinstance(error, exceptions.ReadOnlyError) or said.startswith(WAITING):

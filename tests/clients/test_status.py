@@ -10,11 +10,12 @@ import pytest
 import redis
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions
+from pydantic import SecretStr
 
 from streams.clients.publisher import Publisher
 from streams.clients.status import PartitionStatus, Status, _notes, status, text
 from streams.connect import confluent_config
-from streams.errors import BrokerError
+from streams.errors import BrokerError, StoreUnready
 from streams.settings import Settings, load
 from streams.store import Commit, Identity, generations
 from streams.store.redis import RedisStore
@@ -127,6 +128,20 @@ def test_a_redis_that_takes_no_write_is_a_problem(settings: Settings, redis_url:
             client.execute_command("REPLICAOF", "NO", "ONE")
     assert "this Redis is a replica" in found.problems[0]
     assert "problem: this Redis" in text(found)
+
+
+@pytest.mark.parametrize("forbidden", ["hlen", "hgetall", "info"])
+def test_a_user_without_rights_gets_no_traceback(
+    settings: Settings, redis_url: str, forbidden: str
+) -> None:
+    create(settings)
+    with redis.Redis.from_url(redis_url) as client:
+        client.acl_setuser(
+            "limited", enabled=True, nopass=True, keys=["*"], commands=["+@all", f"-{forbidden}"]
+        )
+    server = settings.redis.model_copy(update={"username": "limited", "password": SecretStr("any")})
+    with pytest.raises(StoreUnready, match=rf"'{forbidden}'.*users\.acl"):
+        status(settings.model_copy(update={"redis": server}))
 
 
 def test_workers_that_decide_by_different_settings_are_told(

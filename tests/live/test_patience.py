@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
+from pathlib import Path
 
 import pytest
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
+from streams.dev import process
+from streams.dev import redis as redis_server
 from streams.errors import Conflict, StoreFull, StoreLost
 from streams.live.patience import Patience, Stopped
 from streams.metrics import Metrics
+from streams.store import Identity
+from streams.store.redis import RedisStore
 
 
 class Store:
@@ -40,9 +49,16 @@ def test_the_same_call_is_repeated_until_it_answers(caplog: pytest.LogCaptureFix
     assert waits(metrics, "lost") == 2 and waits(metrics, "full") == 1
     assert not patience.waiting
     said = [record.getMessage() for record in caplog.records]
-    assert said == ["waiting for the store (lost): no answer", "the store answers again"]
+    # What there is to do changes with the cause.
+    assert said == [
+        "waiting for the store (lost): no answer",
+        "waiting for the store (full): full [partition=1]",
+        "waiting for the store (lost): no answer",
+        "the store answers again",
+    ]
+    store.faults = [StoreLost("no answer")] * 2
     assert patience(store.commit, 8, name="x") == "done"
-    assert len(caplog.records) == 2
+    assert [record.getMessage() for record in caplog.records[4:]] == [said[0], said[3]]
 
 
 def test_a_lost_store_is_given_up_in_time() -> None:
@@ -59,6 +75,38 @@ def test_a_full_store_is_never_given_up() -> None:
     patience = Patience(0, Metrics())
     store = Store(*[StoreFull("full", partition=0)] * 4)
     assert patience(store.commit, 1, name="x") == "done"
+
+
+def test_a_redis_that_loads_its_file_is_never_given_up(tmp_path: Path) -> None:
+    kept = {"enable-debug-command": "local", "loading-process-events-interval-bytes": "1024"}
+    server = redis_server.start(tmp_path, extra=kept, die_with_parent=True)
+    try:
+        alone = Retry(NoBackoff(), 0)
+        with (
+            redis.Redis(port=server.port, retry=alone) as client,
+            redis.Redis(port=server.port) as other,
+        ):
+            for number in range(100):
+                client.set(f"k{number}", os.urandom(1_000))
+            client.config_set("key-load-delay", 10_000)
+            loading = threading.Thread(target=other.execute_command, args=("DEBUG", "RELOAD"))
+            loading.start()
+            while loading.is_alive() and _answers(client):
+                time.sleep(0.001)
+            metrics = Metrics()
+            claim = Patience(0, metrics)(RedisStore(client).acquire, 0, Identity("topic", 1))
+            loading.join()
+        assert claim.token == 1
+        assert waits(metrics, "loading") > 0 and waits(metrics, "lost") == 0
+    finally:
+        process.stop(server.child, 0)
+
+
+def _answers(client: redis.Redis) -> bool:
+    try:
+        return bool(client.ping())
+    except redis.exceptions.BusyLoadingError:
+        return False
 
 
 def test_other_errors_pass_at_once() -> None:

@@ -11,7 +11,7 @@ import redis
 from typer.testing import CliRunner
 
 from streams import cli
-from streams.errors import RecordingError, StoreError
+from streams.errors import RecordingError, StoreError, StoreUnready
 from streams.offline import snapshot
 from streams.offline.risk_pass import build
 from streams.offline.run import Job, open_shard
@@ -97,6 +97,21 @@ def test_a_snapshot_that_fails_half_way_leaves_the_one_before(
 def test_without_state_there_is_no_snapshot(redis_url: str, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="no state"):
         snapshot.take(redis.Redis.from_url(redis_url), "fs", tmp_path)
+
+
+@pytest.mark.parametrize("forbidden", ["scan", "hget"])
+def test_a_user_without_rights_gets_no_traceback(
+    redis_url: str, tmp_path: Path, forbidden: str
+) -> None:
+    rights = ["+@all", f"-{forbidden}"]
+    with redis.Redis.from_url(redis_url) as client:
+        RedisStore(client).acquire(0, Identity("topic", 1))
+        client.acl_setuser("limited", enabled=True, nopass=True, keys=["*"], commands=rights)
+    with (
+        redis.Redis.from_url(redis_url, username="limited", password="any") as limited,
+        pytest.raises(StoreUnready, match=rf"'{forbidden}'.*users\.acl"),
+    ):
+        snapshot.take(limited, "fs", tmp_path)
 
 
 def test_the_verb_leaves_no_connection_behind(redis_url: str, tmp_path: Path) -> None:
