@@ -35,6 +35,11 @@ CLOSE_TIMEOUT_S: Final = 0.5
 GRACE_S: Final = 5.0
 """Past its deadline the thread itself does not answer."""
 
+TOO_LARGE: Final = (
+    "Raise it for this topic, and message.max.bytes of the brokers, to what infra/kafka has."
+    " Nothing is lost: a worker that starts then sends what waits"
+)
+
 _logger = logging.getLogger(__name__)
 
 Pack = Callable[[Mapping[str, int]], Sequence[RecordBatch]]
@@ -80,17 +85,23 @@ class BatchProducer:
         asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout_s)
 
     async def _send(self, topics: Sequence[str], pack: Pack) -> None:
-        waiting: set[asyncio.Future[Any]] = set()
+        waiting: dict[asyncio.Future[Any], str] = {}
         try:
             async with asyncio.timeout(self._patience_s):
                 producer = await self._started()
                 counts = {topic: await _partitions(producer.client, topic) for topic in topics}
                 for batch in pack(counts):
                     sent = await producer.send_batch(batch, batch.topic, partition=batch.partition)
-                    waiting.add(sent)
+                    waiting[sent] = batch.topic
                 if waiting:
                     await asyncio.wait(waiting)
-            for each in waiting:
+            for each, topic in waiting.items():
+                if isinstance(each.exception(), errors.MessageSizeTooLargeError):
+                    raise BrokerError(
+                        "Kafka did not take a message: it is larger than max.message.bytes",
+                        topic=topic,
+                        remedy=TOO_LARGE,
+                    )
                 each.result()
         except TimeoutError:
             await self._drop(0.0)

@@ -17,6 +17,7 @@ Checksums are against damage: who can write a recording can write its checksums,
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -386,7 +387,9 @@ def resumable(recording: Recording) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        full = error.errno in (None, errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        todo = "make room" if full else "let this user write there, or name another directory,"
         raise RecordingError(
             f"cannot write to {recording.path}: {error.strerror or error}",
-            remedy="make room and run the same command again: it resumes",
+            remedy=f"{todo} and run the same command again: it resumes",
         ) from error

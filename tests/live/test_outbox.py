@@ -6,6 +6,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
 
 from streams.alerts import NO_SCORES, OutMessage, Rendered
 from streams.errors import BrokerError
@@ -80,6 +81,23 @@ def test_a_missing_topic_is_an_error_with_a_remedy(kafka: str) -> None:
     outbox = Outbox(load(flags=flags), render)
     with pytest.raises(BrokerError, match="topics create"):
         outbox.deliver([b"scores:1"])
+    outbox.close()
+
+
+def test_a_topic_that_takes_only_small_messages_is_named_with_a_remedy(
+    kafka: str, topic_prefix: str
+) -> None:
+    settings = settings_for(kafka, topic_prefix)
+    small = ConfigEntry("max.message.bytes", "100", incremental_operation=AlterConfigOpType.SET)
+    topic = ConfigResource(
+        ConfigResource.Type.TOPIC, settings.topic("scores"), incremental_configs=[small]
+    )
+    admin = AdminClient({"bootstrap.servers": kafka})
+    admin.incremental_alter_configs([topic])[topic].result()
+    outbox = Outbox(settings, render)
+    told = rf"max\.message\.bytes \[topic={settings.topic('scores')}\].*Nothing is lost"
+    with pytest.raises(BrokerError, match=told):
+        outbox.deliver([b"scores:200"])
     outbox.close()
 
 

@@ -241,6 +241,15 @@ def test_twenty_kills_lose_and_repeat_nothing(
     assert not list((tmp_path / f"r{place}").rglob("*.part"))
 
 
+def test_a_place_that_cannot_be_written_is_not_told_to_make_room(
+    kafka: str, names: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RecordingError, match="name another directory") as refused:
+        run(kafka, names, tmp_path / "file" / "r")
+    assert "make room" not in str(refused.value)
+
+
 def _record_with_little_room(kafka: str, names: dict[str, str], out: Path, limit: int) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     try:
