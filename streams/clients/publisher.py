@@ -13,6 +13,7 @@ dead letter that says why.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,6 +25,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from streams.clients.outage import broker_error
 from streams.connect import check_kafka, confluent_config
 from streams.errors import BrokerError, FormatError
+from streams.logs import Seldom
 from streams.schema import SCHEMA_VERSION
 from streams.settings import Settings, load
 
@@ -35,8 +37,13 @@ ERRORS_KEPT = 20
 """Kinds of delivery error kept by name; the rest is counted together."""
 QUIET_S = 0.1
 LOOK_S = 0.5
+SILENT_S = 5.0
+"""After so long without a message confirmed, a person who waits is told."""
 PATIENCE_S = 5.0
 """How long a publisher that is left by an exception still tries to send what it has."""
+
+_logger = logging.getLogger(__name__)
+_logger.addFilter(Seldom())
 
 
 def settings_for(bootstrap: str | None, settings: Settings | None) -> Settings:
@@ -71,6 +78,8 @@ class Publisher:
         self.failed = 0
         self.errors: Counter[str] = Counter()
         self._closed = False
+        self._moved = (0, time.monotonic())
+        """How many Kafka had taken or refused when that number last grew, and when."""
         self._producer = Producer(
             confluent_config(
                 self._settings,
@@ -108,6 +117,20 @@ class Publisher:
     def delivered(self) -> int:
         """Messages that Kafka took."""
         return max(0, self.sent - self.failed - len(self._producer))
+
+    def _look(self) -> None:
+        """Say where Kafka takes nothing: librdkafka tells of no broker that is only silent."""
+        now, settled = time.monotonic(), self.sent - len(self._producer)
+        before, since = self._moved
+        if settled != before or not len(self._producer):
+            self._moved = settled, now
+        elif now - since >= SILENT_S:
+            _logger.warning(
+                "Kafka has confirmed nothing for %.0f s; %d messages wait, and are sent when it"
+                " answers",
+                now - since,
+                len(self._producer),
+            )
 
     def topic(self, name: str) -> str:
         """The topic's name on the broker. Raises BrokerError when it does not exist, or no broker
@@ -167,12 +190,13 @@ class Publisher:
                 self._produce_later(error, full_topic, value, key)
         self.sent += len(values)
         self._producer.poll(0)
+        self._look()
 
     def _produce_later(self, error: Exception, *message: Any, **more: Any) -> None:
         """The queue was full: wait until it has room. What is refused at once (too large, a fatal
         state) is a delivery error like the others."""
         while isinstance(error, BufferError):
-            self._producer.poll(QUIET_S)
+            self.wait(QUIET_S)
             try:
                 self._producer.produce(*message, **more)
             except (BufferError, KafkaException) as again:
@@ -208,11 +232,13 @@ class Publisher:
         left = 1
         while left and time.monotonic() < deadline:
             left = self.flush(LOOK_S)
+            self._look()
             yield left
 
     def wait(self, seconds: float) -> None:
         """Serve delivery reports for that long."""
         self._producer.poll(seconds)
+        self._look()
 
     def close(self) -> None:
         """Flush. Raises BrokerError when not all messages were delivered."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from streams.cli import build
 from streams.clients import publisher
 from streams.clients.publish import Pace, chunks, count_rows, publish
 from streams.clients.writer import write_table
+from streams.dev.kafka import Broker
 from streams.dev.simulate import Plan, simulate
 from streams.errors import BrokerError, ConfigError, FormatError
 from streams.settings import Settings
@@ -262,6 +264,27 @@ class Times(Publisher):
     def send_encoded(self, full_topic: str, keys, values) -> None:  # type: ignore[no-untyped-def]
         self.moments += [self.now] * len(keys)
         super().send_encoded(full_topic, keys, values)
+
+
+def test_a_broker_that_is_silent_is_told_and_waited_for(
+    place: Settings,
+    broker: Broker,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(publisher, "SILENT_S", 0.5)
+    with Publisher(settings=place) as out:
+        out.topic("transactions")
+        os.kill(broker.child.pid, signal.SIGSTOP)
+        try:
+            out.send(transaction(0))
+            deadline = time.monotonic() + 30
+            while "confirmed nothing" not in caplog.text and time.monotonic() < deadline:
+                out.wait(0.1)
+        finally:
+            os.kill(broker.child.pid, signal.SIGCONT)
+    assert caplog.text.count("confirmed nothing") == 1 and "1 messages wait" in caplog.text
+    assert out.delivered == 1
 
 
 def written(path: Path, times: list[int]) -> Path:
