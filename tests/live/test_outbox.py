@@ -96,8 +96,15 @@ def test_a_topic_that_takes_only_small_messages_is_named_with_a_remedy(
     admin.incremental_alter_configs([topic])[topic].result()
     outbox = Outbox(settings, render)
     told = rf"max\.message\.bytes \[topic={settings.topic('scores')}\].*Nothing is lost"
+
+    def deliver_for_a_while() -> None:
+        """The broker takes the setting over a little after it answered."""
+        for _ in range(100):
+            outbox.deliver([b"scores:200"])
+            time.sleep(0.1)
+
     with pytest.raises(BrokerError, match=told):
-        outbox.deliver([b"scores:200"])
+        deliver_for_a_while()
     outbox.close()
 
 
