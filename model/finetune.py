@@ -35,6 +35,7 @@ from model.knots import knots_for
 from model.loop import Progress, Recipe, Source, Tell, Watch, train, wanted
 from model.measured import measure
 from model.score import calibrate as to_probability
+from model.second import Second, Surprise
 from model.teacher import Lesson, labels_only
 from model.tokens import quantile_knots
 from model.transformer import Chunk, Shape, Transformer
@@ -168,8 +169,9 @@ def fraud_loss(label: NDArray[np.int8], chosen: NDArray[np.bool_]) -> Any:
     return lesson_loss(labels_only(label, chosen))
 
 
-def lesson_loss(lesson: Lesson) -> Any:
-    """Mean cross-entropy over the rows of a chunk that count, each by its share of the weight.
+def lesson_loss(lesson: Lesson, second: Second | None = None) -> Any:
+    """Mean cross-entropy over the rows of a chunk that count, each by its share of the weight; and
+    the second task's term.
 
     Weights are relative to their mean over the whole lesson, so that a batch that happens to hold
     many labelled rows takes a longer step, as it should. Of several processes each divides by their
@@ -179,12 +181,14 @@ def lesson_loss(lesson: Lesson) -> Any:
     usual = float(lesson.weight[chosen].mean()) if chosen.any() else 1.0
 
     def loss(model: Transformer, chunk: Chunk, rows: NDArray[np.int64]) -> Tensor:
-        logit = model.logit(model(chunk))
+        h = model(chunk)
+        logit = model.logit(h)
         weight = lesson.weight[rows] / np.float32(usual) * wanted(chosen, rows)
         y = torch.from_numpy(lesson.target[rows]).to(logit.device)
         w = torch.from_numpy(weight).to(logit.device)
         each = functional.binary_cross_entropy_with_logits(logit, y, reduction="none")
-        return (each * w).sum() / processes.share_of(int((weight > 0).sum()), logit.device)
+        found = (each * w).sum() / processes.share_of(int((weight > 0).sum()), logit.device)
+        return found if second is None else found + second(h, rows)
 
     return loss
 
@@ -241,16 +245,19 @@ def fit(
     device: str = "cpu",
     watch: Watch = lambda step, told: None,
     lesson: Lesson | None = None,
+    surprise: Surprise | None = None,
 ) -> Fit:
     """Train one model; the judging block's average precision says when it was best.
 
     `lesson` is what a teacher adds to the labels of the training block; without one, these alone.
+    `surprise` gives it a second task beside.
     """
     label = np.asarray(dataset.label)
     learnt = labels_only(label, chosen.fit) if lesson is None else lesson
     fit_rows, judge_rows = np.flatnonzero(chosen.fit), np.flatnonzero(chosen.judge)
     heard = quiet.hushed(dataset, learnt.chosen, recipe.seed) if recipe.hushed else dataset
     model = start(heard, fit_rows, shape, base, recipe.seed, recipe.splits).to(device)
+    second = None if surprise is None else Second(shape.width, surprise).to(device)
     source = Source(heard, model.knots.cpu().numpy(), device)
     y = label[judge_rows]
 
@@ -261,9 +268,11 @@ def fit(
         "lesson": digest_of(learnt.target, learnt.weight),
         "judge": digest_of(judge_rows, y),
     }
+    if surprise is not None:
+        marks["surprise"] = digest_of(surprise.columns, surprise.rows)
     progress = train(
-        model, source, learnt.chosen, lesson_loss(learnt), recipe, judge, tell, checkpoint,
-        watch=watch, marks=marks,
+        model, source, learnt.chosen, lesson_loss(learnt, second), recipe, judge, tell, checkpoint,
+        second, watch, marks,
     )  # fmt: skip
     model = model.baked().cpu()
     logit = logits_of(model, dataset, judge_rows)
@@ -361,17 +370,21 @@ def seeds(
     device: str = "cpu",
     watch: Watch = lambda step, told: None,
     lesson: Lesson | None = None,
+    surprise: Surprise | None = None,
 ) -> list[Fit]:
     """The same fit from several seeds, best first by the judging block.
 
     With a `lesson` each seed is fitted twice, by the labels alone and by the lesson: which is
-    better depends on the stream, and only labels that neither has seen can say.
+    better depends on the stream, and only labels that neither has seen can say. `surprise` is the
+    second task of both.
     """
 
     def one(seed: int, taught: Lesson | None) -> Fit:
         path = None if checkpoint is None else _file_of(checkpoint, seed, taught is not None)
         current = replace(recipe, seed=seed)
-        return fit(dataset, chosen, shape, current, base, tell, path, device, watch, taught)
+        return fit(
+            dataset, chosen, shape, current, base, tell, path, device, watch, taught, surprise
+        )
 
     lessons = (None,) if lesson is None else (None, lesson)
     found = [one(recipe.seed + k, each) for each in lessons for k in range(count)]
