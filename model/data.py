@@ -153,6 +153,13 @@ def as_of(dataset: Dataset, cut_ms: int, maturity_ms: int) -> Dataset:
     )
 
 
+def report_days(dataset: Dataset) -> NDArray[np.float64]:
+    """Of each known fraud the days from the event until it was known."""
+    known = np.asarray(dataset.label) == 1
+    found: NDArray[np.float64] = (dataset.label_time[known] - dataset.time[known]) / DAY_MS
+    return found
+
+
 def now(dataset: Dataset) -> int:
     """The moment after the newest thing that a set knows: an event, or a report of fraud. What
     `mature` gave later label times has not been waited for yet."""

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 KEY_BYTES = 32
 MAX_DAYS = 36_500
 """A century: longer than any stream, and its milliseconds fit every column of times."""
+LATE = 0.05
+"""Share of the known frauds that may become known later than events count as legitimate: above it
+that is told."""
 
 
 def days(value: float | None) -> float | None:
@@ -100,11 +103,9 @@ def _key(path: Path | None, flag: str) -> bytes | None:
 
 def has_trees() -> bool:
     """Whether trees can teach here; where not, that is said."""
-    from model import processes
-
     found = find_spec("lightgbm") is not None
-    if not found and processes.is_first():
-        typer.echo("no teacher: LightGBM is not installed (extra `train`)", err=True)
+    if not found:
+        tell("no teacher: LightGBM is not installed (extra `train`)")
     return found
 
 
@@ -122,17 +123,50 @@ def report_parts(compare: bool, plots: bool) -> None:
         )
 
 
-def whole_data(folder: Path, maturity_days: float) -> Dataset:
+def whole_data(folder: Path, maturity_days: float | None = None) -> Dataset:
     """A training set, every byte as it was written; events that nobody reported become legitimate
-    after the days given. Says that it reads: only then can a plan be told."""
+    after the days given: never, where labels are not asked for.
+
+    Says that it reads: only then can a plan be told. Says where the days are too few.
+    """
     from dataclasses import replace
 
-    from model import data, processes
+    from model import data
     from streams.schema import DAY_MS
 
-    if processes.is_first():
-        typer.echo(f"reading {folder}", err=True)
+    tell(f"reading {folder}")
     found = data.read(folder, check=True)
+    if maturity_days is None:
+        return found
+    _tell_late(found, maturity_days)
     wait = int(maturity_days * DAY_MS)
     label, label_time = data.mature(found.label, found.label_time, found.time, wait)
     return replace(found, label=label, label_time=label_time)
+
+
+def _tell_late(dataset: Dataset, maturity_days: float) -> None:
+    """Many frauds that were reported after so many days were legitimate to a fit until then."""
+    import math
+
+    import numpy as np
+
+    from model import data
+
+    taken = data.report_days(dataset)
+    late = int((taken > maturity_days).sum())
+    if late <= LATE * len(taken):
+        return
+    enough = math.ceil(np.quantile(taken, 1 - LATE, method="inverted_cdf"))
+    tell(
+        f"note: {late:,} of {len(taken):,} known frauds became known more than {maturity_days:g}"
+        " days after the event, and count as legitimate until then; --maturity-days"
+        f" {enough} would be enough for {100 * (1 - LATE):g} % of them"
+    )
+
+
+def tell(line: str) -> None:
+    """A line on stderr, of the first of several processes: all of them plan, to the same end."""
+    from model import processes
+
+    if processes.is_first():
+        typer.echo(line, err=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import typer
+from streams.cli.checks import has_trees, tell
 
 if TYPE_CHECKING:
     import numpy as np
@@ -70,7 +70,7 @@ def fit_plan(
         found = tuning.blocks(then, plan)
         if plan != asked:
             days = (plan.judge_to - plan.judge_from) / DAY_MS
-            _say(f"few frauds: the newest {days:.1f} matured days judge, not {judge:.1f}")
+            tell(f"few frauds: the newest {days:.1f} matured days judge, not {judge:.1f}")
         return then, plan, found
 
     if cut is None and test > 0:
@@ -115,15 +115,7 @@ def _check_both_kinds(dataset: Dataset) -> None:
 def say_why(done: str, error: FraudstreamError) -> None:
     """What is done instead, and why; not the remedy, which is for who would not have it so."""
     why = str(error).removesuffix(f". {error.remedy}")
-    _say(f"{done}: {why}")
-
-
-def _say(line: str) -> None:
-    """A line on stderr, of the first of several processes: all of them plan, to the same end."""
-    from model import processes
-
-    if processes.is_first():
-        typer.echo(line, err=True)
+    tell(f"{done}: {why}")
 
 
 def check_base(base: Bundle | None, dataset: Dataset, learnt_until: int, cut_ms: int) -> None:
@@ -136,7 +128,7 @@ def check_base(base: Bundle | None, dataset: Dataset, learnt_until: int, cut_ms:
         return
     require_features(base, dataset.names, dataset.feature_digest)
     if learnt_until > cut_ms:
-        _say(
+        tell(
             f"warning: {base.model_id} has learnt events up to {day(learnt_until)}, the fit is of"
             f" {day(cut_ms)}: a test of the days between flatters; pretrain with --until {cut_ms}"
         )
@@ -148,9 +140,8 @@ def others_of(
     """Events that trees answer, since nobody labelled them; None where trees are not to teach, or,
     where nobody says, cannot."""
     from model import teacher
-    from streams.cli import checks
 
-    if not (checks.has_trees() if teach is None else teach):
+    if not (has_trees() if teach is None else teach):
         return None
     return teacher.unlabelled(dataset, chosen.fit, chosen.judge, plan.cut_ms)
 

@@ -148,7 +148,7 @@ def pretrain(
     bundles.check_name(name)
     shape = _shape(preset)
     bundles.check_place(out)
-    dataset = checks.whole_data(data, 0)
+    dataset = checks.whole_data(data)
     recipe = Recipe(steps=steps, seed=seed)
     if until is None:
         until = int(dataset.time.max() - fitting.usual_days(dataset) * DAY_MS)

@@ -45,6 +45,40 @@ def test_a_fit_that_may_have_known_the_test_days_is_said(
     assert json.loads(old.stdout)["immature"] == 0
 
 
+def test_frauds_that_become_known_after_the_maturity_are_told(
+    made: tuple[Path, pa.Table], bundles: Path, tmp_path: Path
+) -> None:
+    """A fit before their labels took them for legitimate without a word."""
+    whole = data.read(made[0])
+    frauds = np.flatnonzero(np.asarray(whole.label) == 1)
+    days = np.array(whole.label_time)
+    days[frauds] = whole.time[frauds] + 2 * data.DAY_MS
+    late = len(frauds) // 4
+    days[frauds[:late]] = whole.time[frauds[:late]] + 20 * data.DAY_MS + 1
+    data.write(replace(whole, label_time=days), tmp_path / "late")
+    for verb_ in ("evaluate", "finetune"):
+        words = [str(bundles / "fraud"), str(tmp_path / "late"), "--from", "2200-01-01"]
+        if verb_ == "finetune":
+            words = [str(tmp_path / "late"), str(tmp_path / "b"), "--cut", "2000-01-01"]
+        told = RUN.invoke(build(), [verb_, *words])
+        assert told.exit_code == 1
+        assert (
+            f"{late} of {len(frauds)} known frauds became known more than 14 days after the event,"
+            " and count as legitimate until then; --maturity-days 21 would be enough for 95 % of"
+        ) in told.stderr
+        enough = RUN.invoke(build(), [verb_, *words, "--maturity-days", "21"])
+        assert enough.exit_code == 1 and "legitimate until" not in enough.stderr
+
+
+def test_a_few_late_frauds_or_a_pretraining_are_not_worth_a_word(
+    made: tuple[Path, pa.Table], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert (data.report_days(data.read(made[0])) > 7).any()
+    checks.whole_data(made[0], 7)
+    checks.whole_data(made[0])
+    assert "legitimate until" not in capsys.readouterr().err
+
+
 def test_without_any_known_fraud_no_other_days_are_advised(
     made: tuple[Path, pa.Table], bundles: Path, tmp_path: Path
 ) -> None:
