@@ -33,7 +33,7 @@ from safetensors.numpy import load, save
 from model import bounds, tokens
 from model.errors import BundleError, BundleMisnamed, BundleMissing, OutputTaken, writing
 from model.inputs import EVENT_WORDS, HISTORY, ScoringBatch
-from model.place import try_place
+from model.place import kept_elsewhere, try_place
 from model.transformer import Shape, Transformer
 
 FORMAT: Final = 1
@@ -159,17 +159,33 @@ def write(
     bundle: Bundle, folder: Path, key: bytes | None = None, room: IO[bytes] | None = None
 ) -> Bundle:
     """Write a bundle to `folder`, replacing one there at once. `key`: Ed25519 seed, 32 bytes.
-    `room`: what `room_for` has held for it, let go when it is needed.
+    `room`: what `room_for` has held for it, let go when it is needed. Then it comes of a fit, and
+    is kept elsewhere where its place was lost meanwhile: OutputLost says where.
 
     Returns the bundle with its digest. Raises BundleMisnamed for a name that is no file's name, and
     as `check_place`.
     """
+    check_name(bundle.name)
+    weights, manifest = _files(bundle, key)
+
+    def put(place: Path) -> None:
+        _replace(weights, manifest, place)
+
+    if room is None:
+        put(folder)
+    else:
+        room.close()
+        with kept_elsewhere(folder, put):
+            put(folder)
+    return read(folder)
+
+
+def _files(bundle: Bundle, key: bytes | None) -> tuple[bytes, str]:
+    """The weights and the manifest of a bundle."""
     arrays = {f"weight.{name}": np.ascontiguousarray(a) for name, a in bundle.weights.items()}
     arrays["usual"] = bundle.usual
     arrays |= {f"extra.{name}": np.ascontiguousarray(a) for name, a in bundle.extra.items()}
     arrays |= _golden_arrays(bundle)
-    check_name(bundle.name)
-    check_place(folder)
     raw = save(arrays)
     manifest: dict[str, Any] = {
         "format": FORMAT,
@@ -193,14 +209,18 @@ def write(
 
         signed = Ed25519PrivateKey.from_private_bytes(key).sign(_canonical(manifest))
         manifest["signature"] = signed.hex()
-    if room is not None:
-        room.close()
+    return raw, json.dumps(manifest, indent=1) + "\n"
+
+
+def _replace(weights: bytes, manifest: str, folder: Path) -> None:
+    """Both files beside the folder, then in its place by a rename."""
+    check_place(folder)
     made = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         made.chmod(0o755)
         with writing(folder):
-            (made / WEIGHTS).write_bytes(raw)
-            (made / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", "utf-8")
+            (made / WEIGHTS).write_bytes(weights)
+            (made / MANIFEST).write_text(manifest, "utf-8")
         read(made)
         if folder.exists():
             old = made.with_name(made.name + "-old")
@@ -211,7 +231,6 @@ def write(
             os.rename(made, folder)
     finally:
         shutil.rmtree(made, ignore_errors=True)
-    return read(folder)
 
 
 def _whole(path: Path, limit: int) -> bytes:

@@ -58,6 +58,10 @@ class OutputTaken(FraudstreamError):
     wrong_use = True
 
 
+class OutputLost(FraudstreamError):
+    """What was written could not take its place, and lies elsewhere: the message says where."""
+
+
 class DeviceMissing(FraudstreamError):
     """The user named a device that is not here, or none that there is."""
 

@@ -1,21 +1,22 @@
 """The place of a bundle on disk, tried before the work that will fill it.
 
-In: a folder that a bundle is to take. Out: an error now, not after hours of fitting; room held.
-Does not know what a bundle consists of.
+In: a folder that a bundle is to take. Out: an error now, not after hours of fitting; room held;
+where the place was lost meanwhile, another one. Does not know what a bundle consists of.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Final
 
-from model.errors import OutputTaken, writing
+from model.errors import OutputLost, OutputTaken, writing
 from model.transformer import Shape, cost
 
 ROOM_PARAMETER, ROOM_ELSE = 5, 1 << 20
@@ -78,3 +79,41 @@ def room_for(folder: Path, shape: Shape, features: int) -> Iterator[IO[bytes]]:
                 size -= held.write(block[:size])
             os.fsync(held.fileno())
         yield held
+
+
+@contextmanager
+def kept_elsewhere(folder: Path, put: Callable[[Path], object]) -> Iterator[None]:
+    """What took hours of fitting is not lost where its place is taken, or locked, at the end.
+
+    `put` writes it to another folder, beside or among the temporary files. Raises OutputLost, which
+    names that; the first error where nothing can be written there either.
+    """
+    try:
+        yield
+    except (OutputTaken, OSError) as error:
+        other = _elsewhere(folder, put)
+        if other is None:
+            raise
+        if isinstance(error, OSError):
+            why = f"{folder}: {error.strerror}"
+        else:
+            why = str(error).removesuffix(f". {error.remedy}")
+        raise OutputLost(
+            f"the fit is done, and its bundle cannot take its place: {why}",
+            remedy=f"It is in {other}: move it, or use it there",
+        ) from None
+
+
+def _elsewhere(folder: Path, put: Callable[[Path], object]) -> Path | None:
+    for parent in (folder.parent, Path(tempfile.gettempdir())):
+        try:
+            other = Path(tempfile.mkdtemp(prefix=f"{folder.name}-", dir=parent))
+        except OSError:
+            continue
+        try:
+            put(other)
+        except OSError:
+            shutil.rmtree(other, ignore_errors=True)
+        else:
+            return other
+    return None

@@ -19,6 +19,7 @@ FraudstreamError                 everything this package raises on purpose
 |  |- BundleMissing              there is no bundle of that name (exit 2)
 |  `- BundleMisnamed             a name that could lead out of a folder (exit 2)
 |- OutputTaken                   what is to be written would replace something else (exit 2; model)
+|- OutputLost                    a finished bundle whose place was lost; it lies elsewhere (model)
 |- DeviceMissing                 a device that is named and not here (exit 2; model)
 |- DeviceFailed                  a GPU that is here and cannot take the model (model)
 |- DatasetError                  a training set is damaged, foreign or too small (both: model)
@@ -39,6 +40,7 @@ from model.errors import DatasetError as DatasetError
 from model.errors import DeviceFailed as DeviceFailed
 from model.errors import DeviceMissing as DeviceMissing
 from model.errors import FraudstreamError as FraudstreamError
+from model.errors import OutputLost as OutputLost
 from model.errors import OutputTaken as OutputTaken
 
 

@@ -102,7 +102,14 @@ def test_every_part_of_a_run_is_in_its_plan(monkeypatch: pytest.MonkeyPatch) -> 
     read = forecast.forecast(whole, SMALL, recipe, job=Job((0, 0), 100, labelled, 5, reads=reads))
     assert read.trees_s == pytest.approx(told.trees_s + (len(labelled) + 5) / len(whole))
     assert read.training_mb - told.training_mb >= 13 * forecast.HISTOGRAM_BYTES // 1_000_000 > 0
-    assert unlabelled.columns(reads, whole, labelled >= 0).shape[1] == 13
+    beside = unlabelled.columns(reads, whole, labelled >= 0)
+    assert beside.shape[1] == 13
+    each = forecast.HISTOGRAM_BYTES + forecast.BINNED_BYTES * len(labelled)
+    with_it, without = (
+        forecast._added_bytes(whole, Job((0, 0), 100, labelled, 5, reads=one))
+        for one in (reads, None)
+    )
+    assert with_it - without == 13 * each + beside.nbytes, "the columns stay beside"
     trees_mb = told.training_mb - bare.training_mb
     assert trees_mb >= len(whole.names) * forecast.HISTOGRAM_BYTES // 1_000_000 > 0
     assert bare.training_mb >= 500

@@ -12,6 +12,7 @@ import pytest
 
 from model import bundle as bundles
 from model.data import Dataset
+from model.errors import OutputLost
 from model.place import room_for
 from tests.full_disk import no_room
 from tests.model import streams_of_words as made
@@ -38,6 +39,44 @@ def test_room_for_a_bundle_is_held_until_it_is_written(
     ):
         raise AssertionError("nothing is begun")
     assert problem.value.filename == str(out)
+
+
+def test_a_fitted_bundle_whose_place_is_taken_at_the_end_is_kept_beside(
+    data: Dataset, tmp_path: Path
+) -> None:
+    """With it went the fit."""
+    made_now, out = made.bundle(data), tmp_path / "out"
+    with room_for(out, made_now.shape, len(made_now.names)) as room:
+        out.mkdir()
+        (out / "notes.txt").write_text("precious")
+        with pytest.raises(OutputLost, match=r"holds notes\.txt, .*\. It is in ") as problem:
+            bundles.write(made_now, out, room=room)
+    (kept,) = set(tmp_path.iterdir()) - {out}
+    assert f"It is in {kept}: " in str(problem.value)
+    assert bundles.read(kept).weights.keys() == made_now.weights.keys()
+    assert [path.name for path in out.iterdir()] == ["notes.txt"]
+
+
+def test_a_fitted_bundle_whose_folder_was_locked_is_kept_among_temporary_files(
+    data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made_now, root = made.bundle(data), Path(tempfile.mkdtemp())
+    monkeypatch.setattr(tempfile, "tempdir", str(root / "temporary"))
+    try:
+        for name in ("temporary", "locked"):
+            (root / name).mkdir()
+            (root / name).chmod(0o777)
+        root.chmod(0o755)
+        out = root / "locked" / "out"
+        with room_for(out, made_now.shape, len(made_now.names)) as room:
+            out.parent.chmod(0o555)
+            with bound_by_rights(), pytest.raises(OutputLost, match="denied") as problem:
+                bundles.write(made_now, out, room=room)
+        (kept,) = (root / "temporary").iterdir()
+        assert str(kept) in str(problem.value) and bundles.read(kept)
+        assert not list((root / "locked").iterdir())
+    finally:
+        shutil.rmtree(root)
 
 
 def test_the_place_of_a_bundle_is_tried_and_what_lies_there_stays(
