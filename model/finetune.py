@@ -103,6 +103,16 @@ def plan_in(about: Mapping[str, Any]) -> Plan | None:
         return None
 
 
+def learnt_until(bundle: Bundle | None) -> int:
+    """Up to when a bundle, and what it was made from, saw events or labels, ms; 0 for no bundle, or
+    one that tells of no such time."""
+    about = {} if bundle is None else bundle.about
+    told, plan = about.get("learnt_until"), plan_in(about)
+    if isinstance(told, int):
+        return told
+    return 0 if plan is None else plan.cut_ms
+
+
 @dataclass(frozen=True)
 class Blocks:
     """Row masks of a plan over a dataset."""

@@ -82,7 +82,8 @@ def card_precision(
     """CP@k: per day, the share of compromised cards among the k `highest` cards; mean of the days.
 
     A card's score is its highest of the day; it is compromised if any of its events that day is
-    fraud. Source: Le Borgne et al., Fraud Detection Handbook (2022), chapter 4.
+    fraud. Source: Le Borgne et al., Fraud Detection Handbook (2022), chapter 4, which also lets a
+    card that was found leave the days after: here it stays, as it does where nobody blocks it.
     """
     if not len(labels):
         return float("nan")

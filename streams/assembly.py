@@ -104,6 +104,17 @@ def model_id(settings: Settings) -> str:
     return read(bundle_path(settings)).model_id
 
 
+def learnt_until(settings: Settings) -> int:
+    """Up to when the bundle of these settings saw events or labels, ms; 0 where none is told of.
+    Raises as `model_id`."""
+    if not wants_model(settings):
+        return 0
+    from model.bundle import read
+    from model.finetune import learnt_until as told_by
+
+    return told_by(read(bundle_path(settings)))
+
+
 def with_model(settings: Settings, model_id: str) -> Settings:
     """The same settings with the model that scores name so."""
     own = {NoScorer.model_id: NO_MODEL, StubScorer.model_id: STUB}

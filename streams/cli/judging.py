@@ -17,17 +17,6 @@ if TYPE_CHECKING:
     from model.evaluate import Split
 
 
-def learnt_until(bundle: Bundle | None) -> int:
-    """Up to when a bundle, and what it was made from, saw events or labels, ms; 0 for no bundle."""
-    from model.finetune import plan_in
-
-    about = {} if bundle is None else bundle.about
-    told, plan = about.get("learnt_until"), plan_in(about)
-    if isinstance(told, int):
-        return told
-    return 0 if plan is None else plan.cut_ms
-
-
 def split_of(
     bundle: Bundle,
     dataset: Dataset,
@@ -53,7 +42,7 @@ def split_of(
     if start is None:
         start = newest - int((fitting.usual_days(dataset) if days is None else days) * DAY_MS)
     same = bundle.about.get("data_digest") == dataset.digest
-    own = learnt_until(bundle) if plan is None else plan.cut_ms
+    own = tuning.learnt_until(bundle) if plan is None else plan.cut_ms
     bare, answer = bundle.only_pretrained, dataset.answer()
     test = np.flatnonzero((time >= start) & (bare | (answer >= 0)))
     if not len(test) or not (bare or (answer[test] == 1).any()):
@@ -74,12 +63,12 @@ def split_of(
             fitting.say_why("no comparison models", error)
     seen = True if same and own > start else None
     split = Split(fit, judge, test, np.asarray(then.label))
-    return split, learnt_until(bundle) > start and seen
+    return split, tuning.learnt_until(bundle) > start and seen
 
 
 def say_known(found: dict[str, Any], seen: bool | None, bundle: Bundle) -> None:
     """Put into a report whether the fit, or its base, knew the test days; warn where it did."""
-    from model.finetune import plan_in
+    from model.finetune import learnt_until, plan_in
     from model.page import flattered
 
     found["known_to_the_fit"], own = seen, plan_in(bundle.about)

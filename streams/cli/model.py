@@ -212,7 +212,7 @@ def finetune(
     dataset, plan, chosen = fitting.fit_plan(
         dataset, cut, test_days, judge_days, maturity_days, fitting.usual_days(dataset)
     )
-    fitting.check_base(start, dataset, judging.learnt_until(start), plan.cut_ms)
+    fitting.check_base(start, dataset, tuning.learnt_until(start), plan.cut_ms)
     others = fitting.others_of(dataset, plan, chosen, teacher)
     recipe = fitting.recipe_of(chosen, others, steps, seed, place_sizes)
     room = room_for(out, shape, len(dataset.names))
@@ -230,7 +230,7 @@ def finetune(
         if not training.first:
             return
         about = {
-            "plan": vars(plan), "learnt_until": max(plan.cut_ms, judging.learnt_until(start)),
+            "plan": vars(plan), "learnt_until": max(plan.cut_ms, tuning.learnt_until(start)),
             "maturity_days": maturity_days, "steps": recipe.steps, "seed": seed,
             "place_sizes": place_sizes, "card": card(dataset, plan, chosen, base_id, taught),
         }  # fmt: skip

@@ -249,7 +249,7 @@ def backtest(
             engine=how,
             progress=shown,
         )
-    _note(summary["refused"])
+    _note("\n".join(filter(None, [summary["refused"], *summary["flattered"]])))
     lines = _told(summary["models"])
     options.say(summary, "\n".join([*lines, f"report: {target / 'report.html'}"]), as_json)
 

@@ -7,7 +7,7 @@ Does not know how a shard is replayed, nor how a measure or a plot is made.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 
 from model.errors import writing
+from streams.assembly import learnt_until
 from streams.labels import LabelBook
 from streams.offline import differing, evaluation, judged, plots, report, results
 from streams.offline.engine import Engine
@@ -63,8 +64,10 @@ def backtest(
     examples = differing.write(job.out, book, names, as_of=events.as_of, judge_from=judge_from or 0)
     for model, shown in zip(models[1:], examples, strict=True):
         model["examples"] = shown
+    learnt = map(learnt_until, job.settings)
     summary = {
         "headline": _headline(events, names),
+        "flattered": _flattered(events, names, learnt),
         "refused": refused(dead, messages),
         "method": _method(replayed, events, delay) + f" {_who(names, served)}",
         "terms": asdict(terms) | {"review_cost_minor": events.review_cost_minor},
@@ -117,6 +120,23 @@ def _headline(events: Events, names: Sequence[str]) -> str:
     rivals = f" against {', '.join(names[1:])}" if len(names) > 1 else ""
     judged = f"{len(events):,} events, {days}; {events.unlabelled:,} more could not be judged yet"
     return f"{names[0]}{rivals}: {judged}."
+
+
+def _flattered(events: Events, names: Sequence[str], learnt: Iterable[int]) -> list[str]:
+    """Of each bundle that was fitted since the first day judged; on which stream, nobody knows."""
+    found, first, last = [], int(events.time.min()), int(events.time.max())
+    for name, until in zip(names, learnt, strict=True):
+        if until > last:
+            found.append(
+                f"{name} was fitted on what was known after the newest event judged: if of this"
+                " stream, all figures flatter it; record later days to judge it by"
+            )
+        elif until > first:
+            found.append(
+                f"{name} was fitted on what was known up to {_day(until // DAY_MS)}: if of this"
+                f" stream, earlier days flatter it; judge later ones with --judge-from {until}"
+            )
+    return found
 
 
 def _who(names: Sequence[str], served: Sequence[str]) -> str:

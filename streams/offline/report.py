@@ -226,7 +226,7 @@ def page(summary: dict[str, Any], plots: Sequence[str]) -> str:
         "<h1>Backtest</h1>",
         *(
             f"<p class=note>{html.escape(line)}</p>"
-            for line in (summary["headline"], summary["refused"])
+            for line in (summary["headline"], summary["refused"], *summary["flattered"])
             if line
         ),
         _cards(models[0]["overall"]),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import orjson
 import pyarrow as pa
 import pytest
 
+from model import bundle as bundles
 from streams.errors import ConfigError
 from streams.labels import LabelBook, decode_labels
 from streams.offline import evaluation, judged, results
@@ -335,6 +338,26 @@ def test_a_stream_of_one_day_has_a_report(tmp_path: Path) -> None:
     found = backtest(Job(source, (world.settings(),), tmp_path / "out"), ["stub"])
     assert found["models"][0]["overall"]["events"] == 3
     assert (tmp_path / "out" / "report.html").read_text().count("<svg") == 6
+
+
+def test_a_backtest_tells_of_bundles_that_were_fitted_on_the_days_judged(tmp_path: Path) -> None:
+    write_lines(tmp_path / "t.jsonl", [transaction(number) for number in range(3)])
+    write_lines(tmp_path / "l.jsonl", [label(0, 3), label(1, 9, "legitimate")])
+    source = open_source(tmp_path / "t.jsonl", tmp_path / "l.jsonl", tmp_path)
+    first, last = (orjson.loads(transaction(number))["event_time"] for number in (0, 2))
+    every = [world.settings()]
+    shipped = bundles.read(bundles.shipped())
+    for name, until in (("first", first), ("amid", last), ("after", last + 1)):
+        about = dict(shipped.about) | {"learnt_until": until}
+        bundles.write(replace(shipped, about=about), tmp_path / name)
+        every.append(world.settings(f"model.bundle={tmp_path / name}"))
+    job = Job(source, tuple(every), tmp_path / "out")
+    amid, after = backtest(job, ["stub", "first", "amid", "after"])["flattered"]
+    assert amid.startswith("amid was fitted on what was known up to ")
+    assert amid.endswith(f"judge later ones with --judge-from {last}")
+    assert after.startswith("after was fitted on what was known after the newest event judged")
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert html.escape(amid) in page and html.escape(after) in page
 
 
 def test_a_backtest_without_labels_is_refused_before_the_work(tmp_path: Path) -> None:
