@@ -5,10 +5,11 @@
 
 A simulated stream, all scenarios. One backbone is pretrained on every event before the test weeks,
 without labels. Then, for each share, that share of the accounts keeps its labels. Two networks are
-fitted on these labels alone, from nothing and from the backbone; two are taught by trees as well,
-as `finetune` does it: from nothing, and from the backbone by trees that see how surprising each
-event is to it. Same rows, steps and seeds; what trees alone make of it with and without surprise
-stands beside, and the anomaly score, which needs no label. Average precision on the last weeks, all
+fitted on these labels alone, and two are taught by trees as well, as `finetune` does it: once
+without the backbone, and once as with `--base`, from its weights, with the second task to tell how
+surprising each event is to it (`model/second.py`), and by trees that see that, too. Same rows,
+steps and seeds; what trees alone make of it with and without surprise stands beside, and the
+anomaly score, which needs no label. Average precision on the last weeks, all
 accounts; no early stopping, the average of the last weights. One stream, and few frauds at the
 smallest shares: read differences under 0.02 as nothing.
 """
@@ -32,6 +33,7 @@ from model.data import Dataset
 from model.loop import Recipe, Source, train
 from model.pretrain import pretrain
 from model.pretrained import to_bundle
+from model.second import Second, Surprise
 from model.teacher import Lesson
 from model.transformer import PRESETS
 from streams.dev.shipped import split, stream
@@ -40,8 +42,15 @@ from streams.dev.simulate import Plan
 Rows = NDArray[np.int64]
 EVENTS_AN_ACCOUNT = 94
 SHAPE = PRESETS["small"]
-WAYS = ("labels alone", "from the backbone", "taught", "both", "trees", "trees, surprise")
-"""Columns. Both: from the backbone, and taught by trees that see its surprise."""
+WAYS = (
+    "labels alone",
+    "labels, surprise",
+    "taught",
+    "taught, surprise",
+    "trees",
+    "trees, surprise",
+)
+"""Columns."""
 
 
 def plan(events: int) -> Plan:
@@ -59,14 +68,22 @@ def backbone(d: Dataset, before: NDArray[np.bool_], steps: int) -> Bundle:
 
 
 def fitted(
-    d: Dataset, lesson: Lesson, base: Bundle | None, steps: int, seed: int, rows: Rows
+    d: Dataset,
+    lesson: Lesson,
+    base: Bundle | None,
+    surprise: Surprise | None,
+    steps: int,
+    seed: int,
+    rows: Rows,
 ) -> NDArray[np.float64]:
     """Log-odds of `rows` by a network that learnt the lesson."""
     learnt = np.flatnonzero(lesson.chosen)
     model = finetune.start(d, learnt, SHAPE, base, seed)
+    second = None if surprise is None else Second(SHAPE.width, surprise)
     source = Source(d, model.knots.numpy())
     recipe = Recipe(steps=steps, chunk=64, batch=32, average=0.98, seed=seed)
-    train(model, source, lesson.chosen, finetune.lesson_loss(lesson), recipe)
+    loss = finetune.lesson_loss(lesson, second)
+    train(model, source, lesson.chosen, loss, recipe, extra=second)
     return finetune.logits_of(model, d, rows).astype(np.float64)
 
 
@@ -92,7 +109,7 @@ def of_labels(
     some: NDArray[np.bool_],
     before: NDArray[np.bool_],
     base: Bundle,
-    surprise: NDArray[np.float32],
+    read: NDArray[np.float32],
     steps: int,
     seed: int,
     rows: Rows,
@@ -100,18 +117,20 @@ def of_labels(
     """By way, the log-odds of `rows` of what is fitted on the labels of `some`; `before`: all
     events that may teach."""
     alone = teacher.labels_only(np.asarray(d.label), some)
-    yield WAYS[0], fitted(d, alone, None, steps, seed, rows)
-    yield WAYS[1], fitted(d, alone, base, steps, seed, rows)
-    for taught, trees, begin, beside in (
+    second = Surprise(read, before)
+    yield WAYS[0], fitted(d, alone, None, None, steps, seed, rows)
+    yield WAYS[1], fitted(d, alone, base, second, steps, seed, rows)
+    for taught, trees, begin, task in (
         (WAYS[2], WAYS[4], None, None),
-        (WAYS[3], WAYS[5], base, surprise),
+        (WAYS[3], WAYS[5], base, second),
     ):
+        beside = None if task is None else read
         # The rows of the test are told, too, and learnt from by nobody: that is what trees make.
         told = teacher.lesson(d, some, ~some, seed, mix=teacher.MIX, beside=beside)
         p = told.target[rows].astype(np.float64)
         yield trees, np.log(p) - np.log1p(-p)
         lesson = Lesson(told.target, np.where(before, told.weight, 0).astype(np.float32))
-        yield taught, fitted(d, lesson, begin, steps, seed, rows)
+        yield taught, fitted(d, lesson, begin, task, steps, seed, rows)
 
 
 def main() -> None:
@@ -132,8 +151,8 @@ def main() -> None:
     rows, y = np.flatnonzero(test), d.answer()[test]
     before = d.time < d.time[test].min()
     base = backbone(d, before, args.pretrain)
-    surprise = unlabelled.columns(base, d, np.ones(len(d), bool))
-    unlabelled_ap = metrics.average_precision(y, surprise[rows, -1].astype(np.float64))
+    read = unlabelled.columns(base, d, np.ones(len(d), bool))
+    unlabelled_ap = metrics.average_precision(y, read[rows, -1].astype(np.float64))
     _tell(f"anomaly score, no label: {unlabelled_ap:.3f}")
     table: list[dict[str, Any]] = []
     for share in map(float, args.shares.split(",")):
@@ -144,7 +163,7 @@ def main() -> None:
             line["frauds"] = int((np.asarray(d.label)[some] == 1).sum())
             steps = args.steps if share >= 0.1 else args.steps // 2
             began = time.process_time()
-            for way, logit in of_labels(d, some, before, base, surprise, steps, seed, rows):
+            for way, logit in of_labels(d, some, before, base, read, steps, seed, rows):
                 line[way].append(metrics.average_precision(y, logit))
                 _tell(f"{share:.1%} seed {seed}: {way} {line[way][-1]:.3f}")
             _tell(f"{time.process_time() - began:.0f} CPU s")

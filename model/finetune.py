@@ -180,8 +180,7 @@ def fraud_loss(label: NDArray[np.int8], chosen: NDArray[np.bool_]) -> Any:
 
 
 def lesson_loss(lesson: Lesson, second: Second | None = None) -> Any:
-    """Mean cross-entropy over the rows of a chunk that count, each by its share of the weight; and
-    the second task's term.
+    """Mean cross-entropy over the rows of a chunk that count, by their weights; and a second task.
 
     Weights are relative to their mean over the whole lesson, so that a batch that happens to hold
     many labelled rows takes a longer step, as it should. Of several processes each divides by their

@@ -63,7 +63,9 @@ class Job:
     """Rows without a label that trees answer."""
     threads: int = 1
     reads: Bundle | None = None
-    """Pretrained bundle whose surprise at each of these rows the trees see."""
+    """Pretrained bundle whose surprise the fits learn to tell, and trees see."""
+    read: NDArray[np.bool_] | None = None
+    """Rows that it reads."""
 
 
 @dataclass(frozen=True)
@@ -76,12 +78,13 @@ class Forecast:
     updates_s: float
     judging_s: float
     trees_s: float
+    reading_s: float
     scores_per_s: float
 
     @property
     def seconds(self) -> float:
         """All of it."""
-        return self.updates_s + self.judging_s + self.trees_s
+        return self.updates_s + self.judging_s + self.trees_s + self.reading_s
 
 
 def forecast(
@@ -109,6 +112,7 @@ def forecast(
         updates_s=update_s * sum(recipe.steps - steps for steps in done),
         judging_s=judging_s,
         trees_s=trees_s,
+        reading_s=_reading_s(dataset, job),
         scores_per_s=MULTIPLICATIONS_PER_S[told["parameters"] <= CACHED] / told["multiplications"],
     )
 
@@ -133,8 +137,8 @@ def _added_bytes(dataset: Dataset, job: Job) -> int:
     if job.labelled is not None:
         columns = len(dataset.names) + (0 if job.reads is None else unlabelled.COLUMNS)
         added += columns * (HISTOGRAM_BYTES + BINNED_BYTES * len(job.labelled))
-        if job.reads is not None:  # they stay beside, of every row
-            added += 4 * unlabelled.COLUMNS * len(dataset)
+    if job.reads is not None:  # of every row as it was read, and as a fit is to tell it
+        added += 2 * 4 * unlabelled.COLUMNS * len(dataset)
     return added
 
 
@@ -190,17 +194,16 @@ def _trees_s(dataset: Dataset, job: Job) -> float:
     trees = grow(TREES)
     told_s = _took(lambda: trees.predict(x, raw_score=True)) / TREES  # type: ignore[attr-defined]
     work = teacher.work(len(job.labelled), job.others)
-    trees_s = (work.given * binned_s + work.grown * grown_s + work.told * told_s) / len(rows)
-    return trees_s + _reading_s(dataset, job)
+    return (work.given * binned_s + work.grown * grown_s + work.told * told_s) / len(rows)
 
 
 def _reading_s(dataset: Dataset, job: Job) -> float:
-    """Seconds in which a pretrained bundle reads all rows that trees see."""
+    """Seconds in which a pretrained bundle reads how surprising events are."""
     bundle = job.reads
-    if bundle is None or job.labelled is None:
+    if bundle is None or job.read is None:
         return 0.0
     some = _begin(dataset, READ)
     rows = np.arange(len(some))
     unlabelled.columns(bundle, some, rows == 0)  # compiles
     took = _took(lambda: unlabelled.columns(bundle, some, rows >= 0))
-    return took * (len(job.labelled) + job.others) / len(rows)
+    return took * int(job.read.sum()) / len(rows)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from model.finetune import Blocks, Plan
     from model.forecast import Job
     from model.loop import Recipe
+    from model.second import Surprise
     from model.teacher import Lesson
     from streams.cli.training import Training
     from streams.errors import FraudstreamError
@@ -164,6 +165,8 @@ def recipe_of(
 
 
 def job_of(
+    dataset: Dataset,
+    plan: Plan,
     chosen: Blocks,
     others: NDArray[np.bool_] | None,
     done: tuple[int, ...],
@@ -171,14 +174,29 @@ def job_of(
     base: Bundle | None,
 ) -> Job:
     """What the run is to do; `others` is None without a teacher. `done`: steps of each fit that its
-    checkpoint holds."""
+    checkpoint holds. A base that was only pretrained reads all events before the fit but those that
+    judge."""
     from model.forecast import Job
 
+    trees = None if others is None else chosen.fit.nonzero()[0]
+    answered = 0 if others is None else int(others.sum())
     judged = int(chosen.judge.sum())
-    if others is None:
-        return Job(done, judged, threads=threads)
-    reads = base if base is not None and base.only_pretrained else None
-    return Job(done, judged, chosen.fit.nonzero()[0], int(others.sum()), threads, reads)
+    if base is None or not base.only_pretrained:
+        return Job(done, judged, trees, answered, threads)
+    read = (dataset.time < plan.cut_ms) & ~chosen.judge
+    return Job(done, judged, trees, answered, threads, base, read)
+
+
+def surprise_of(dataset: Dataset, job: Job, training: Training) -> Surprise | None:
+    """How surprising events are to the pretrained bundle of the job."""
+    from model import unlabelled
+    from model.second import Surprise
+
+    if job.reads is None or job.read is None:
+        return None
+    count = int(job.read.sum())
+    training.say(f"reading how surprising {count:,} events are to {job.reads.model_id}")
+    return Surprise(unlabelled.columns(job.reads, dataset, job.read), job.read)
 
 
 def lesson_of(
@@ -187,20 +205,14 @@ def lesson_of(
     others: NDArray[np.bool_] | None,
     recipe: Recipe,
     training: Training,
-    reads: Bundle | None,
+    surprise: Surprise | None,
 ) -> Lesson | None:
-    """What trees teach; None without a teacher. Each process grows the same ones.
-
-    `reads`: the pretrained bundle whose surprise they see, as the job has it.
-    """
-    from model import quiet, teacher, unlabelled
+    """What trees teach, which see surprise, too; None without a teacher. Each process grows the
+    same ones."""
+    from model import quiet, teacher
 
     if others is None:
         return None
-    beside = None
-    if reads is not None:
-        training.say(f"teacher: reading how surprising events are to {reads.model_id}")
-        beside = unlabelled.columns(reads, dataset, chosen.fit | others)
     training.say(
         f"teacher: trees are grown on {int(chosen.fit.sum()):,} labelled events; they soften the"
         f" labels, and tell what to answer on {int(others.sum()):,} events without one"
@@ -209,7 +221,7 @@ def lesson_of(
         dataset = quiet.hushed(dataset, chosen.fit | others, recipe.seed)
     return teacher.lesson(
         dataset, chosen.fit, others, recipe.seed, training.threads, mix=teacher.MIX,
-        tell=training.say, beside=beside,
+        tell=training.say, beside=None if surprise is None else surprise.columns,
     )  # fmt: skip
 
 

@@ -219,12 +219,13 @@ def finetune(
     fit = Training(recipe.steps, threads, device, tensorboard)
     with room as held, fit as training, stoppable():
         done = tuning.steps_done(checkpoint, seed, seeds, others is not None)
-        job = fitting.job_of(chosen, others, done, threads, start)
+        job = fitting.job_of(dataset, plan, chosen, others, done, threads, start)
         training.plan(dataset, base_id or preset or "small", shape, recipe, job)
-        lesson = fitting.lesson_of(dataset, chosen, others, recipe, training, job.reads)
+        surprise = fitting.surprise_of(dataset, job, training)
+        lesson = fitting.lesson_of(dataset, chosen, others, recipe, training, surprise)
         best = tuning.seeds(
             dataset, chosen, shape, recipe, seeds, start, training.say, checkpoint,
-            training.device, training.watch, lesson,
+            training.device, training.watch, lesson, surprise,
         )[0]  # fmt: skip
         taught = fitting.say_kept(best.taught, others, training)
         if not training.first:

@@ -89,8 +89,9 @@ class Training:
         self.say(
             f"plan: about {told.seconds:,.0f} s and {told.training_mb:,} MB to train (updates"
             f" {told.updates_s:,.0f} s, judging {told.judging_s:,.0f} s, trees"
-            f" {told.trees_s:,.0f} s); to serve, {told.multiplications:,} multiplications a score,"
-            f" about {told.scores_per_s:,.0f} scores/s on one core"
+            f" {told.trees_s:,.0f} s, reading {told.reading_s:,.0f} s); to serve,"
+            f" {told.multiplications:,} multiplications a score, about {told.scores_per_s:,.0f}"
+            " scores/s on one core"
         )
         if self._folder is not None:
             from torch.utils.tensorboard import SummaryWriter

@@ -145,7 +145,7 @@ def test_trees_that_teach_are_told_how_surprising_events_are_to_a_pretrained_bas
     monkeypatch.setattr(teacher, "lesson", lesson)
     words = ["finetune", str(made[0]), str(tmp_path / "b"), "--steps", "1", "--base"]
     done = RUN.invoke(build(), [*words, str(bundles / "base")], catch_exceptions=False)
-    assert "teacher: reading how surprising events are to pretrained@" in done.stderr
+    assert re.search(r"reading how surprising [\d,]+ events are to pretrained@", done.stderr)
     RUN.invoke(build(), [*words, str(bundles / "fraud")], catch_exceptions=False)
     (beside, rows), (none, _) = seen
     assert none is None, "a bundle that was fitted has forgotten what surprises"

@@ -96,11 +96,15 @@ def test_every_part_of_a_run_is_in_its_plan(monkeypatch: pytest.MonkeyPatch) -> 
     assert told.updates_s == 2 * bare.updates_s
     assert told.judging_s == 2 * (10 + 1)
     assert told.seconds == told.updates_s + told.judging_s + told.trees_s
-    assert told.trees_s > 0
+    assert told.trees_s > 0 and told.reading_s == 0
     pretrained = pretrain(whole, whole.account < 8, SMALL, Recipe(steps=1, chunk=8, batch=1))
     reads = to_bundle(whole, pretrained, "base", whole.names)
-    read = forecast.forecast(whole, SMALL, recipe, job=Job((0, 0), 100, labelled, 5, reads=reads))
-    assert read.trees_s == pytest.approx(told.trees_s + (len(labelled) + 5) / len(whole))
+    job = Job((0, 0), 100, labelled, 5, reads=reads, read=whole.account < 3)
+    read = forecast.forecast(whole, SMALL, recipe, job=job)
+    assert read.trees_s == told.trees_s and read.reading_s == pytest.approx(0.25)
+    assert read.seconds == told.seconds + read.reading_s
+    untaught = replace(job, labelled=None, others=0)
+    assert forecast.forecast(whole, SMALL, recipe, job=untaught).reading_s == read.reading_s
     assert read.training_mb - told.training_mb >= 13 * forecast.HISTOGRAM_BYTES // 1_000_000 > 0
     beside = unlabelled.columns(reads, whole, labelled >= 0)
     assert beside.shape[1] == 13
@@ -109,7 +113,7 @@ def test_every_part_of_a_run_is_in_its_plan(monkeypatch: pytest.MonkeyPatch) -> 
         forecast._added_bytes(whole, Job((0, 0), 100, labelled, 5, reads=one))
         for one in (reads, None)
     )
-    assert with_it - without == 13 * each + beside.nbytes, "the columns stay beside"
+    assert with_it - without == 13 * each + 2 * beside.nbytes, "read, and what a fit is to tell"
     trees_mb = told.training_mb - bare.training_mb
     assert trees_mb >= len(whole.names) * forecast.HISTOGRAM_BYTES // 1_000_000 > 0
     assert bare.training_mb >= 500
