@@ -106,13 +106,19 @@ def resend(
             "message.max.bytes": SENDABLE_BYTES,
         }
     )
+    shards = manifest.partitions("transactions")
     try:
         metadata = producer.list_topics(topic, timeout=30).topics[topic]
     except KafkaException as error:
         raise BrokerError(f"cannot reach the broker: {error.args[0].str()}") from error
     if metadata.error is not None:
-        raise BrokerError(f"no topic to send to: {metadata.error.str()}", topic=topic)
-    shards = manifest.partitions("transactions")
+        made = f"make it first; with {len(shards)} partitions messages keep theirs"
+        absent = metadata.error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART
+        raise BrokerError(
+            f"no topic to send to: {metadata.error.str()}",
+            topic=topic,
+            remedy=made if absent else None,
+        )
     same = shards == sorted(metadata.partitions)
     deliveries, sent, left_out = _Deliveries(topic), 0, 0
     begun, first = time.monotonic(), None
