@@ -331,11 +331,16 @@ def redis_address(settings: Settings) -> str:
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
-def check_redis(settings: Settings, client: redis.Redis | None = None) -> None:
-    """Return when Redis lets us in. Raises StoreUnready that says what is wrong."""
+def check_redis(
+    settings: Settings, client: redis.Redis | None = None, *, to_read: bool = False
+) -> None:
+    """Return when Redis lets us in. Raises StoreUnready that says what is wrong.
+
+    `to_read`: one that cannot write its file, and so takes no write, will do.
+    """
     import redis
 
-    from streams.store.scripts import RIGHTS
+    from streams.store.scripts import RIGHTS, unwritable
 
     own = client is None
     used = redis_client(settings) if client is None else client
@@ -353,6 +358,8 @@ def check_redis(settings: Settings, client: redis.Redis | None = None) -> None:
             remedy=RIGHTS,
         ) from None
     except redis.exceptions.RedisError as error:
+        if to_read and unwritable(error):
+            return
         raise StoreUnready(
             f"Redis at {address} cannot be used: {error}", remedy=_remedy(str(error), address)
         ) from None

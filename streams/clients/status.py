@@ -177,9 +177,25 @@ def _problems(
     return problems + _divided(found)
 
 
-def _store_problems(info: Mapping[str, Any]) -> list[str]:
+def _refusal(client: redis.Redis) -> str:
+    """What a Redis says that cannot write its file; INFO does not tell whether that stops it."""
+    try:
+        client.ping()
+    except redis.exceptions.ResponseError as error:
+        if not scripts.unwritable(error):
+            raise
+        return str(error)
+    return ""
+
+
+def _store_problems(info: Mapping[str, Any], refusal: str) -> list[str]:
     """Why workers can write nothing now, though Redis answers: they wait, and it looks like lag."""
     problems = []
+    if refusal:
+        problems.append(
+            f"Redis cannot write its file, and workers wait ({refusal}): make room on its disk, and"
+            " they go on by themselves"
+        )
     if info.get("role") != "master":
         problems.append(
             "this Redis is a replica, and workers can write nothing to it: promote it, or set"
@@ -227,7 +243,7 @@ def status(settings: Settings) -> Status:
     check_kafka(settings)
     client, topic = redis_client(settings), settings.topic("transactions")
     try:
-        check_redis(settings, client)
+        check_redis(settings, client, to_read=True)
         with _asking(settings, topic) as consumer:
             layout = _layout(consumer, topic)
             # Workers go on meanwhile: Redis is never behind what was committed to Kafka before,
@@ -238,11 +254,12 @@ def status(settings: Settings) -> Status:
             stored = {one: _stored(client, settings, now.current, one) for one in layout}
             with scripts.named_failures(-1):
                 info: Any = client.info()
+                refusal = _refusal(client)
             logs = {one: _Log(*limits(consumer, topic, one), committed.get(one)) for one in layout}
     finally:
         client.close()
     found = [_partition(one, stored[one], log) for one, log in logs.items()]
-    problems = _store_problems(info) + _problems(found, logs, now.partitions)
+    problems = _store_problems(info, refusal) + _problems(found, logs, now.partitions)
     return Status(
         topic=topic,
         lag=sum(each.lag for each in found),

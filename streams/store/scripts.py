@@ -144,7 +144,7 @@ def named(error: Exception, partition: int) -> StoreError:
             partition=partition,
             remedy="Raise maxmemory; the worker goes on by itself",
         )
-    if said.startswith("MISCONF") or "MISCONF" in said:
+    if unwritable(error):
         return StoreFull(
             f"Redis cannot write its file: {said}",
             partition=partition,
@@ -157,6 +157,11 @@ def named(error: Exception, partition: int) -> StoreError:
     if isinstance(error, exceptions.ReadOnlyError) or said.startswith(WAITING):
         return StoreLost(f"Redis cannot answer now: {said}")
     return StoreError(f"Redis answers with an error: {said}")
+
+
+def unwritable(error: Exception) -> bool:
+    """Whether this is a Redis that cannot write its file: it answers reads alone."""
+    return "MISCONF" in str(error)
 
 
 def text(reply: Any) -> str:

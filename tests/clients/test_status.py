@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import time
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +18,8 @@ from pydantic import SecretStr
 from streams.clients.publisher import Publisher
 from streams.clients.status import PartitionStatus, Status, _notes, status, text
 from streams.connect import confluent_config
+from streams.dev import process
+from streams.dev import redis as redis_server
 from streams.errors import BrokerError, StoreUnready
 from streams.settings import Settings, load
 from streams.store import Commit, Identity, generations
@@ -128,6 +133,33 @@ def test_a_redis_that_takes_no_write_is_a_problem(settings: Settings, redis_url:
             client.execute_command("REPLICAOF", "NO", "ONE")
     assert "this Redis is a replica" in found.problems[0]
     assert "problem: this Redis" in text(found)
+
+
+def test_a_redis_that_cannot_write_its_file_is_asked_all_the_same(
+    settings: Settings, tmp_path: Path
+) -> None:
+    create(settings)
+    server = redis_server.start(tmp_path / "gone", extra={"save": "3600 1"}, die_with_parent=True)
+    try:
+        with redis.Redis.from_url(server.url) as client:
+            claim = RedisStore(client).acquire(0, Identity("topic", 2, "stub@1"))
+            publish(settings, 3)
+            RedisStore(client).commit(claim, Commit(None, 1))
+            shutil.rmtree(tmp_path / "gone")
+            client.bgsave()
+            deadline = time.monotonic() + 30
+            while "status:ok" in str(client.execute_command("INFO", "persistence")):
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+        found = status(
+            settings.model_copy(
+                update={"redis": settings.redis.model_copy(update={"url": SecretStr(server.url)})}
+            )
+        )
+    finally:
+        process.stop(server.child, 0)
+    assert found.partitions[0].applied == 1 and found.lag > 0
+    assert re.fullmatch(r"Redis cannot write its file.*MISCONF.*make room.*", found.problems[0])
 
 
 @pytest.mark.parametrize("forbidden", ["hlen", "hgetall", "info"])
