@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping
 from typing import Any, Final
 
 import aiokafka
@@ -63,6 +63,20 @@ def _ask_for(fetcher: Any, size: int, wait_ms: int) -> None:
     """What the fetches to come ask for: an answer when there are so many bytes, or after the wait
     with what there is."""
     fetcher._fetch_min_bytes, fetcher._fetch_max_wait_ms = size, wait_ms
+
+
+async def _unless_stopped(answer: Awaitable[None]) -> None:
+    """Wait for an answer to a rebalance, as aiokafka's own task does.
+
+    A stop cancels the answer where it is on its way. That must not end the task: the consumer's
+    stop waits for it, would end of it, too, and leave neither the group nor the brokers.
+    """
+    try:
+        await answer
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
 
 
 def fetching() -> bool:
@@ -179,6 +193,14 @@ class FetchThread(driver.AIOKafkaConsumerThread):
             self._cursor[tp] = (epoch, end)
             fetched[tp] = list(sliced(to_batch(tp, chunks, end), begin, epoch, limit))
         return fetched
+
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        """See `_unless_stopped`."""
+        await _unless_stopped(super().on_partitions_revoked(revoked))
+
+    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        """See `_unless_stopped`."""
+        await _unless_stopped(super().on_partitions_assigned(assigned, generation_id))
 
     def verify_event_path(self, now: float, tp: TP) -> None:
         """Nothing: the watchdog knows a worker that stands still. Faust takes for one what had

@@ -174,8 +174,10 @@ class Intake:
             await self._in_thread(self._partitions.release, tp.partition)
 
     async def leave(self) -> None:
-        """Let go of all partitions, in order; the worker stops."""
-        await self.release(sorted(self._applied))
+        """Let go of all partitions, in order; the worker stops. Some may have been claimed a moment
+        ago, in a rebalance that is not through."""
+        self._applied.clear()
+        await self._in_thread(self._partitions.release_all)
 
     async def _in_thread(self, call: Callable[..., T], *given: Any) -> T:
         self.in_thread += 1

@@ -195,3 +195,8 @@ class Partitions:
             except StoreError as error:
                 _logger.info("partition %d: not let go in order: %s", partition, error)
         self.drop(partition)
+
+    def release_all(self) -> None:
+        """Let every partition go in order."""
+        for partition in sorted(self.held):
+            self.release(partition)

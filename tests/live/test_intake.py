@@ -114,6 +114,9 @@ class Shares:
     def release(self, partition: int) -> None:
         self.released.append(partition)
 
+    def release_all(self) -> None:
+        self.released += sorted(self.held)
+
 
 class Case:
     """An intake with both partitions claimed from offset 0 in epoch 1."""

@@ -10,7 +10,8 @@ from faust.types import TP
 
 from streams.errors import LogShort, StoreError
 from streams.live.ranges import LogRange
-from tests.live.test_intake import TP0, TP1, Case, Event, drive
+from tests.live.test_intake import LOGS, TP0, TP1, Case, Event, drive
+from tests.live.test_partitions import Case as Shared
 
 
 @pytest.mark.parametrize(("error", "broken"), [(StoreError("no"), False), (KeyError("x"), True)])
@@ -73,3 +74,17 @@ def test_what_another_worker_took_during_the_claim_is_left_alone() -> None:
     assert case.rounds == [[[b"0"]]] and case.crashes == []
     assert case.intake.given_up.keys() == {TP0}
     assert case.metric("stale_batches_total") == 1
+
+
+def test_a_stop_between_claim_and_seek_looks_like_no_death() -> None:
+    """A restart in the middle of a rebalance: the next worker went on with small rounds."""
+    case, shared = Case(), Shared()
+    case.intake._partitions = shared.partitions
+
+    async def check() -> None:
+        await case.intake.claim(LOGS)
+        assert shared.notes_kept.notes.keys() == {0, 1}
+        await case.intake.leave()
+
+    asyncio.run(check())
+    assert shared.notes_kept.notes == {} and shared.partitions.held == {}

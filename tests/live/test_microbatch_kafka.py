@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
+from contextlib import AsyncExitStack
 
 import numpy as np
+import pytest
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from faust.types import TP
@@ -201,6 +203,34 @@ def test_a_second_reader_takes_half_and_gives_it_back(kafka: str, topic_prefix: 
             await one.until(lambda: one.shelf.epochs != first)
             # Nothing is kept in `Shelf`, so the whole log is read again.
             await one.until(lambda: {each.tp.partition for each in one.ranges()} == {0, 1, 2, 3})
+
+    asyncio.run(check())
+
+
+def test_a_stop_in_the_middle_of_a_rebalance_leaves_the_group(
+    kafka: str, topic_prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_for(kafka, topic_prefix, "kafka.session_timeout_ms=20000", partitions=2)
+    admin = AdminClient(confluent_config(settings))
+    asked = asyncio.Event()
+
+    async def unanswered(*_: object) -> None:
+        asked.set()
+        await asyncio.Event().wait()
+
+    def members() -> int:
+        group = settings.kafka.group
+        return len(admin.describe_consumer_groups([group])[group].result().members)
+
+    async def check() -> None:
+        async with AsyncExitStack() as stop_one:
+            one = await stop_one.enter_async_context(reading(settings))
+            monkeypatch.setattr(one.consumer._thread, "_log_ranges", unanswered)
+            async with reading(settings):
+                await one.until(asked.is_set)
+                assert members() == 2
+                await stop_one.aclose()
+                assert members() == 1
 
     asyncio.run(check())
 
