@@ -60,9 +60,18 @@ REPORT_EVERY_S: Final = 1.0
 REPEAT_S: Final = 10.0
 GC_THRESHOLD: Final = 100_000
 """Objects made and not yet let go."""
-CHATTY: Final = ("faust", "mode", "aiokafka", "streams.live.microbatch")
+CHATTY: Final = ("faust", "mode", "aiokafka", "streams.live.microbatch", "streams.live.fetch")
 """Loggers that tell of every start and stop of a part; below DEBUG only their warnings count.
 They never go below INFO: Faust's own debug lines hold keys and values."""
+NO_FAILURE: Final = (
+    ("aiokafka.consumer.group_coordinator", " because it is rebalancing"),
+    ("streams.live.microbatch", "wait_empty: Waiting for tasks "),
+    ("streams.live.microbatch", "Warning: Task timed out!"),
+    ("streams.live.microbatch", "Please make sure it's hanging before restart."),
+)
+"""Warnings, by logger and words, of what goes on as it should: a group that is joined or left, and
+a rebalance that waits for a round. Why a round takes long is told by `patience`, and by the
+watchdog where it does not end."""
 
 _logger = logging.getLogger(__name__)
 
@@ -229,7 +238,8 @@ async def serve(
             # first.
             if reason is None:
                 raise
-            _logger.info("while stopping: %r", error)
+            told = isinstance(reason, FraudstreamError)
+            _logger.log(logging.DEBUG if told else logging.INFO, "while stopping: %r", error)
         watchdog.stop()
         for number, handler in before.items():
             if signal.getsignal(number) is asked:
@@ -363,6 +373,14 @@ def _said_by_aiokafka(record: logging.LogRecord) -> tuple[str, int] | None:
     return (record.pathname, record.lineno) if record.name.startswith("aiokafka") else None
 
 
+def _is_failure(record: logging.LogRecord) -> bool:
+    """Whether a warning of Faust or aiokafka is one."""
+    words = [each for name, each in NO_FAILURE if name == record.name]
+    return record.levelno > logging.WARNING or not any(
+        each in record.getMessage() for each in words
+    )
+
+
 def quiet(settings: Settings) -> None:
     """Let Faust and aiokafka say what matters to somebody who runs a worker."""
     level = logging.INFO if settings.log.level == "DEBUG" else logging.WARNING
@@ -371,4 +389,5 @@ def quiet(settings: Settings) -> None:
     for handler in logging.getLogger().handlers:
         handler.addFilter(_Told())
         if level > logging.INFO:
+            handler.addFilter(_is_failure)
             handler.addFilter(Seldom(_said_by_aiokafka, again_s=REPEAT_S, over_s=REPEAT_S))

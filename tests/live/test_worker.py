@@ -76,6 +76,8 @@ def test_two_workers_share_the_work_and_leave_in_order(
         three = workers.start().ready()
         time.sleep(1)
         assert three.stop()[0] == 0
+        said = "".join(worker.said() for worker in workers.workers)
+        assert "is rebalancing" not in said and "FetchThread" not in said, "no failures"
     copies = check_scores(settings, 400)
     assert set(copies.values()) == {1}
 
@@ -171,6 +173,22 @@ def test_a_broker_that_is_away_is_told_now_and_then() -> None:
     assert passes("aiokafka", 7, 110.0)
     assert passes("aiokafka", 7, 50.0), "the clock was put back"
     assert all(passes("streams.live.app", 7, 100.0) for _ in range(2)), "ours is all said"
+
+
+def test_warnings_of_what_is_no_failure_are_left_out() -> None:
+    """As Faust and aiokafka word them. The first is heard wherever two workers share the work."""
+    coordinator, microbatch = "aiokafka.consumer.group_coordinator", "streams.live.microbatch"
+
+    def passes(name: str, text: str, level: int = logging.WARNING) -> bool:
+        return app._is_failure(logging.LogRecord(name, level, "x.py", 7, text, (), None))
+
+    rejoining = "Heartbeat failed for group g because it is rebalancing"
+    assert not passes(coordinator, rejoining)
+    assert not passes(microbatch, "[^-RangeConsumer]: wait_empty: Waiting for tasks [(1, 2)]")
+    assert not passes(microbatch, "[^MicroBatchApp]: Warning: Task timed out!")
+    assert passes(coordinator, rejoining, logging.ERROR) and passes("streams.live.app", rejoining)
+    assert passes(coordinator, "Heartbeat failed for group g: generation id is not  current.")
+    assert passes(microbatch, "[^MicroBatchApp]: Timer livelocked")
 
 
 def test_what_broke_first_is_told_though_the_stop_is_cancelled() -> None:
