@@ -25,10 +25,13 @@ import orjson
 import torch
 
 from model import bundle as bundles
-from model import data, evaluate, finetune
+from model import data, evaluate, finetune, unlabelled
 from model.loop import Recipe
 from model.measured import measure, segments
+from model.pretrain import pretrain
+from model.pretrained import to_bundle
 from model.score import Scorer
+from model.second import Surprise
 from model.transformer import PRESETS
 from streams import features
 from streams.dev.simulate import Plan, simulate
@@ -47,6 +50,8 @@ PLANS: Final = (
 UNSEEN: Final = Plan(events=120_000, accounts=4_000, days=60, seed=104)
 """A whole stream with other accounts and merchants, for the report only."""
 RECIPE: Final = Recipe(steps=1_500, chunk=64, batch=64, rate=3e-3, decay=0.3, seed=1, every=60)
+BACKBONE: Final = Recipe(steps=600, chunk=64, batch=48, average=0.98)
+"""Without labels, before the fit: what it finds surprising is the fit's second task."""
 MAX_BYTES: Final = 5_000_000
 THREADS: Final = 2
 Rows = np.ndarray[Any, Any]
@@ -89,12 +94,20 @@ def _whole() -> tuple[data.Dataset, list[Rows]]:
     return data.concat(parts), [np.concatenate([m[k] for m in masks]) for k in range(3)]
 
 
+def surprise(whole: data.Dataset, before: Rows, tell: evaluate.Tell) -> Surprise:
+    """How surprising these events are to a backbone fitted on them, without labels."""
+    made = pretrain(whole, before, PRESETS["small"], BACKBONE, tell)
+    read = to_bundle(whole, made, NAME, [""] * len(whole.names))
+    return Surprise(unlabelled.columns(read, whole, before), before)
+
+
 def train(folder: Path, whole: data.Dataset, masks: list[Rows], tell: evaluate.Tell) -> None:
     """Train and write the bundle."""
-    fit, judge, _ = masks
+    fit, judge, test = masks
     chosen = finetune.Blocks(fit, judge)
     tell(f"{len(whole)} events, {int(fit.sum())} to fit, {int(judge.sum())} to judge")
-    found = finetune.fit(whole, chosen, PRESETS["small"], RECIPE, tell=tell)
+    told = surprise(whole, ~(judge | test), tell)
+    found = finetune.fit(whole, chosen, PRESETS["small"], RECIPE, tell=tell, surprise=told)
     groups = [feature.group for feature in features.FEATURES]
     about = {
         "trained_on": "fraudstream simulate; plans in streams/dev/shipped.py",
