@@ -47,8 +47,9 @@ def simulate(
     from streams.dev.simulate.frauds import SCENARIOS
     from streams.errors import ConfigError
 
+    require_place(out)  # what lies beside is named after it
     paths = {"transactions": out, "labels": beside(out, "labels"), "truth": beside(out, "truth")}
-    for path in paths.values():
+    for path in (paths["labels"], paths["truth"]):
         require_place(path)
     try:
         first = options.moment(start)
@@ -100,9 +101,9 @@ def convert(
     from streams.clients.convert import token_key
     from streams.clients.writer import require_place
 
+    require_place(out)
     labels = beside(out, "labels")
-    for path in (out, labels):
-        require_place(path)
+    require_place(labels)
     data_dir = options.settings(config, sets).worker.data_dir
     key = token_key(key_file or data_dir / "token.key", make=key_file is None)
     rows, frauds, outside, uncoded = turn(form, source, out, labels, key)
