@@ -21,6 +21,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -31,12 +32,10 @@ from model import finetune, metrics, teacher, unlabelled
 from model.bundle import Bundle
 from model.data import Dataset
 from model.loop import Recipe, Source, train
-from model.pretrain import pretrain
-from model.pretrained import to_bundle
 from model.second import Second, Surprise
 from model.teacher import Lesson
 from model.transformer import PRESETS
-from streams.dev.shipped import split, stream
+from streams.dev.shipped import BACKBONE, backbone, split, stream
 from streams.dev.simulate import Plan
 
 Rows = NDArray[np.int64]
@@ -57,14 +56,6 @@ def plan(events: int) -> Plan:
     """The simulated stream."""
     accounts = events // EVENTS_AN_ACCOUNT
     return Plan(events=events, accounts=accounts, days=90, seed=79, fraud_rate=0.005)
-
-
-def backbone(d: Dataset, before: NDArray[np.bool_], steps: int) -> Bundle:
-    """Fitted without labels on the rows before the test weeks."""
-    recipe = Recipe(steps=steps, chunk=64, batch=48, average=0.98)
-    made = pretrain(d, before, SHAPE, recipe, _tell)
-    _tell(f"pretrained, nats by field: {made.nats}")
-    return to_bundle(d, made, "backbone", ["g"] * len(d.names))
 
 
 def fitted(
@@ -150,7 +141,7 @@ def main() -> None:
     fit |= judge
     rows, y = np.flatnonzero(test), d.answer()[test]
     before = d.time < d.time[test].min()
-    base = backbone(d, before, args.pretrain)
+    base = backbone(d, before, _tell, replace(BACKBONE, steps=args.pretrain))
     read = unlabelled.columns(base, d, np.ones(len(d), bool))
     unlabelled_ap = metrics.average_precision(y, read[rows, -1].astype(np.float64))
     _tell(f"anomaly score, no label: {unlabelled_ap:.3f}")

@@ -94,11 +94,12 @@ def _whole() -> tuple[data.Dataset, list[Rows]]:
     return data.concat(parts), [np.concatenate([m[k] for m in masks]) for k in range(3)]
 
 
-def surprise(whole: data.Dataset, before: Rows, tell: evaluate.Tell) -> Surprise:
-    """How surprising these events are to a backbone fitted on them, without labels."""
-    made = pretrain(whole, before, PRESETS["small"], BACKBONE, tell)
-    read = to_bundle(whole, made, NAME, [""] * len(whole.names))
-    return Surprise(unlabelled.columns(read, whole, before), before)
+def backbone(
+    whole: data.Dataset, before: Rows, tell: evaluate.Tell, recipe: Recipe = BACKBONE
+) -> bundles.Bundle:
+    """Fitted on these events without labels; to read by, not to serve."""
+    made = pretrain(whole, before, PRESETS["small"], recipe, tell)
+    return to_bundle(whole, made, "backbone", [""] * len(whole.names))
 
 
 def train(folder: Path, whole: data.Dataset, masks: list[Rows], tell: evaluate.Tell) -> None:
@@ -106,7 +107,9 @@ def train(folder: Path, whole: data.Dataset, masks: list[Rows], tell: evaluate.T
     fit, judge, test = masks
     chosen = finetune.Blocks(fit, judge)
     tell(f"{len(whole)} events, {int(fit.sum())} to fit, {int(judge.sum())} to judge")
-    told = surprise(whole, ~(judge | test), tell)
+    before = ~(judge | test)
+    read = unlabelled.columns(backbone(whole, before, tell), whole, before)
+    told = Surprise(read, before)
     found = finetune.fit(whole, chosen, PRESETS["small"], RECIPE, tell=tell, surprise=told)
     groups = [feature.group for feature in features.FEATURES]
     about = {
