@@ -118,6 +118,11 @@ class Publisher:
         """Messages that Kafka took."""
         return max(0, self.sent - self.failed - len(self._producer))
 
+    def _begin(self) -> None:
+        """Before something is sent: where nothing waits, Kafka is silent from now on at most."""
+        if not len(self._producer):
+            self._moved = self.sent, time.monotonic()
+
     def _look(self) -> None:
         """Say where Kafka takes nothing: librdkafka tells of no broker that is only silent."""
         now, settled = time.monotonic(), self.sent - len(self._producer)
@@ -182,6 +187,7 @@ class Publisher:
         """Publish ready messages to a topic by its name on the broker, in order."""
         if self._closed:
             raise BrokerError("this publisher is closed", remedy="Open another one")
+        self._begin()
         produce = self._producer.produce
         for key, value in zip(keys, values, strict=True):
             try:
@@ -215,6 +221,7 @@ class Publisher:
         partition: int,
     ) -> None:
         """Publish one message with headers, as it is, to the partition named."""
+        self._begin()
         try:
             self._producer.produce(full_topic, value, key, partition, headers=headers)
         except (BufferError, KafkaException) as error:

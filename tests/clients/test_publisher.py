@@ -287,6 +287,20 @@ def test_a_broker_that_is_silent_is_told_and_waited_for(
     assert out.delivered == 1
 
 
+def test_a_pause_of_the_sender_is_no_silence_of_the_broker(
+    place: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`publish` of labels looks at the file for seconds before the first of them is sent."""
+    monkeypatch.setattr(publisher, "SILENT_S", 0.5)
+    with Publisher(settings=place) as out:
+        for n in range(2):
+            time.sleep(0.6)
+            out.send(transaction(n))
+            assert out.flush() == 0
+            out.wait(0)
+    assert "confirmed nothing" not in caplog.text and out.delivered == 2
+
+
 def written(path: Path, times: list[int]) -> Path:
     rows = [transaction(0) | {"event_time": moment} for moment in times]
     path.write_bytes(b"\n".join(map(orjson.dumps, rows)))
