@@ -1,4 +1,4 @@
-"""Verbs of the clients: `publish`, `alerts`, `scores`, `dlq list|republish`, `audit`.
+"""Verbs of the clients: `publish`, `alerts`, `scores`, `label`, `dlq list|republish`, `audit`.
 
 In: flags. Out: messages on Kafka, or lines on the terminal.
 Does not know how messages are sent, read or added up (`streams.clients`).
@@ -189,6 +189,46 @@ def scores(
     _follow("scores", follow, start, limit, as_json, options.settings(config, sets))
 
 
+def label(
+    transaction: Annotated[str, typer.Argument(help="transaction_id, as `alerts` shows it.")],
+    verdict: Annotated[str, typer.Argument(help="fraud, legitimate or disputed.")],
+    account: Annotated[
+        str | None, typer.Option(help="Its account_id, where several accounts use the id.")
+    ] = None,
+    fraud_type: Annotated[str | None, typer.Option(help="Kind of fraud, in your words.")] = None,
+    source: Annotated[str, typer.Option(help="Who says so.")] = "analyst",
+    known: Annotated[
+        str | None,
+        typer.Option("--time", help="When it became known, ISO or ms. Default: now."),
+    ] = None,
+    start: Start = "earliest",
+    config: options.Config = None,
+    sets: options.Set = None,
+    as_json: options.Json = False,
+) -> None:
+    """Say what a transaction was: fraud, legitimate, or disputed (a claim, nothing known yet).
+
+    The transaction is looked up among alerts and scores, so that a mistyped id is told. The newest
+    verdict counts: a wrong one is put right by giving the right one. Merchant risk of the days in
+    between, and bundles fitted then, keep what was known.
+
+    Example: fraudstream label tx-123 fraud
+    """
+    from streams.clients import label as verdicts
+    from streams.schema import LABEL_VALUES, printable
+
+    if verdict not in LABEL_VALUES:
+        raise typer.BadParameter(f"{', '.join(LABEL_VALUES)}", param_hint="VERDICT")
+    if fraud_type is not None and verdict != "fraud":
+        raise typer.BadParameter("only of a fraud", param_hint="--fraud-type")
+    done = verdicts.label(
+        options.settings(config, sets), transaction, verdict, account=account,
+        time_ms=options.event_ms(known, "--time"), source=source, fraud_type=fraud_type,
+        start=start,
+    )  # fmt: skip
+    options.say(done.as_json(), printable(done.text()), as_json)
+
+
 Reasons = Annotated[
     list[str] | None, typer.Option("--reason", help="Only this reason code; may be repeated.")
 ]
@@ -320,7 +360,7 @@ def audit(
 
 def register(app: typer.Typer) -> None:
     """Add the verbs of this module."""
-    for verb in (publish, alerts, scores, audit):
+    for verb in (publish, alerts, scores, label, audit):
         app.command()(verb)
     dlq = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
     dlq.command("list")(dlq_list)
