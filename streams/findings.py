@@ -34,6 +34,7 @@ FAST_KMH: Final = 900.0
 """An airliner."""
 FASTEST_KMH: Final = 20_000.0
 """Beyond it the number tells nothing more."""
+EARTH_KM: Final = 6_371.0088
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +151,10 @@ def _spend(case: Case) -> Finding | None:
         return None
     strength = math.log(seen / usual)
     usual = past / days
-    text = f"{case.money(seen)} in 24 h; usual: {case.money(usual)} a day"
+    told = f"usual: {case.money(usual)} a day"
+    if past == 0:
+        told = f"nothing in the {plural(days, 'day')} before"
+    text = f"{case.money(seen)} in 24 h; {told}"
     return Finding("SPEND_HIGH", "window_24h", strength, text, seen, usual)
 
 
@@ -166,6 +170,24 @@ def _small_then_large(case: Case) -> Finding | None:
     return Finding("SMALL_THEN_LARGE", "window_1h", strength, text, amount, largest)
 
 
+def place_words(doc: Mapping[str, Any]) -> tuple[str, str]:
+    """What the payment's place is, and the word before it: "at" a "merchant", "to" a "payee"."""
+    if doc.get("merchant_id") is not None:
+        return "at", "merchant"
+    if doc.get("terminal_id") is not None:
+        return "at", "terminal"
+    # A training set keeps no names of places, but the kind of payment.
+    if doc.get("counterparty_account_id") is not None or doc.get("event_type") == "transfer":
+        return "to", "payee"
+    return "at", "merchant"
+
+
+def _different(n: float, doc: Mapping[str, Any]) -> str:
+    """ "5 merchants"; where the payment names none, the account's places are not merchants only."""
+    _, noun = place_words(doc)
+    return plural(n, "merchant") + ("" if noun == "merchant" else f" or {noun}s")
+
+
 def _of_a_month(seen: float, month: float) -> str:
     """How many different ones there are in 30 days, in which those just seen are counted too."""
     if month == seen:
@@ -179,8 +201,8 @@ def _merchants(case: Case) -> Finding | None:
         seen = case.get(f"places_{window}")
         if seen >= least and seen >= 0.4 * usual:
             text = (
-                f"{plural(seen, 'different merchant')} in {WINDOW_WORDS[window]};"
-                f" {_of_a_month(seen, usual)}"
+                f"{_different(seen, case.doc).replace(' ', ' different ', 1)} in"
+                f" {WINDOW_WORDS[window]}; {_of_a_month(seen, usual)}"
             )
             return Finding("MANY_MERCHANTS", f"window_{window}", math.log(seen), text, seen, usual)
     return None
@@ -214,7 +236,8 @@ def _new_merchant(case: Case) -> Finding | None:
     if case.get("new_place") != 1 or _young(case):
         return None
     usual = max(case.get("places_30d"), 0.0)
-    text = f"first payment at this merchant; {plural(usual, 'merchant')} in the 30 days before"
+    at, noun = place_words(case.doc)
+    text = f"first payment {at} this {noun}; {_different(usual, case.doc)} in the 30 days before"
     return Finding("NEW_MERCHANT", "novelty", 0.7, text, 1.0, 0.0)
 
 
@@ -241,15 +264,22 @@ def _dormant(case: Case) -> Finding | None:
     return Finding("DORMANT", "tempo", math.log(gap_s / 86_400) / 2, text, gap_s, None)
 
 
+def over_ground(chord_km: float) -> float:
+    """The way over the ground, as a map has it, of a straight line through the Earth."""
+    return 2 * EARTH_KM * math.asin(min(chord_km / (2 * EARTH_KM), 1.0))
+
+
 def _travel(case: Case) -> Finding | None:
     speed, distance = case.get("speed_kmh"), case.get("distance_km")
     if speed < FAST_KMH or distance < 50:
         return None
     # The last event may have had no position: the time is that of the last one that had.
     span = span_text(3_600 * distance / speed)
+    strength = 2 + math.log(speed / FAST_KMH)
+    speed *= over_ground(distance) / distance
     rate = f"{speed:,.0f}" if speed <= FASTEST_KMH else f"over {FASTEST_KMH:,.0f}"
-    text = f"{distance:,.0f} km from the last place after {span}: {rate} km/h"
-    return Finding("TRAVEL", "place", 2 + math.log(speed / FAST_KMH), text, speed, FAST_KMH)
+    text = f"{over_ground(distance):,.0f} km from the last place after {span}: {rate} km/h"
+    return Finding("TRAVEL", "place", strength, text, speed, FAST_KMH)
 
 
 def countries_text(doc: Mapping[str, Any]) -> str:

@@ -13,6 +13,8 @@ from streams.findings import (
     Case,
     countries_text,
     last_fraud,
+    over_ground,
+    place_words,
     plural,
     rate_text,
     span_text,
@@ -22,6 +24,7 @@ WEEKDAYS: Final = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Satu
 WINDOW: Final = "window_"
 RECENT: Final = "24h"
 """What may be one attack: it does not count as usual."""
+LATELY: Final = {"1h": "hour", "24h": "24 hours", "7d": "7 days", "30d": "30 days"}
 
 
 class Shown(NamedTuple):
@@ -62,10 +65,11 @@ def _declines(case: Case) -> Shown:
 
 
 def _novelty(case: Case) -> Shown:
+    at, noun = place_words(case.doc)
     new = [
         words
         for name, words in (
-            ("new_place", "merchant"),
+            ("new_place", noun),
             ("new_country", "country"),
             ("new_device", "device"),
         )
@@ -74,13 +78,14 @@ def _novelty(case: Case) -> Shown:
     if new:
         return Shown(f"new {', '.join(new)}", float(len(new)))
     seen = case.get("seen_place")
-    return Shown(f"at this merchant {plural(seen, 'time')} before" if seen >= 0 else "")
+    return Shown(f"{at} this {noun} {plural(seen, 'time')} before" if seen >= 0 else "")
 
 
 def _place(case: Case) -> Shown:
     distance = case.get("distance_km")
     told = [countries_text(case.doc)]
     if distance >= 0:
+        distance = over_ground(distance)
         told.append(f"{distance:,.0f} km from the last place")
     return Shown(", ".join(filter(None, told)), distance if distance >= 0 else None)
 
@@ -122,7 +127,17 @@ def _window(case: Case, window: str) -> Shown:
 
 
 def _history(case: Case) -> Shown:
-    return Shown("there are none" if case.get("lifetime_count") == 0 else "")
+    if case.get("lifetime_count") == 0:
+        if case.get("since_last_s") < 0:
+            return Shown("there are none")
+        return Shown("none, only money that came in, refunds or status messages")
+    for window, words in LATELY.items():
+        seen = case.get(f"count_{window}")
+        if seen >= 1:
+            low, high = (case.money(case.get(f"{name}_{window}")) for name in ("min", "max"))
+            each = low if seen == 1 else f"{low} each" if low == high else f"{low} to {high}"
+            return Shown(f"{seen:,.0f} in the {words} before, {each}", seen)
+    return Shown("none in the 30 days before", 0.0)
 
 
 _GROUPS: Final[Mapping[str, Callable[[Case], Shown]]] = {

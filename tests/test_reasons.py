@@ -139,7 +139,7 @@ def test_nothing_unusual_leaves_the_score_itself() -> None:
         ),
         (
             "TRAVEL",
-            "1,250 km from the last place after 10 minutes: 7,500 km/h",
+            "1,252 km from the last place after 10 minutes: 7,512 km/h",
             {"speed_kmh": 7_500, "distance_km": 1_250, "since_last_s": 600},
         ),
         (
@@ -224,9 +224,9 @@ def test_what_is_unusual_now_is_not_its_own_baseline() -> None:
 def test_a_speed_is_told_with_the_time_that_it_was_made_of() -> None:
     """The last place may be older than the last event, and a number may be beyond sense."""
     slow = only(speed_kmh=7_500, distance_km=1_250, since_last_s=1)
-    assert slow["text"] == "1,250 km from the last place after 10 minutes: 7,500 km/h"
+    assert slow["text"] == "1,252 km from the last place after 10 minutes: 7,512 km/h"
     wild = only(speed_kmh=157_600, distance_km=7_880, since_last_s=180)
-    assert wild["text"] == "7,880 km from the last place after 3 minutes: over 20,000 km/h"
+    assert wild["text"] == "8,496 km from the last place after 3 minutes: over 20,000 km/h"
 
 
 GROUPS_SHOWN = {
@@ -241,7 +241,8 @@ GROUPS_SHOWN = {
     "terminal_risk": "this terminal's past: nothing known",
     "window_1h": "the payments of the last 1 h: none",
     "window_30d": "the payments of the last 30 days: 15, EUR 528.00 in all",
-    "history": "the order of the account's last payments",
+    "history": "the order of the account's last payments: 3 in the 7 days before,"
+    " EUR 5.00 to EUR 90.00",
 }
 
 
@@ -253,7 +254,7 @@ def test_a_group_that_only_the_model_speaks_for_shows_its_numbers(group: str) ->
     }  # fmt: skip
     (reason,) = told(
         document, contributions={group: 1.0}, hour=3, weekday=1, seen_place=3,
-        merchant_30d_transactions=40, merchant_30d_frauds=1,
+        merchant_30d_transactions=40, merchant_30d_frauds=1, min_7d=500, max_7d=9_000,
     )  # fmt: skip
     assert reason["code"] == "MODEL"
     assert reason["text"].startswith("the model weighs ")
@@ -268,7 +269,15 @@ def test_a_group_shows_what_there_is_to_show() -> None:
     assert shown("amount", count_30d=0, mean_30d=-1) == "EUR 30.00, the first payment in 30 days"
     assert shown("tempo", since_last_s=-1) == "the account's first payment"
     assert shown("place", distance_km=-1) == ""
-    assert shown("history") == "" and shown("history", lifetime_count=0) == "there are none"
+    nothing = {f"count_{window}": 0.0 for window in ("7d", "30d")}
+    assert shown("history", **nothing) == "none in the 30 days before"
+    assert shown("history", lifetime_count=0, since_last_s=-1) == "there are none"
+    # What came in, or a status message, is history that the model looks at, and no payment.
+    only_in = shown("history", lifetime_count=0)
+    assert only_in == "none, only money that came in, refunds or status messages"
+    hour = {"count_1h": 1.0, "min_1h": 250.0, "max_1h": 250.0}
+    assert shown("history", **hour) == "1 in the hour before, EUR 2.50"
+    assert shown("history", **hour | {"count_1h": 4.0}) == "4 in the hour before, EUR 2.50 each"
     # Ten of EUR 900.00 in the last day are the attack, not what is usual.
     attack = {"count_24h": 10.0, "sum_24h": 900_000.0, "count_30d": 25.0, "sum_30d": 952_800.0}
     attack |= {"mean_30d": 38_112.0, "since_last_s": 60.0, "age_days": 29.0}
@@ -299,6 +308,7 @@ def test_without_a_model_the_strongest_comes_first() -> None:
 
 def test_with_a_model_its_contributions_decide() -> None:
     changes = {"new_device": 1.0, "count_1m": 9.0, "count_24h": 9.0, "declined_1h": 3.0}
+    changes |= {"min_24h": 100.0, "max_24h": 100.0}
     found = told(
         contributions={"novelty": 2.0, "window_1m": 0.5, "declines": -1.0, "history": 1.23456},
         **changes,
@@ -309,7 +319,7 @@ def test_with_a_model_its_contributions_decide() -> None:
         ("VELOCITY", 0.5),
         ("DECLINES", -1.0),
     ]
-    assert found[1]["text"] == "the model weighs the order of the account's last payments"
+    assert found[1]["text"].endswith("last payments: 9 in the 24 hours before, EUR 1.00 each")
     light = told(contributions={"history": 0.1}, **changes)
     assert all(reason["code"] != "MODEL" for reason in light)
 
