@@ -50,6 +50,15 @@ BINNED_BYTES: Final = 17
 
 
 @dataclass(frozen=True)
+class Reading:
+    """A pretrained bundle, whose surprise the fits learn to tell and trees see, and the rows that
+    it reads."""
+
+    bundle: Bundle
+    rows: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
 class Job:
     """What a run does beside the updates of one fit."""
 
@@ -62,10 +71,8 @@ class Job:
     others: int = 0
     """Rows without a label that trees answer."""
     threads: int = 1
-    reads: Bundle | None = None
-    """Pretrained bundle whose surprise the fits learn to tell, and trees see."""
-    read: NDArray[np.bool_] | None = None
-    """Rows that it reads."""
+    reading: Reading | None = None
+    """None without a pretrained bundle."""
 
 
 @dataclass(frozen=True)
@@ -135,9 +142,9 @@ def _added_bytes(dataset: Dataset, job: Job) -> int:
     if job.judged:  # a fit on labels deals some columns anew, in a copy
         added += dataset.features.nbytes
     if job.labelled is not None:
-        columns = len(dataset.names) + (0 if job.reads is None else unlabelled.COLUMNS)
+        columns = len(dataset.names) + (0 if job.reading is None else unlabelled.COLUMNS)
         added += columns * (HISTOGRAM_BYTES + BINNED_BYTES * len(job.labelled))
-    if job.reads is not None:  # of every row as it was read, and as a fit is to tell it
+    if job.reading is not None:  # of every row as it was read, and as a fit is to tell it
         added += 2 * 4 * unlabelled.COLUMNS * len(dataset)
     return added
 
@@ -199,11 +206,11 @@ def _trees_s(dataset: Dataset, job: Job) -> float:
 
 def _reading_s(dataset: Dataset, job: Job) -> float:
     """Seconds in which a pretrained bundle reads how surprising events are."""
-    bundle = job.reads
-    if bundle is None or job.read is None:
+    if job.reading is None:
         return 0.0
+    bundle, read = job.reading.bundle, job.reading.rows
     some = _begin(dataset, READ)
     rows = np.arange(len(some))
     unlabelled.columns(bundle, some, rows == 0)  # compiles
     took = _took(lambda: unlabelled.columns(bundle, some, rows >= 0))
-    return took * int(job.read.sum()) / len(rows)
+    return took * int(read.sum()) / len(rows)

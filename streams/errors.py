@@ -35,6 +35,9 @@ Messages name topic, partition, offset and a reason code, never an account's dat
 
 from __future__ import annotations
 
+import errno
+from typing import Final
+
 from model.errors import BundleError as BundleError
 from model.errors import DatasetError as DatasetError
 from model.errors import DeviceFailed as DeviceFailed
@@ -42,6 +45,13 @@ from model.errors import DeviceMissing as DeviceMissing
 from model.errors import FraudstreamError as FraudstreamError
 from model.errors import OutputLost as OutputLost
 from model.errors import OutputTaken as OutputTaken
+
+NO_ROOM: Final = {
+    errno.ENOSPC: "Free some space",
+    errno.EDQUOT: "The quota is used up: free some space",
+    errno.EFBIG: "Files may not become that large here: see `ulimit -f`",
+}
+"""What to do where a write finds no room, by the number of its OSError."""
 
 
 class ConfigError(FraudstreamError):

@@ -176,7 +176,7 @@ def job_of(
     """What the run is to do; `others` is None without a teacher. `done`: steps of each fit that its
     checkpoint holds. A base that was only pretrained reads all events before the fit but those that
     judge."""
-    from model.forecast import Job
+    from model.forecast import Job, Reading
 
     trees = None if others is None else chosen.fit.nonzero()[0]
     answered = 0 if others is None else int(others.sum())
@@ -184,7 +184,7 @@ def job_of(
     if base is None or not base.only_pretrained:
         return Job(done, judged, trees, answered, threads)
     read = (dataset.time < plan.cut_ms) & ~chosen.judge
-    return Job(done, judged, trees, answered, threads, base, read)
+    return Job(done, judged, trees, answered, threads, Reading(base, read))
 
 
 def surprise_of(dataset: Dataset, job: Job, training: Training) -> Surprise | None:
@@ -192,11 +192,11 @@ def surprise_of(dataset: Dataset, job: Job, training: Training) -> Surprise | No
     from model import unlabelled
     from model.second import Surprise
 
-    if job.reads is None or job.read is None:
+    if job.reading is None:
         return None
-    count = int(job.read.sum())
-    training.say(f"reading how surprising {count:,} events are to {job.reads.model_id}")
-    return Surprise(unlabelled.columns(job.reads, dataset, job.read), job.read)
+    bundle, rows = job.reading.bundle, job.reading.rows
+    training.say(f"reading how surprising {int(rows.sum()):,} events are to {bundle.model_id}")
+    return Surprise(unlabelled.columns(bundle, dataset, rows), rows)
 
 
 def lesson_of(

@@ -27,7 +27,8 @@ def record(
 ) -> None:
     """Record transactions and labels from Kafka to checked Parquet files.
 
-    Run the same command again after an interruption: it goes on where it was.
+    Run the same command again after an interruption: it goes on where it was. One that was stopped
+    before its end exits 130; with --follow any end will do.
 
     Example: fraudstream record --from 2025-01-01 --to 2025-02-01 recording/
     """
@@ -74,6 +75,9 @@ def record(
         options.print_json({"path": out, "complete": manifest.complete, "messages": counts})
     else:
         typer.echo(", ".join(f"{count:,} {name}" for name, count in counts.items()) + f" in {out}")
+    if not (manifest.complete or follow):
+        typer.echo("stopped before its end; the same command goes on", err=True)
+        raise typer.Exit(130)
 
 
 def snapshot(

@@ -13,10 +13,10 @@ import os
 import sys
 from typing import Final
 
+from streams.errors import NO_ROOM
+
 REMEDIES: Final = {
-    errno.ENOSPC: "Free some space, or choose another place",
-    errno.EDQUOT: "The quota is used up: free some space, or choose another place",
-    errno.EFBIG: "Files may not become that large here: see `ulimit -f`, or choose another place",
+    **{number: f"{todo}, or choose another place" for number, todo in NO_ROOM.items()},
     errno.EROFS: "Nothing can be written there: choose another place",
     errno.EACCES: "It belongs to somebody else: ask for the right, or choose another place",
     errno.EPERM: "It belongs to somebody else: ask for the right, or choose another place",

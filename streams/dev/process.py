@@ -29,7 +29,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from streams.errors import ServiceError
+from streams.errors import NO_ROOM, ServiceError
 from streams.signals import endings
 
 TAIL_BYTES = 65_536
@@ -301,8 +301,7 @@ def explained(doing: str, remedy: str | None = None) -> Iterator[None]:
         yield
     except OSError as error:
         remedies = {
-            errno.ENOSPC: "The disk is full: free some space, or choose another place with --dir",
-            errno.EDQUOT: "The disk quota is used up: free some space, or use --dir",
+            **{one: f"{todo}, or choose another place with --dir" for one, todo in NO_ROOM.items()},
             errno.EACCES: "Not permitted: choose a directory of your own with --dir",
             errno.EROFS: "The disk is read-only: choose another place with --dir",
             errno.ENOENT: "It is not there: install it, or check PATH; a folder is chosen by --dir",

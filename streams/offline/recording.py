@@ -35,7 +35,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from streams.batch import Batch, Headers
-from streams.errors import ConfigError, RecordingDamaged, RecordingError
+from streams.errors import NO_ROOM, ConfigError, RecordingDamaged, RecordingError
 from streams.offline import stretches
 from streams.offline.stretches import Watched
 
@@ -44,6 +44,7 @@ VERSION = 1
 ROW_GROUP = 16_384
 """Messages a row group; also the unit of checking and of memory while reading."""
 MAX_MANIFEST_BYTES = 1 << 28
+OTHER_PLACE = "Let this user write there, or name another directory"
 HOME = "topic"
 """Names, in a manifest's origin, the topic whose transactions were recorded."""
 OWN_FILE = re.compile(
@@ -387,9 +388,8 @@ def resumable(recording: Recording) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        full = error.errno in (None, errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        todo = "make room" if full else "let this user write there, or name another directory,"
+        todo = NO_ROOM.get(error.errno or errno.ENOSPC, OTHER_PLACE)
         raise RecordingError(
             f"cannot write to {recording.path}: {error.strerror or error}",
-            remedy=f"{todo} and run the same command again: it resumes",
+            remedy=f"{todo}, and run the same command again: it resumes",
         ) from error

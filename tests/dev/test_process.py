@@ -99,7 +99,7 @@ def test_a_full_disk_says_so(tmp_path: Path) -> None:
         with process.explained("writing"), open("/dev/full", "w") as full:
             full.write("x")
 
-    with pytest.raises(ServiceError, match="disk is full: free some space"):
+    with pytest.raises(ServiceError, match="Free some space, or choose another place with --dir"):
         write()
     with pytest.raises(ServiceError, match=r"MiB free.*--dir"):
         process.need_space(tmp_path, 1 << 62)

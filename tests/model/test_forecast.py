@@ -12,7 +12,7 @@ import pytest
 
 from model import finetune, forecast, loop, unlabelled
 from model.errors import DatasetError
-from model.forecast import Job
+from model.forecast import Job, Reading
 from model.loop import Recipe
 from model.pretrain import pretrain
 from model.pretrained import to_bundle
@@ -99,7 +99,7 @@ def test_every_part_of_a_run_is_in_its_plan(monkeypatch: pytest.MonkeyPatch) -> 
     assert told.trees_s > 0 and told.reading_s == 0
     pretrained = pretrain(whole, whole.account < 8, SMALL, Recipe(steps=1, chunk=8, batch=1))
     reads = to_bundle(whole, pretrained, "base", whole.names)
-    job = Job((0, 0), 100, labelled, 5, reads=reads, read=whole.account < 3)
+    job = Job((0, 0), 100, labelled, 5, reading=Reading(reads, whole.account < 3))
     read = forecast.forecast(whole, SMALL, recipe, job=job)
     assert read.trees_s == told.trees_s and read.reading_s == pytest.approx(0.25)
     assert read.seconds == told.seconds + read.reading_s
@@ -110,8 +110,8 @@ def test_every_part_of_a_run_is_in_its_plan(monkeypatch: pytest.MonkeyPatch) -> 
     assert beside.shape[1] == 13
     each = forecast.HISTOGRAM_BYTES + forecast.BINNED_BYTES * len(labelled)
     with_it, without = (
-        forecast._added_bytes(whole, Job((0, 0), 100, labelled, 5, reads=one))
-        for one in (reads, None)
+        forecast._added_bytes(whole, Job((0, 0), 100, labelled, 5, reading=one))
+        for one in (job.reading, None)
     )
     assert with_it - without == 13 * each + 2 * beside.nbytes, "read, and what a fit is to tell"
     trees_mb = told.training_mb - bare.training_mb

@@ -16,7 +16,9 @@ import pytest
 from typer.testing import CliRunner
 
 from streams.cli import build
+from streams.cli.progress import Shown
 from streams.errors import BrokerError, RecordingError
+from streams.offline import record as recorder
 from streams.offline.record import Recorder, Request
 from streams.offline.recording import HOME, Manifest, Recording
 from streams.offline.source import RecordingSource
@@ -93,6 +95,25 @@ def test_again_on_a_whole_recording_adds_nothing(
     assert "complete up to" not in new.stderr
     run(kafka, names, tmp_path / "r", follow=True, stop=lambda: True)
     assert run(kafka, names, tmp_path / "r").complete
+    check(kafka, names, tmp_path / "r")
+
+
+def test_one_that_was_stopped_says_so_and_goes_on(
+    kafka: str, names: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It exited 0 with a count, as a whole one does: a script went on with a part."""
+    prefix = names["transactions"].removesuffix("transactions")
+    flags = ["--set", f"kafka.bootstrap={kafka}", "--set", f"kafka.topic_prefix={prefix}"]
+    words = ["record", str(tmp_path / "r"), *flags]
+    with monkeypatch.context() as during:
+        during.setattr(recorder, "POLL_MESSAGES", 50)
+        during.setattr(Shown, "__call__", lambda *_: signal.raise_signal(signal.SIGINT))
+        done = CliRunner().invoke(build(), words)
+    assert done.exit_code == 130, done.output
+    assert "stopped before its end; the same command goes on" in done.stderr
+    assert not Recording(str(tmp_path / "r")).manifest().complete
+    done = CliRunner().invoke(build(), words)
+    assert (done.exit_code, "stopped" in done.stderr) == (0, False), done.output
     check(kafka, names, tmp_path / "r")
 
 
@@ -255,7 +276,8 @@ def _record_with_little_room(kafka: str, names: dict[str, str], out: Path, limit
     try:
         run(kafka, names, out)
     except RecordingError as error:
-        sys.exit(FULL_DISK if "it resumes" in str(error) else str(error))
+        told = "see `ulimit -f`, and run the same command again: it resumes" in str(error)
+        sys.exit(FULL_DISK if told else str(error))
 
 
 @pytest.mark.parametrize("limit", [0, 1_000, 20_000, 40_000])
