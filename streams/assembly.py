@@ -122,6 +122,15 @@ def with_model(settings: Settings, model_id: str) -> Settings:
     return settings.model_copy(update={"model": model})
 
 
+def pinned(settings: Settings) -> Settings:
+    """The same settings, with the bundle that `default` stands for now by its own name: a promotion
+    in the middle of long work must not change what the rest of it is scored by. Raises as
+    `model_id`."""
+    if settings.model.bundle != DEFAULT:
+        return settings
+    return with_model(settings, model_id(settings))
+
+
 def load(settings: Settings, bundle: Path) -> Scorer:
     """The bundle, to be scored as the settings have it. Raises BundleError when it is damaged;
     DeviceMissing and DeviceFailed where a GPU is asked for by name."""

@@ -19,7 +19,7 @@ from typing import Any
 import orjson
 
 from streams import features
-from streams.assembly import Judge, judge, wants_model
+from streams.assembly import Judge, judge, pinned, wants_model
 from streams.errors import ConfigError
 from streams.offline import results
 from streams.offline.engine import Engine, Tell, Work, each_shard
@@ -48,6 +48,10 @@ class Job:
     forgotten: Mapping[bytes, int] = field(default_factory=dict)
     snapshot: Path | None = None
     """State to start from (`snapshot.py`); None starts empty."""
+
+    def __post_init__(self) -> None:
+        # Every shard loads its judges anew, some an hour after the first.
+        object.__setattr__(self, "settings", tuple(map(pinned, self.settings)))
 
     def identity(self) -> dict[str, Any]:
         """What decides every byte of the result; not the batch size, nor where it is written."""

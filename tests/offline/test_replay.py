@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import orjson
 import pytest
 
+from model import bundle as bundles
+from model.registry import Registry
 from streams.batch import Batch
 from streams.errors import ConfigError
 from streams.offline import results
@@ -53,6 +56,32 @@ def test_a_run_goes_on_with_the_shards_that_are_missing(
     assert again["digest"] == whole["digest"]
     assert kept.stat().st_mtime_ns == before
     assert not list((tmp_path / "a").glob("*.part"))
+
+
+def test_a_promotion_in_the_middle_changes_nothing(tmp_path: Path) -> None:
+    """Each shard asked anew what `default` stands for: the report named one bundle, and what came
+    after the promotion was scored by the other."""
+    files = world.stream(tmp_path / "s", events=300)
+    source = open_source(*files, tmp_path / "spool")
+    given = (world.settings("model.bundle=default", f"model.registry={tmp_path / 'registry'}"),)
+    shipped = bundles.read(bundles.shipped())
+    assert shipped.golden_scores is not None
+    odds = shipped.golden_scores / (1 - shipped.golden_scores) / np.e
+    lower = tuple((logit, calibrated - 1) for logit, calibrated in shipped.calibration)
+    low = replace(shipped, calibration=lower, golden_scores=odds / (1 + odds))
+    bundles.write(low, tmp_path / "low")
+    registry = Registry(tmp_path / "registry")
+
+    def promote(done: int, total: int) -> None:
+        if not registry.history():
+            registry.promote(registry.add(tmp_path / "low").model_id, 1)
+
+    whole = replay(Job(source, given, tmp_path / "whole"))
+    found = replay(Job(source, given, tmp_path / "found"), progress=promote)
+    assert registry.current() is not None
+    assert found == whole and whole["job"]["models"] == [shipped.model_id]
+    after = replay(Job(source, given, tmp_path / "after"))
+    assert after["digest"] != whole["digest"], "another job by then"
 
 
 def test_a_result_that_cannot_be_written_names_its_file(tmp_path: Path) -> None:
