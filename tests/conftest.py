@@ -56,7 +56,9 @@ def pytest_unconfigure() -> None:
 USER, PASSWORD = "payments", "right-Pa55word"
 """Who may enter the TLS listeners of the session's Kafka and Redis, and do all there."""
 
-PRINCIPALS = ("fraudstream", "publisher", "subscriber", "operator", "owner", "stranger")
+PRINCIPALS = (
+    "fraudstream", "publisher", "subscriber", "analyst", "operator", "owner", "stranger",
+)  # fmt: skip
 """Users of Kafka, of the same password, who may do what `infra/kafka/acls.sh` says."""
 
 

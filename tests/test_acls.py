@@ -9,6 +9,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import orjson
 import pytest
 import redis
 from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
@@ -24,6 +25,7 @@ from confluent_kafka.admin import (
 from streams import connect
 from streams.clients.audit import audit
 from streams.clients.forget import forget
+from streams.clients.label import label
 from streams.clients.publisher import Publisher
 from streams.clients.status import status
 from streams.clients.subscriber import Subscriber
@@ -48,11 +50,13 @@ NAMES = tuple(spec.name for spec in TOPICS)
 WRITES = {
     "fraudstream": {"scores", "alerts", "transactions.dlq"},
     "publisher": {"transactions", "labels"},
+    "analyst": {"labels"},
     "operator": {"transactions", "rules"},
 }
 READS = {
     "fraudstream": {"transactions", "labels", "rules"},
     "subscriber": {"scores", "alerts"},
+    "analyst": {"scores", "alerts", "labels"},
     "operator": set(NAMES),
 }
 
@@ -305,6 +309,8 @@ def test_the_service_works_with_these_rights_and_no_others(
     with Subscriber("scores", settings=as_user("subscriber"), start="earliest", follow=False) as it:
         ids = {message.value() for message in it.messages()}
     assert len(ids) >= 50
+    scored_one = orjson.loads(ids.pop())["transaction_id"]
+    assert label(as_user("analyst"), scored_one, "legitimate").counts
     assert audit(operator).headings["missing"] == 0
     with pytest.raises(redis.exceptions.AuthenticationError):
         redis.Redis(port=secure_redis, ssl=True, ssl_ca_certs=str(tls_files.ca)).ping()

@@ -17,6 +17,7 @@ GROUP=${GROUP:-fraudstream}
 WORKER=${WORKER:-fraudstream}
 PUBLISHER=${PUBLISHER:-publisher}
 SUBSCRIBER=${SUBSCRIBER:-subscriber}
+ANALYST=${ANALYST:-analyst}
 OPERATOR=${OPERATOR:-operator}
 OWNER=${OWNER:-owner}
 
@@ -47,6 +48,11 @@ allow "$PUBLISHER" "${write[@]}" --topic "${PREFIX}transactions" --topic "${PREF
 allow "$SUBSCRIBER" "${read[@]}" --topic "${PREFIX}scores" --topic "${PREFIX}alerts"
 allow "$SUBSCRIBER" --operation Describe --group fraudstream-reader- --resource-pattern-type prefixed
 allow "$SUBSCRIBER" "${read[@]}" --group alerts- --resource-pattern-type prefixed
+
+# `alerts`, `scores` and `label`: people who look at results and say what they were.
+allow "$ANALYST" "${read[@]}" --topic "${PREFIX}scores" --topic "${PREFIX}alerts" --topic "${PREFIX}labels"
+allow "$ANALYST" --operation Write --topic "${PREFIX}labels"
+allow "$ANALYST" --operation Describe --group fraudstream-reader- --resource-pattern-type prefixed
 
 # `status`, `audit`, `record`, `verify`, `rebuild`; `forget` and `dlq republish`; rules and lists.
 allow "$OPERATOR" "${read[@]}" "${all[@]}"
