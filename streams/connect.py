@@ -177,13 +177,15 @@ def check_kafka(settings: Settings, timeout_s: float = CHECK_TIMEOUT_S) -> None:
 
 
 def topic_remedy(error: KafkaError) -> str | None:
-    """What to do where a broker answers so to a question about a topic."""
+    """What to do where a broker answers so to a reader of a topic."""
     from confluent_kafka import KafkaError
 
     if error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
         return "`fraudstream topics create` makes the topics"
     if error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
         return "Let the user describe and read it; docs/security.md has the rights"
+    if error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
+        return "Let the user describe the group; docs/security.md has the rights"
     return None
 
 

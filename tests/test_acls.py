@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import subprocess
 import time
 import urllib.request
@@ -35,7 +36,12 @@ from streams.dev import process
 from streams.errors import BrokerError
 from streams.live.risk_log import RiskLog
 from streams.live.risk_store import RiskStore
+from streams.live.rule_source import RuleSource
+from streams.offline.merged import MergedLog
+from streams.offline.record import Recorder, Request
+from streams.offline.recording import Recording
 from streams.risk_pace import Pace
+from streams.rulebook import RuleBook
 from streams.schema import TOPICS
 from streams.settings import Settings, load
 from streams.topics import create
@@ -209,6 +215,32 @@ def test_a_stranger_that_publishes_is_told_of_his_rights(as_user: As) -> None:
         Publisher(settings=as_user("stranger")) as publisher,
     ):
         publisher.topic("transactions")
+
+
+def test_who_has_no_right_to_the_group_is_told_so(
+    as_user: As, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Kafka refuses a group in the place of a message that is of no topic and no partition."""
+    settings, refused = (
+        as_user("fraudstream", "kafka.group=elsewhere"),
+        "Group authorization failed",
+    )
+    names = {name: settings.topic(name) for name in ("transactions", "labels")}
+    request = Request(names, follow=True)
+    recorder = Recorder(confluent_config(settings), request, Recording(str(tmp_path / "r")))
+    with pytest.raises(BrokerError, match=f"cannot record: .*{refused}.*docs/security"):
+        recorder.run()
+    log = MergedLog(confluent_config(settings, {"group.id": "elsewhere"}), names["transactions"])
+    with pytest.raises(BrokerError, match=f"cannot read: .*{refused}"):
+        list(log.read({0: (0, 1_000_000)}))
+    log.close()
+    source = RuleSource(settings, RuleBook(frozenset()))
+    with contextlib.suppress(BrokerError), source:  # as it comes before or after the rules' end
+        deadline = time.monotonic() + 120
+        while refused not in caplog.text:
+            assert time.monotonic() < deadline and source._thread.is_alive()
+            time.sleep(0.05)
+        assert source._thread.is_alive(), "it goes on reading"
 
 
 def test_nobody_but_the_owner_changes_topics(as_user: As) -> None:

@@ -16,7 +16,7 @@ from typing import Final
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from streams.clients.outage import passes
-from streams.connect import confluent_config, content_bytes
+from streams.connect import confluent_config, content_bytes, topic_remedy
 from streams.errors import BrokerError, ConfigError
 from streams.rulebook import RuleBook
 from streams.rules import RuleSet
@@ -60,7 +60,12 @@ class RuleSource:
             self._begin()
         except KafkaException as error:
             self._consumer.close()
-            raise BrokerError(f"cannot read the rules: {error}", topic=self._topic) from None
+            fault = error.args[0]
+            raise BrokerError(
+                f"cannot read the rules: {fault.str()}",
+                topic=self._topic,
+                remedy=topic_remedy(fault),
+            ) from None
         except BrokerError:
             self._consumer.close()
             raise
@@ -109,16 +114,17 @@ class RuleSource:
         ended: set[int] = set()
         book, fault = self._book, None
         for message in self._consumer.consume(MESSAGES, POLL_S):
-            error = message.error()
-            partition = message.partition()
+            error, partition = message.error(), message.partition()
+            if error is not None and error.code() != KafkaError._PARTITION_EOF:
+                # Of no partition at all, it may be: a group is refused so.
+                fault = fault if passes(error) else error
+                continue
             assert partition is not None
             if error is None:
                 ended.discard(partition)
                 book = self._after(book, message)
-            elif error.code() == KafkaError._PARTITION_EOF:
+            else:
                 ended.add(partition)
-            elif not passes(error):
-                fault = error
         # What came before a fault is read, and would not come again.
         if book is not self._book:
             rules = book.rules()

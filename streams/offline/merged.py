@@ -19,7 +19,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from streams.batch import Headers
 from streams.clients import outage
-from streams.connect import headers_of
+from streams.connect import headers_of, topic_remedy
 from streams.errors import BrokerError
 
 POLL_MESSAGES: Final = 5_000
@@ -108,13 +108,14 @@ class MergedLog:
         self._consumer.unassign()
 
     def _take(self, parts: Mapping[int, _Part], message: Message) -> None:
-        number, offset = message.partition(), message.offset()
+        number, offset, error = message.partition(), message.offset(), message.error()
+        if error is not None and error.code() != KafkaError._PARTITION_EOF:
+            if outage.passes(error):
+                return
+            raise self._failed(error, number, offset)
         assert number is not None and offset is not None
         part = parts[number]
-        error = message.error()
         if error is not None:
-            if error.code() != KafkaError._PARTITION_EOF:
-                raise self._failed(error, number, offset)
             part.position = max(part.position, offset)
             return
         part.position = offset + 1
@@ -139,7 +140,11 @@ class MergedLog:
         self, error: KafkaError, partition: int | None = None, offset: int | None = None
     ) -> BrokerError:
         return BrokerError(
-            f"cannot read: {error.str()}", topic=self._topic, partition=partition, offset=offset
+            f"cannot read: {error.str()}",
+            topic=self._topic,
+            partition=partition,
+            offset=offset,
+            remedy=topic_remedy(error),
         )
 
     def close(self) -> None:

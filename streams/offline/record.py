@@ -6,7 +6,7 @@ Does not know what a transaction means. Progress is reported through a callback.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
@@ -24,7 +24,7 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient
 
 from streams.batch import Batch
-from streams.clients.outage import at_times, limits
+from streams.clients.outage import at_times, limits, passes
 from streams.connect import headers_of, topic_remedy
 from streams.errors import BrokerError, RecordingError
 from streams.offline.columns import with_schema_columns
@@ -241,7 +241,7 @@ class Recorder:
         while not all(o.finished for o in parts.values()) and not stop():
             messages = self._consumer.consume(min(POLL_MESSAGES, rows), timeout=0.2)
             for message in messages:
-                done += self._take(parts[_place(message)[:2]], message)
+                done += self._take(parts, message)
             now = monotonic()
             heard = now if messages else heard
             if not self._request.follow and now - heard > STALL_S:
@@ -261,17 +261,24 @@ class Recorder:
         self._recording.save(manifest)
         return manifest
 
-    def _take(self, part: _Open, message: Message) -> int:
+    def _take(self, parts: Mapping[tuple[str, int], _Open], message: Message) -> int:
         """Add one message; past the end asked for, only the position moves."""
-        topic, partition, offset = _place(message)
         error = message.error()
-        if error is not None:
-            if error.code() == KafkaError._PARTITION_EOF:
-                part.position = max(part.position, offset)
+        if error is not None and error.code() != KafkaError._PARTITION_EOF:
+            if passes(error):
                 return 0
             raise BrokerError(
-                f"cannot record: {error.str()}", topic=topic, partition=partition, offset=offset
+                f"cannot record: {error.str()}",
+                topic=message.topic(),
+                partition=message.partition(),
+                offset=message.offset(),
+                remedy=topic_remedy(error),
             )
+        topic, partition, offset = _place(message)
+        part = parts[topic, partition]
+        if error is not None:
+            part.position = max(part.position, offset)
+            return 0
         part.position = offset + 1
         if part.end is not None and offset >= part.end:
             return 0

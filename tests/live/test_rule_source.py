@@ -123,9 +123,10 @@ def test_rules_that_come_with_a_fault_are_not_lost(
     with pytest.raises(KafkaException):
         source._read()
     assert known(source) == {"a": 1, "b": 1, "file": 1}
-    # A fault that passes by itself ends nothing.
+    # A fault that passes by itself ends nothing; one may be of no partition.
     come[:] = [
         Message(error=KafkaError(KafkaError._TRANSPORT), **where),
+        Message(error=KafkaError(KafkaError._ALL_BROKERS_DOWN)),
         Message(key=b"c", value=rule("c"), offset=2, **where),
     ]
     source._read()
