@@ -40,7 +40,7 @@ def gunzip(packed: Any) -> bytes:
     last and is no stream is nothing."""
     parts: list[bytes] = []
     room, data, at = MAX_UNPACKED_BYTES, memoryview(bytes(packed)), 0
-    while not parts or data[at : at + len(GZIP_MAGIC)] == GZIP_MAGIC:
+    while not parts or bytes(data[at : at + len(GZIP_MAGIC)]) == GZIP_MAGIC:
         stream = zlib.decompressobj(GZIP_BITS)
         while not stream.eof:
             piece = data[at : at + GZIP_PIECE]

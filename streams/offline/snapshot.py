@@ -34,7 +34,7 @@ def take(client: redis.Redis, namespace: str, out: Path) -> dict[str, Any]:
     """Write the snapshot of all partitions; returns its manifest.
 
     One that is there already is replaced when all is written. Raises StoreError when a partition
-    does not stand still, or has no state.
+    does not stand still, or has no state, and when a rebuild put other state in use meanwhile.
     """
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out, prefix=".snapshot.") as name:
@@ -71,6 +71,11 @@ def _write(client: redis.Redis, namespace: str, out: Path) -> dict[str, Any]:
             "accounts": len(records),
             "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         }
+    if generations.read(client, namespace).current != generation:
+        # It sweeps the records that were read here, and leaves their offsets.
+        raise StoreError(
+            "a rebuild was ended while the state was read", remedy="run the same command again"
+        )
     manifest = {"format": FORMAT, "version": VERSION, "partitions": parts}
     with writing(out.parent / MANIFEST):
         (out / MANIFEST).write_bytes(orjson.dumps(manifest, option=orjson.OPT_INDENT_2))

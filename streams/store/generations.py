@@ -148,9 +148,10 @@ def sweep(client: redis.Redis, namespace: str, generation: int, *, marks: bool =
 def _goes(name: bytes, marks: bool) -> bool:
     """Not the partition hash (its mark stops old owners) without `marks`, nor a key that is of no
     generation: risk ({risk}), and the notes of deaths, which running workers still read."""
-    tag = name[name.index(b"{") + 1 : name.index(b"}")]
-    stays = (b"}:deaths",) if marks else (b"}:deaths", b"}:part")
-    return tag.isdigit() and not name.endswith(stays)
+    # To the first brace: an account may be named like any key.
+    tag, _, rest = name[name.index(b"{") + 1 :].partition(b"}:")
+    stays = (b"deaths",) if marks else (b"deaths", b"part")
+    return tag.isdigit() and rest not in stays
 
 
 def _in_groups(names: Iterator[bytes]) -> Iterator[Sequence[bytes]]:

@@ -17,7 +17,7 @@ from streams.offline.risk_pass import build
 from streams.offline.run import Job, open_shard
 from streams.offline.said import Said, replayed
 from streams.offline.source import RecordingSource, open_source
-from streams.store import Commit, Identity, Writes
+from streams.store import Commit, Identity, Writes, generations
 from streams.store.redis import RedisStore
 from tests.offline import world
 
@@ -92,6 +92,36 @@ def test_a_snapshot_that_fails_half_way_leaves_the_one_before(
     assert snapshot.manifest_of(tmp_path) == second
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == ["00000.parquet", "00001.parquet", "snapshot.json"]
+
+
+def test_a_rebuild_that_ends_meanwhile_is_no_quiet_hour(
+    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It sweeps the records that are being read, and leaves their offset as it was."""
+    client = redis.Redis.from_url(redis_url)
+    topic = Identity("topic", 1)
+
+    def keep(store: RedisStore) -> None:
+        pieces = [(f"a{n}", [(world.WHOLE, b"12345678")]) for n in range(50)]
+        store.commit(store.acquire(0, topic), Commit(None, 5, Writes.of(pieces)))
+
+    keep(RedisStore(client))
+    generation = generations.begin(client, "fs")
+    keep(RedisStore(client, generation=generation))
+    read = snapshot._records
+
+    def swept(*given: Any) -> Any:
+        if generations.read(client, "fs").current != generation:
+            generations.switch(client, "fs", generation, topic.partitions)
+            generations.sweep(client, "fs", 0)
+        return read(*given)
+
+    monkeypatch.setattr(snapshot, "_records", swept)
+    with pytest.raises(StoreError, match=r"rebuild.*again"):
+        snapshot.take(client, "fs", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    snapshot.take(client, "fs", tmp_path)
+    assert len(list(snapshot.records(tmp_path, 0))) == 50
 
 
 def test_without_state_there_is_no_snapshot(redis_url: str, tmp_path: Path) -> None:

@@ -165,6 +165,15 @@ def test_sweep_takes_one_generation_and_leaves_its_marks(client: redis.Redis) ->
         generations.sweep(client, "fs", 1)
 
 
+@pytest.mark.parametrize("name", ["a}:deaths", "a}:part", "{0}:part", "}"])
+def test_sweep_takes_accounts_that_are_named_like_its_marks(client: redis.Redis, name: str) -> None:
+    store = RedisStore(client)
+    store.commit(store.acquire(0, TOPIC), Commit(None, 5, whole(name, b"old")))
+    generations.switch(client, "fs", build(client, b"new", 4), 2)
+    assert generations.sweep(client, "fs", 0) == 1
+    assert client.keys("fs:{?}:a:*") == []
+
+
 def test_forget_reaches_the_generation_being_built(client: redis.Redis) -> None:
     store = RedisStore(client)
     claim = store.acquire(0, TOPIC)
