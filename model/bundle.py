@@ -33,7 +33,7 @@ from safetensors.numpy import load, save
 from model import bounds, tokens
 from model.errors import BundleError, BundleMisnamed, BundleMissing, OutputTaken, writing
 from model.inputs import EVENT_WORDS, HISTORY, ScoringBatch
-from model.place import kept_elsewhere, try_place
+from model.place import kept_elsewhere, to_disk, try_place
 from model.transformer import Shape, Transformer
 
 FORMAT: Final = 1
@@ -221,11 +221,14 @@ def _replace(weights: bytes, manifest: str, folder: Path) -> None:
         with writing(folder):
             (made / WEIGHTS).write_bytes(weights)
             (made / MANIFEST).write_text(manifest, "utf-8")
+            for name in (WEIGHTS, MANIFEST):
+                to_disk(made / name)
         read(made)
         if folder.exists():
             old = made.with_name(made.name + "-old")
             os.rename(folder, old)
             os.rename(made, folder)
+            to_disk(folder.parent)
             shutil.rmtree(old)
         else:
             os.rename(made, folder)

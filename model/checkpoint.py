@@ -20,6 +20,7 @@ from torch import Tensor
 from model import processes
 from model.data import checksum
 from model.errors import DatasetError, writing
+from model.place import to_disk
 
 if TYPE_CHECKING:
     from model.loop import Average, Progress, Recipe, Source
@@ -95,6 +96,8 @@ def save(
     try:
         with writing(path), made.open("wb") as file:
             torch.save(held, file)
+        with writing(path):
+            to_disk(made)
         made.replace(path)
     finally:
         made.unlink(missing_ok=True)

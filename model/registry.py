@@ -28,6 +28,7 @@ from typing import Any
 from model import bundle as bundles
 from model.bundle import Bundle
 from model.errors import BundleError, BundleMissing, writing
+from model.place import to_disk
 
 CURRENT = "current.json"
 MAX_HISTORY = 1_000
@@ -87,11 +88,14 @@ def _copy(source: Path, target: Path, public_key: bytes | None, digest: str) -> 
                 (part / file).open("wb") as to,
             ):
                 shutil.copyfileobj(there, to)
+            with writing(target):
+                to_disk(part / file)
         if bundles.read(part, public_key).digest != digest:
             raise BundleError(f"{source} was changed while it was read", remedy="try again")
         if target.exists():  # damaged
             shutil.rmtree(target)
         part.rename(target)
+        to_disk(target.parent)
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
@@ -235,10 +239,10 @@ class Registry:
         kept = [entry.__dict__ for entry in history[-MAX_HISTORY:]]
         part = self.root / f".{CURRENT}.{os.getpid()}"
         try:
-            with writing(self.root / CURRENT), part.open("w", encoding="utf-8") as file:
-                json.dump({"history": kept}, file, indent=1)
-                file.flush()
-                os.fsync(file.fileno())
+            with writing(self.root / CURRENT):
+                part.write_text(json.dumps({"history": kept}, indent=1), "utf-8")
+                to_disk(part)
             part.replace(self.root / CURRENT)
+            to_disk(self.root)
         finally:
             part.unlink(missing_ok=True)

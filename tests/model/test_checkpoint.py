@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,15 @@ def test_on_a_full_disk_the_checkpoint_before_stays(whole: Dataset, tmp_path: Pa
         run(whole, replace(SHORT, steps=4), path)
     assert [one.name for one in tmp_path.iterdir()] == ["run.pt"]
     assert path.read_bytes() == before
+
+
+def test_a_checkpoint_is_on_the_disk_before_it_takes_its_place(
+    whole: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda at: synced.append(os.fstat(at).st_ino))
+    run(whole, SHORT, tmp_path / "run.pt")
+    assert synced[-1] == (tmp_path / "run.pt").stat().st_ino
 
 
 def test_ctrl_c_amid_a_save_is_ctrl_c(
