@@ -79,6 +79,21 @@ async def _unless_stopped(answer: Awaitable[None]) -> None:
             raise
 
 
+async def _end_fetches(fetcher: Any) -> None:
+    """Cancel what is fetched, and wait until it has ended.
+
+    aiokafka's own stop does so, too, and is cut off by a fetch that pauses between two tries of a
+    broker that is away: the cancellation comes back to it as if it were meant for the stop.
+    """
+    fetcher._fetch_task.cancel()  # first: it makes the others
+    await asyncio.wait({fetcher._fetch_task})
+    fetches, fetcher._pending_tasks = fetcher._pending_tasks, set()
+    for fetch in fetches:
+        fetch.cancel()
+    if fetches:
+        await asyncio.wait(fetches)
+
+
 def fetching() -> bool:
     """Whether a thread of this process still talks to the brokers, a moment after its stop."""
     for thread in threading.enumerate():
@@ -193,6 +208,13 @@ class FetchThread(driver.AIOKafkaConsumerThread):
             self._cursor[tp] = (epoch, end)
             fetched[tp] = list(sliced(to_batch(tp, chunks, end), begin, epoch, limit))
         return fetched
+
+    async def on_thread_stop(self) -> None:
+        """See `_end_fetches`."""
+        fetcher = self._consumer and self._consumer._fetcher
+        if fetcher is not None:
+            await _end_fetches(fetcher)
+        await super().on_thread_stop()
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """See `_unless_stopped`."""

@@ -234,6 +234,26 @@ def test_a_worker_stops_though_kafka_hangs(
         assert took_s < 25, "the watchdog would take 30 s, and call it a crash"
 
 
+def test_a_worker_stops_though_kafka_is_gone(
+    redis_url: str, topic_prefix: str, tmp_path: Path
+) -> None:
+    """Its last fetch pauses before the next try; aiokafka's stop ended there with a traceback, and
+    the worker waited for the end of a thread that had ended."""
+    broker = kafka_server.start(tmp_path / "kafka", die_with_parent=True)
+    try:
+        settings = settings_for(broker.bootstrap, topic_prefix, partitions=1)
+        with team(settings, redis_url, tmp_path) as workers:
+            worker = workers.start().ready()
+            process.stop(broker.child, 0)
+            worker.until(lambda: "Failed fetch messages" in worker.said())
+            time.sleep(1)  # it tries again and again by now
+            code, _ = worker.stop()
+            assert code == 0 and "Traceback" not in worker.said(), worker.said()
+            assert "did not stop" not in worker.said(), worker.said()
+    finally:
+        process.stop(broker.child, 0)
+
+
 def test_an_empty_redis_is_refused_when_the_group_has_worked(
     kafka: str, redis_url: str, topic_prefix: str, tmp_path: Path
 ) -> None:
