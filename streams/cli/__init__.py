@@ -68,14 +68,16 @@ def _version(
 
 def main() -> None:
     """Entry point of `fraudstream`. A deliberate error is one message, not a traceback."""
-    # SIGTERM and a closed terminal end a verb as Ctrl-C does (Python's own): what is queued is
-    # sent, what was started is stopped.
-    for number in set(endings()) - {signal.SIGINT}:
-        signal.signal(number, signal.default_int_handler)
     try:
         try:
+            app = build()
+            # From here on SIGTERM and a closed terminal end a verb as Ctrl-C does (Python's own):
+            # what is queued is sent, what was started is stopped. Before, nothing is, and who sent
+            # the signal is told of nothing else.
+            for number in set(endings()) - {signal.SIGINT}:
+                signal.signal(number, signal.default_int_handler)
             with stoppable():
-                build()()
+                app()
         finally:
             if sys.stdout is not None:  # closed by the caller
                 sys.stdout.flush()

@@ -34,9 +34,6 @@ def worker(
     pairs = list(sets or ())
     if model is not None:
         pairs.append(f"model.bundle={model}")
-    settings = options.settings(config, pairs)
-
-    from streams.live import app
 
     def tell(state: str) -> None:
         typer.echo(state, err=True)
@@ -47,13 +44,17 @@ def worker(
         slow.cancel()
         tell("ready")
 
-    tell("starting")
     why = "still starting: the first start on a machine compiles for about a minute"
     slow = threading.Timer(SLOW_S, typer.echo, (why,), {"err": True})
     slow.daemon = True
-    slow.start()
     code = 1
     try:
+        settings = options.settings(config, pairs)
+        tell("starting")
+        slow.start()
+
+        from streams.live import app  # takes seconds: a stop may come meanwhile
+
         code = app.run(settings, ready=ready)
     except KeyboardInterrupt:
         code = 0  # told to stop before it was ready, and it had not begun anything

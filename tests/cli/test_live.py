@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 
@@ -42,3 +45,24 @@ def test_a_worker_stopped_while_it_starts_has_stopped(monkeypatch: pytest.Monkey
     done = RUN.invoke(build(), ["worker"], catch_exceptions=False)
     assert done.exit_code == 0
     assert done.stderr.splitlines() == ["starting", "stopped"]
+
+
+@pytest.mark.parametrize(
+    ("imported", "codes"),
+    [("streams.cli.options", {-signal.SIGTERM, 0}), ("faust", {0})],
+    ids=["before the verb", "in the verb"],
+)
+def test_a_worker_stopped_while_it_imports_has_not_failed(imported: str, codes: set[int]) -> None:
+    """It exited with 130, which a service manager takes for a failure of the program."""
+    code = "from streams.cli import main; main()"
+    # The interpreter tells of each module once it is there.
+    command = [sys.executable, "-X", "importtime", "-c", code, "worker"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as started:
+        assert started.stderr is not None
+        for line in started.stderr:
+            if line.split("|")[-1].strip() == imported:
+                break
+        started.terminate()
+        said = [line for line in started.stderr if not line.startswith("import time:")]
+    assert started.returncode in codes, said
+    assert said == ([] if started.returncode else ["stopped\n"]), "and no traceback"
