@@ -1,6 +1,7 @@
 """The command line: one typer app whose verbs live in one module a group.
 
-In: the arguments. Out: exit code 0, 1 (ran and failed), 2 (wrong use) or 130 (stopped).
+In: the arguments. Out: exit code 0, 1 (ran and failed), 2 (wrong use), 130 (stopped) or 141
+(who read its output has gone).
 Does not know what the verbs do. The modules named here import nothing heavy at their top, so that
 `fraudstream --help` answers at once; plain help text for the same reason (rich costs 0.3 s).
 """
@@ -38,6 +39,7 @@ def build() -> typer.Typer:
     """The app with every group's verbs."""
     app = typer.Typer(
         name="fraudstream",
+        cls=trouble.Verbs,
         help=HELP,
         no_args_is_help=True,
         rich_markup_mode=None,
@@ -88,6 +90,8 @@ def main() -> None:
         typer.echo(f"error: {logs.masked(str(error))}", err=True)
         sys.exit(2 if error.wrong_use else 1)
     except OSError as error:
+        if trouble.unread(error):
+            sys.exit(trouble.UNREAD)
         line = trouble.told(error)
         if line is None:
             raise

@@ -10,8 +10,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import select
 import sys
-from typing import Final
+from collections.abc import Iterator
+from typing import Any, Final
+
+from typer.core import TyperGroup
 
 from streams.errors import NO_ROOM
 
@@ -26,6 +30,49 @@ REMEDIES: Final = {
     errno.EIO: "Look at the disk and at the kernel's log",
 }
 """An error of these, also one that names no file, is the machine's and no defect of ours."""
+UNREAD: Final = 141
+"""The exit code of a program whose reader has gone, as `head` does: 128 and SIGPIPE. The signal
+itself would also end whatever writes to a server that has gone."""
+
+
+class Verbs(TyperGroup):
+    """The program: typer would exit 1 where nobody reads on, as if a verb had failed."""
+
+    def make_context(self, *given: Any, **named: Any) -> Any:
+        """The program's own flags; `--help` and `--version` speak here."""
+        with _read():
+            return super().make_context(*given, **named)
+
+    def invoke(self, ctx: Any) -> Any:
+        """The verb that is asked for."""
+        with _read():
+            return super().invoke(ctx)
+
+
+@contextlib.contextmanager
+def _read() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError as error:
+        if not unread(error):
+            raise
+        sys.exit(UNREAD)
+
+
+def unread(error: OSError) -> bool:
+    """Whether it says that nobody reads our output any more; what is left of that is let go."""
+    if error.errno != errno.EPIPE:
+        return False
+    ends = select.poll()
+    for number in (1, 2):
+        ends.register(number, 0)
+    gone = [number for number, found in ends.poll(0) if found & (select.POLLERR | select.POLLHUP)]
+    if gone:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for number in gone:
+            os.dup2(nowhere, number)
+        os.close(nowhere)
+    return bool(gone)
 
 
 def told(error: OSError) -> str | None:

@@ -7,6 +7,8 @@ Does not know where records come from. Columns have fixed widths, because a stre
 
 from __future__ import annotations
 
+import errno
+import os
 from datetime import UTC, datetime
 from typing import Any
 
@@ -27,12 +29,18 @@ HEADING_EVERY = 50
 WIDE = 100_000
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """The program's end decides what it means that nobody reads; rich would exit 1."""
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+
 def console(*, stderr: bool = False) -> Console:
     """Standard output (or error); lines are never folded when it is not a terminal."""
-    found = Console(highlight=False, soft_wrap=True, stderr=stderr)
+    found = _Console(highlight=False, soft_wrap=True, stderr=stderr)
     if found.is_terminal:
         return found
-    return Console(highlight=False, soft_wrap=True, stderr=stderr, width=WIDE)
+    return _Console(highlight=False, soft_wrap=True, stderr=stderr, width=WIDE)
 
 
 def moment(time_ms: int) -> str:

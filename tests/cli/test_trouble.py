@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +17,7 @@ from streams.cli import main, trouble
 from streams.cli.progress import GOES_ON
 from streams.offline.source import open_source
 from streams.signals import endings
+from tests.clients import records
 from tests.full_disk import no_room
 from tests.offline import world
 
@@ -132,6 +135,23 @@ def test_what_stdout_does_not_take_is_told(run: Run, monkeypatch: pytest.MonkeyP
         code, said = run("models", "list", "--json")
     assert (code, said.count("\n")) == (1, 1)
     assert said.startswith("error: standard output: No space left on device. Free some space")
+
+
+@pytest.mark.parametrize("words", ["alerts", "alerts --json", "--version"])
+def test_a_reader_that_goes_ends_a_verb_quietly(kafka: str, topic_prefix: str, words: str) -> None:
+    """As `head` does. It exited with 1: under `pipefail` a failure of the verb."""
+    settings = records.settings(kafka, topic_prefix)
+    records.put(kafka, settings.topic("alerts"), map(records.alert, range(3)))
+    env = {"BOOTSTRAP": kafka, "TOPIC_PREFIX": topic_prefix}
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-c", "from streams.cli import main; main()", *words.split()],
+        stdout=writer, stderr=subprocess.PIPE, text=True, check=False,
+        env=os.environ | {f"FRAUDSTREAM_KAFKA__{name}": value for name, value in env.items()},
+    )  # fmt: skip
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (trouble.UNREAD, "")
 
 
 def test_ctrl_c_before_the_verb_begins_is_no_traceback(
