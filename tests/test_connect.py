@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from confluent_kafka import KafkaError
 from streams import connect
 from streams.dev import kafka as kafka_server
 from streams.dev import process
+from streams.dev import redis as redis_server
 from streams.errors import BrokerError, ConfigError, StoreUnready
 from streams.settings import Settings, load
 from streams.store import WHOLE, Commit, Identity, Writes
@@ -219,6 +222,43 @@ def test_redis_with_a_foreign_authority_is_a_tls_error(secure_redis: int, tmp_pa
     stranger = certificates.make(tmp_path / "other").ca
     with pytest.raises(StoreUnready, match="ssl_ca"):
         connect.check_redis(redis_settings(secure_redis, stranger))
+
+
+def test_a_redis_that_is_frozen(tmp_path: Path) -> None:
+    server = redis_server.start(tmp_path, die_with_parent=True)
+    try:
+        os.kill(server.child.pid, signal.SIGSTOP)
+        with pytest.raises(StoreUnready, match=r"Timeout reading.*says nothing.*busy or frozen"):
+            connect.check_redis(load(flags=[f"redis.url={server.url}", "redis.timeout_s=1"]))
+    finally:
+        process.stop(server.child, 0)
+
+
+def test_a_redis_that_loads_its_file(tmp_path: Path) -> None:
+    server = redis_server.start(tmp_path, die_with_parent=True)
+    with redis.Redis.from_url(server.url) as client, client.pipeline(transaction=False) as many:
+        for number in range(5_000):
+            many.set(f"key{number}", "v")
+        many.execute()
+    process.stop(server.child, 10)
+    with (tmp_path / "redis.conf").open("a") as slowly:
+        slowly.write("key-load-delay 2000\n")  # 10 s in all; somebody is answered every 2 s
+    command = [redis_server.binary(), str(tmp_path / "redis.conf")]
+    loading = process.start(command, tmp_path / "out", die_with_parent=True)
+    try:
+        while "refused" in (said := _refusal(server.url)):
+            assert process.alive(loading)
+        assert "loading" in said and "loading_eta_seconds" in said, said
+    finally:
+        process.stop(loading, 0)
+
+
+def _refusal(url: str) -> str:
+    try:
+        connect.check_redis(load(flags=[f"redis.url={url}", "redis.timeout_s=10"]))
+    except StoreUnready as error:
+        return str(error)
+    return "none"
 
 
 def test_no_redis_at_the_address_and_no_password_in_the_message() -> None:
