@@ -263,6 +263,7 @@ def launch(
         (directory / "server.properties").write_text(text, "utf-8")
         command = [runtime, f"-Xmx{HEAP}", "-XX:TieredStopAtLevel=1"]
         command += [f"-Dkafka.logs.dir={directory}", "-Djava.awt.headless=true"]
+        command += ["-XX:-UsePerfData", f"-Djava.io.tmpdir={_emptied(directory / 'tmp')}"]
         command += [f"-Dlog4j2.configurationFile={infra() / 'kafka' / 'log4j2.properties'}"]
         command += ["-cp", f"{library}/*"]
         _format(command, directory, secured, cluster or cluster_id())
@@ -276,6 +277,14 @@ def launch(
     )
     secure = f"127.0.0.1:{secure_port}" if secured else None
     return Broker(child, f"127.0.0.1:{port}", secure, logs)
+
+
+def _emptied(place: Path) -> Path:
+    """Where Java lays out what it loads. A broker that is killed leaves that behind, so it is not
+    put among everybody's temporary files."""
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir()
+    return place
 
 
 def running(directory: Path) -> Broker | None:

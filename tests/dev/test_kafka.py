@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient, NewTopic
 
 from streams.dev import kafka
 from streams.errors import ServiceError, ToolMissing
@@ -121,3 +123,17 @@ def test_two_fill_the_cache_at_once(path: Path, tmp_path: Path) -> None:
 def test_causes_met_most_have_a_remedy(said: str, remedy: str) -> None:
     assert remedy in (kafka._hint(said) or "")
     assert kafka._hint("something else") is None
+
+
+def test_a_broker_lays_nothing_out_among_everybodys_files(broker: kafka.Broker) -> None:
+    """One that was killed left a library and a file of figures in /tmp, each time."""
+    topic = NewTopic("lz4", 1, 1, config={"compression.type": "lz4"})  # so the broker packs it
+    admin = AdminClient({"bootstrap.servers": broker.bootstrap})
+    admin.create_topics([topic])["lz4"].result()
+    producer = Producer({"bootstrap.servers": broker.bootstrap})
+    producer.produce("lz4", b"a" * 1_000)
+    assert producer.flush(120) == 0
+    mapped = Path(f"/proc/{broker.child.pid}/maps").read_text().splitlines()
+    loaded = {Path(line.split()[-1]).parent for line in mapped if "liblz4-java" in line}
+    assert loaded == {broker.logs[0].parent / "tmp"}
+    assert not any("hsperfdata" in line for line in mapped)
