@@ -131,6 +131,33 @@ def pinned(settings: Settings) -> Settings:
     return with_model(settings, model_id(settings))
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What settings stood for at a moment: files can be written anew in the middle of long work."""
+
+    model: str
+    rules: str
+
+    @classmethod
+    def by(cls, settings: Settings) -> Held:
+        """By these settings now. Raises as `model_id` and `rule_book`."""
+        return cls(model_id(settings), rule_book(settings).rules().digest)
+
+    def check(self, settings: Settings, loaded: Judge) -> None:
+        """Raises ConfigError where what was loaded by the same settings later is another."""
+        for what, place, before, now in (
+            ("rules", settings.decide.rules, self.rules, loaded.policy.rules.digest),
+            ("bundle", settings.model.bundle, self.model, loaded.scorer.model_id),
+        ):
+            if before != now:
+                raise ConfigError(
+                    f"the {what} at {place} changed during the run: {now}, and {before} when it"
+                    " began; one result cannot be of both",
+                    remedy="start again with another --out; edit a copy next time. With the old"
+                    " ones put back, the same command goes on",
+                )
+
+
 def load(settings: Settings, bundle: Path) -> Scorer:
     """The bundle, to be scored as the settings have it. Raises BundleError when it is damaged;
     DeviceMissing and DeviceFailed where a GPU is asked for by name."""

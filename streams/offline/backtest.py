@@ -46,6 +46,7 @@ def backtest(
     book = LabelBook(decoded(job.source))
     if not len(book) and as_of is None:
         raise judged.nothing_to_judge()
+    learnt = [learnt_until(each) for each in job.settings]
     replayed = replay(job, jobs=jobs, engine=engine, progress=progress)
     dead, messages = replayed["dead"], replayed["messages"]
     require_accepted(replayed["outcomes"].get(results.SCORED, 0), dead, messages)
@@ -64,7 +65,6 @@ def backtest(
     examples = differing.write(job.out, book, names, as_of=events.as_of, judge_from=judge_from or 0)
     for model, shown in zip(models[1:], examples, strict=True):
         model["examples"] = shown
-    learnt = map(learnt_until, job.settings)
     summary = {
         "headline": _headline(events, names),
         "flattered": _flattered(events, names, learnt),

@@ -19,7 +19,7 @@ from typing import Any
 import orjson
 
 from streams import features
-from streams.assembly import Judge, judge, pinned, wants_model
+from streams.assembly import Held, Judge, judge, pinned, wants_model
 from streams.errors import ConfigError
 from streams.offline import results
 from streams.offline.engine import Engine, Tell, Work, each_shard
@@ -48,15 +48,18 @@ class Job:
     forgotten: Mapping[bytes, int] = field(default_factory=dict)
     snapshot: Path | None = None
     """State to start from (`snapshot.py`); None starts empty."""
+    held: tuple[Held, ...] = field(init=False)
+    """What each of the settings stood for when the job was made."""
 
     def __post_init__(self) -> None:
         # Every shard loads its judges anew, some an hour after the first.
         object.__setattr__(self, "settings", tuple(map(pinned, self.settings)))
+        object.__setattr__(self, "held", tuple(map(Held.by, self.settings)))
 
     def identity(self) -> dict[str, Any]:
         """What decides every byte of the result; not the batch size, nor where it is written."""
         # The judges first: what of the settings cannot be read, they say best.
-        models = [judge(each).scorer.model_id for each in self.settings]
+        models = [each.scorer.model_id for each in self.judges()]
         return {
             "source": self.source.identity(),
             "start": "empty" if self.snapshot is None else manifest_of(self.snapshot),
@@ -66,6 +69,14 @@ class Job:
             "models": models,
             "forgotten": sorted([digest.hex(), cut] for digest, cut in self.forgotten.items()),
         }
+
+    def judges(self) -> list[Judge]:
+        """Loaded anew. Raises ConfigError where they are no longer those that the job began with,
+        BundleError where a bundle cannot serve."""
+        found = list(map(judge, self.settings))
+        for held, settings, one in zip(self.held, self.settings, found, strict=True):
+            held.check(settings, one)
+        return found
 
 
 def decisive(settings: Settings) -> dict[str, Any]:
@@ -165,7 +176,7 @@ def open_shard(
         torch.set_num_threads(1)
     runner = Shard(
         shard,
-        [*map(judge, job.settings), *also] if judged else [],
+        [*job.judges(), *also] if judged else [],
         snapshots.risk_for(shard) if risk is None else risk,
         max_future_ms=job.settings[0].worker.max_future_s * 1_000,
         forgotten=job.forgotten,

@@ -84,6 +84,47 @@ def test_a_promotion_in_the_middle_changes_nothing(tmp_path: Path) -> None:
     assert after["digest"] != whole["digest"], "another job by then"
 
 
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_rules_edited_in_the_middle_end_the_run(tmp_path: Path, jobs: int) -> None:
+    """Each shard read the file anew: one result was of two sets of rules, under the digest of the
+    first."""
+    source = open_source(*world.stream(tmp_path / "s", events=300), tmp_path / "spool")
+    rules = tmp_path / "rules.toml"
+    lax, strict = (
+        f'[[rule]]\nrule_id = "r"\nversion = 1\noutcome = "block"\n'
+        f'all = [ {{ field = "amount", op = "ge", value = {least} }} ]\n'
+        for least in (10**12, 1)
+    )
+    rules.write_text(lax)
+    given = (world.settings(f"decide.rules={rules}"),)
+
+    def edit(done: int, total: int) -> None:
+        rules.write_text(strict)
+
+    with pytest.raises(ConfigError, match=r"rules at .*rules\.toml changed during the run"):
+        replay(Job(source, given, tmp_path / "found"), jobs=jobs, progress=edit)
+    rules.write_text(lax + "# the same rules\n")
+    whole = replay(Job(source, given, tmp_path / "whole"))
+    assert whole["decisions"]["approve"], "none by the rules that block everything"
+    rules.write_text(lax)
+    assert replay(Job(source, given, tmp_path / "found"))["digest"] == whole["digest"]
+
+
+def test_a_bundle_written_anew_in_the_middle_ends_the_run(tmp_path: Path) -> None:
+    """As a fit does that was told to write to the folder that a backtest reads."""
+    source = open_source(*world.stream(tmp_path / "s", events=300), tmp_path / "spool")
+    shipped = bundles.read(bundles.shipped())
+    bundles.write(shipped, tmp_path / "mine")
+    given = (world.settings(f"model.bundle={tmp_path / 'mine'}"),)
+
+    def fit_again(done: int, total: int) -> None:
+        bundles.write(replace(shipped, name="again"), tmp_path / "mine")
+
+    with pytest.raises(ConfigError, match=r"bundle at .*mine changed during the run: again@"):
+        replay(Job(source, given, tmp_path / "found"), progress=fit_again)
+    assert replay(Job(source, given, tmp_path / "new"))["job"]["models"][0].startswith("again@")
+
+
 def test_a_result_that_cannot_be_written_names_its_file(tmp_path: Path) -> None:
     """So the command tells one line: the folder may not be written to, or the disk is full."""
     path, draft = tmp_path / "00000.parquet", tmp_path / "00000.part"
