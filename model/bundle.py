@@ -279,12 +279,18 @@ def _check_signature(manifest: Mapping[str, Any], public_key: bytes) -> None:
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+    if "signature" not in manifest:
+        raise BundleError(
+            "the bundle is not signed",
+            remedy="fit it with a key (`finetune --key`), or do not ask for one",
+        )
     try:
-        signature = bytes.fromhex(manifest.get("signature", ""))
+        signature = bytes.fromhex(manifest["signature"])
         Ed25519PublicKey.from_public_bytes(public_key).verify(signature, _canonical(manifest))
     except (InvalidSignature, ValueError, TypeError):
         raise BundleError(
-            "the bundle is not signed by the expected key", remedy="export it again with the key"
+            "the bundle is not signed by the expected key",
+            remedy="give the public key of whoever signed it; only a fit signs (`finetune --key`)",
         ) from None
 
 

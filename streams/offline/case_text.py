@@ -75,7 +75,7 @@ def to_text(found: Mapping[str, Any]) -> str:
     ] or ["  none: it is the account's first"]
     lines.append("most similar past cases")
     lines += [
-        f"  {VERDICTS[one['label']]} ({one['cosine']:.2f}): {_event(one)}"
+        f"  {VERDICTS[one['label']]}, likeness {one['cosine']:.2f}: {_event(one)}"
         for one in found["similar"]
     ] or ["  none: no earlier payment of another account has a verdict"]
     for name, chances in found.get("likely", {}).items():

@@ -37,3 +37,12 @@ def test_what_speaks_against_fraud_is_not_a_because() -> None:
     ]
     for some, heading in ((reasons[:1], "although"), (reasons[1:2], "because")):
         assert heading not in to_text(found | {"reasons": some}).splitlines()
+
+
+def test_the_number_of_a_similar_case_is_said_to_be_a_likeness() -> None:
+    """Beside a verdict a bare 0.90 reads as how sure the verdict is."""
+    event = {"time": "2025-01-01 00:00:00", "amount": 100, "currency": "XXX"}
+    case = event | {"label": 1, "cosine": 0.9}
+    found = {"transaction_id": "t", "model_id": "m", "event": event, "looked_at": []}
+    lines = to_text(found | {"similar": [case]}).splitlines()
+    assert lines[lines.index("most similar past cases") + 1].startswith("  fraud, likeness 0.90: ")
