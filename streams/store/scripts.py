@@ -24,8 +24,15 @@ from streams.errors import StoreError, StoreFull, StoreLoading, StoreLost, Store
 Argument = str | bytes | int
 Answer = list[bytes]
 
-WAITING = ("BUSY", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "NOREPLICAS", "READONLY")
+WAITING = (
+    exceptions.ReadOnlyError,
+    exceptions.MasterDownError,
+    exceptions.ClusterDownError,
+    exceptions.TryAgainError,
+)
 """Answers of a server that did nothing and may be well again soon."""
+WAITING_WORDS = ("BUSY", "NOREPLICAS")
+"""More of them: redis-py has no class for these, and of the others it drops the word."""
 FORBIDDEN = ("ACL failure in script", "The user executing the script")
 """In an answer: a script came to a command that its user may not run; Redis 7.0 has other words."""
 RIGHTS = "Give the user the commands and keys of infra/redis/users.acl"
@@ -90,10 +97,7 @@ def run_all(
         if isinstance(reply, exceptions.NoScriptError):
             reply = run(client, script, keys, arguments, partition=partition)
         if isinstance(reply, exceptions.RedisError):
-            failure = named(reply, partition)
-            if isinstance(failure, StoreLost):
-                raise failure
-            answers.append(failure)
+            answers.append(named(reply, partition))
         else:
             answers.append(cast(Answer, reply))
     return answers
@@ -154,7 +158,7 @@ def named(error: Exception, partition: int) -> StoreError:
         return StoreLoading("Redis still loads its data")
     if isinstance(error, exceptions.ConnectionError | exceptions.TimeoutError | OSError):
         return StoreLost(f"no answer from Redis: {said}")
-    if isinstance(error, exceptions.ReadOnlyError) or said.startswith(WAITING):
+    if isinstance(error, WAITING) or said.startswith(WAITING_WORDS):
         return StoreLost(f"Redis cannot answer now: {said}")
     return StoreError(f"Redis answers with an error: {said}")
 

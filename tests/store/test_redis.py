@@ -248,6 +248,8 @@ def test_a_write_that_fails_half_way_breaks_the_partition_loudly(direct: redis.R
     with pytest.raises(StoreUnready, match="rebuild"):
         store.commit(claim, Commit(1, 2))
     with pytest.raises(StoreUnready, match="rebuild"):
+        store.load(claim, ["a"], 1)
+    with pytest.raises(StoreUnready, match="rebuild"):
         store.acquire(0, TOPIC)
     assert direct.hget("fs:{0}:part", "offset") == b"1"
 
@@ -261,6 +263,8 @@ def test_a_server_that_lost_the_claim_is_noticed(direct: redis.Redis) -> None:
     claim = store.acquire(0, TOPIC)
     direct.restore("fs:{0}:part", 0, older, replace=True)
     with pytest.raises(Conflict, match="no longer knows"):
+        store.load(claim, ["a"], 5)
+    with pytest.raises(Conflict, match="no longer knows"):
         store.commit(claim, Commit(5, 6))
     with pytest.raises(Conflict):
         store.trim(claim, [5])
@@ -272,6 +276,37 @@ def test_a_server_that_lost_the_claim_is_noticed(direct: redis.Redis) -> None:
     direct.flushall()
     with pytest.raises(Conflict):
         store.commit(other, Commit(5, 6))
+
+
+def test_a_replica_that_lost_its_master_is_waited_for(own_server: redis_server.Server) -> None:
+    client = connect(own_server.port)
+    store = RedisStore(client)
+    claim = store.acquire(0, TOPIC)
+    client.config_set("replica-serve-stale-data", "no")
+    client.replicaof("127.0.0.1", process.free_port())
+    for call in (
+        lambda: store.load(claim, ["a"], None),
+        lambda: store.commit(claim, Commit(None, 1)),
+        lambda: store.commit_all([(claim, Commit(None, 1))]),
+    ):
+        with pytest.raises(StoreLost):
+            call()
+    client.replicaof("NO", "ONE")
+    store.commit(claim, Commit(None, 1))
+    store.close()
+
+
+def test_a_cluster_that_misses_slots_is_waited_for(tmp_path: Path) -> None:
+    """As one is in the middle of a failover."""
+    extra = {"cluster-enabled": "yes", "cluster-port": str(process.free_port())}
+    server = redis_server.start(tmp_path, extra=extra, die_with_parent=True)
+    store = RedisStore(connect(server.port))
+    try:
+        with pytest.raises(StoreLost):
+            store.acquire(0, TOPIC)
+    finally:
+        store.close()
+        process.stop(server.child, 0)
 
 
 def test_a_store_nobody_answers_for() -> None:
