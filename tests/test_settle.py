@@ -223,17 +223,21 @@ def test_the_model_is_asked_about_alerts_only() -> None:
 
 
 def test_risk_versions_are_said_row_by_row() -> None:
-    work = work_of([payment(i, f"acct-{i}") for i in range(4)])
-    mixed = replace(work, risk_versions=["none", "aa", "none", "bb"])
-    outcome = settle(mixed, np.full(4, 0.9), POLICY)
-    assert [each["versions"]["risk"] for each in messages(outcome.entry, "scores")] == [
-        "none",
-        "aa",
-        "none",
-        "bb",
+    """Also behind a duplicate, which has no score; and an alert's id is of its own versions."""
+    numbers = [0, 1, 0, 2, 3]
+    work = work_of([payment(i, f"acct-{i}") for i in numbers])
+    mixed = replace(work, risk_versions=["none", "aa", "zz", "none", "bb"])
+    outcome = settle(mixed, np.full(len(numbers), 0.9), POLICY)
+    said = [
+        (each["transaction_id"], each["versions"]["risk"])
+        for each in messages(outcome.entry, "scores")
     ]
-    ids = [each["alert_id"] for each in messages(outcome.entry, "alerts")]
-    assert len(set(ids)) == 4
+    assert said == [("tx-0", "none"), ("tx-1", "aa"), ("tx-2", "none"), ("tx-3", "bb")]
+    alerts = messages(outcome.entry, "alerts")
+    assert [(each["transaction_id"], each["versions"]["risk"]) for each in alerts] == said
+    assert [each["alert_id"] for each in alerts] == [
+        alert_id(None, each["transaction_id"], each["versions"]) for each in alerts
+    ]
 
 
 def test_an_alert_id_is_of_transaction_tenant_and_versions() -> None:

@@ -91,9 +91,13 @@ def test_what_is_no_verdict_on_one_known_payment_is_refused(kafka: str, topic_pr
     assert labels(kafka, topic_prefix) == []
 
     assert label(kafka, topic_prefix, "t8", "fraud", "--account", "b8").exit_code == 0
+    # Of the same id, and another payment.
+    other = label(kafka, topic_prefix, "t8", "disputed", "--account", "a1")
+    assert "disputed; no verdict before" in other.stdout
     assert label(kafka, topic_prefix, odd, "legitimate").exit_code == 0
     # A payment whose clock runs ahead: an older label would not count.
     assert label(kafka, topic_prefix, "t9", "fraud").exit_code == 0
-    first, second, third = labels(kafka, topic_prefix)
-    assert (first["account_id"], second["transaction_id"]) == ("b8", odd)
-    assert third["label_time"] == ahead
+    first, second, third, fourth = labels(kafka, topic_prefix)
+    assert [each["account_id"] for each in (first, second)] == ["b8", "a1"]
+    assert third["transaction_id"] == odd
+    assert fourth["label_time"] == ahead

@@ -126,6 +126,22 @@ def test_time_in_which_the_process_was_frozen_does_not_count(case: Case, first: 
     assert "no round has ended for 1" in case.crashes[0], "what it stood before still counts"
 
 
+@pytest.mark.parametrize("then", ["event loop", "no round"])
+def test_a_watchdog_is_not_blind_for_as_long_as_the_process_was_frozen(
+    case: Case, then: str
+) -> None:
+    case.live(5, waiting=1)
+    case.clock.now += 3_600
+    case.dog.report(Signs(waiting=1, rounds=1))
+    case.dog.check()
+    case.rounds = 1
+    if then == "event loop":
+        case.look(11)
+    else:
+        case.live(11, waiting=1)
+    assert [then in each for each in case.crashes] == [True]
+
+
 def test_a_crash_is_given_its_time_after_a_freeze(case: Case) -> None:
     case.look(11)
     case.clock.now += 3_600
