@@ -6,9 +6,10 @@
 A simulated stream, all scenarios. One backbone is pretrained on every event before the test weeks,
 without labels. Then, for each share, that share of the accounts keeps its labels. Two networks are
 fitted on these labels alone, and two are taught by trees as well, as `finetune` does it: once
-without the backbone, and once as with `--base`, from its weights, with the second task to tell how
-surprising each event is to it (`model/second.py`), and by trees that see that, too. Same rows,
-steps and seeds; what trees alone make of it with and without surprise stands beside, and the
+without the backbone, and once as with `--base`, with the second task to tell how surprising each
+event is to it (`model/second.py`), and by trees that see that, too. All begin anew: with the
+backbone's weights to begin from it ended worse (`model/LOG.md`, 2026-11-29). Same rows, steps and
+seeds; what trees alone make of it with and without surprise stands beside, and the
 anomaly score, which needs no label. Average precision on the last weeks, all
 accounts; no early stopping, the average of the last weights. One stream, and few frauds at the
 smallest shares: read differences under 0.02 as nothing.
@@ -29,7 +30,6 @@ import torch
 from numpy.typing import NDArray
 
 from model import finetune, metrics, teacher, unlabelled
-from model.bundle import Bundle
 from model.data import Dataset
 from model.loop import Recipe, Source, train
 from model.second import Second, Surprise
@@ -61,7 +61,6 @@ def plan(events: int) -> Plan:
 def fitted(
     d: Dataset,
     lesson: Lesson,
-    base: Bundle | None,
     surprise: Surprise | None,
     steps: int,
     seed: int,
@@ -69,7 +68,7 @@ def fitted(
 ) -> NDArray[np.float64]:
     """Log-odds of `rows` by a network that learnt the lesson."""
     learnt = np.flatnonzero(lesson.chosen)
-    model = finetune.start(d, learnt, SHAPE, base, seed)
+    model = finetune.start(d, learnt, SHAPE, None, seed)
     second = None if surprise is None else Second(SHAPE.width, surprise)
     source = Source(d, model.knots.numpy())
     recipe = Recipe(steps=steps, chunk=64, batch=32, average=0.98, seed=seed)
@@ -99,7 +98,6 @@ def of_labels(
     d: Dataset,
     some: NDArray[np.bool_],
     before: NDArray[np.bool_],
-    base: Bundle,
     read: NDArray[np.float32],
     steps: int,
     seed: int,
@@ -109,19 +107,16 @@ def of_labels(
     events that may teach."""
     alone = teacher.labels_only(np.asarray(d.label), some)
     second = Surprise(read, before)
-    yield WAYS[0], fitted(d, alone, None, None, steps, seed, rows)
-    yield WAYS[1], fitted(d, alone, base, second, steps, seed, rows)
-    for taught, trees, begin, task in (
-        (WAYS[2], WAYS[4], None, None),
-        (WAYS[3], WAYS[5], base, second),
-    ):
+    yield WAYS[0], fitted(d, alone, None, steps, seed, rows)
+    yield WAYS[1], fitted(d, alone, second, steps, seed, rows)
+    for taught, trees, task in ((WAYS[2], WAYS[4], None), (WAYS[3], WAYS[5], second)):
         beside = None if task is None else read
         # The rows of the test are told, too, and learnt from by nobody: that is what trees make.
         told = teacher.lesson(d, some, ~some, seed, mix=teacher.MIX, beside=beside)
         p = told.target[rows].astype(np.float64)
         yield trees, np.log(p) - np.log1p(-p)
         lesson = Lesson(told.target, np.where(before, told.weight, 0).astype(np.float32))
-        yield taught, fitted(d, lesson, begin, task, steps, seed, rows)
+        yield taught, fitted(d, lesson, task, steps, seed, rows)
 
 
 def main() -> None:
@@ -154,7 +149,7 @@ def main() -> None:
             line["frauds"] = int((np.asarray(d.label)[some] == 1).sum())
             steps = args.steps if share >= 0.1 else args.steps // 2
             began = time.process_time()
-            for way, logit in of_labels(d, some, before, base, read, steps, seed, rows):
+            for way, logit in of_labels(d, some, before, read, steps, seed, rows):
                 line[way].append(metrics.average_precision(y, logit))
                 _tell(f"{share:.1%} seed {seed}: {way} {line[way][-1]:.3f}")
             _tell(f"{time.process_time() - began:.0f} CPU s")

@@ -187,6 +187,12 @@ def job_of(
     return Job(done, judged, trees, answered, threads, Reading(base, read))
 
 
+def weights_of(base: Bundle | None) -> Bundle | None:
+    """The bundle from whose weights a fit begins. Of one that was only pretrained it learns to tell
+    the surprise, and ends better where it begins anew (benchmarks/results/pretraining.md)."""
+    return None if base is None or base.only_pretrained else base
+
+
 def surprise_of(dataset: Dataset, job: Job, training: Training) -> Surprise | None:
     """How surprising events are to the pretrained bundle of the job."""
     from model import unlabelled

@@ -173,7 +173,12 @@ def pretrain(
 def finetune(
     data: Data,
     out: Out,
-    base: Annotated[Path | None, typer.Option(help="Pretrained bundle to start from.")] = None,
+    base: Annotated[
+        Path | None,
+        typer.Option(
+            help="Pretrained bundle, whose surprise is learnt, or a fitted one: its weights."
+        ),
+    ] = None,
     preset: FitPreset = None,
     steps: FitSteps = None,
     cut: Cut = None,
@@ -224,8 +229,8 @@ def finetune(
         surprise = fitting.surprise_of(dataset, job, training)
         lesson = fitting.lesson_of(dataset, chosen, others, recipe, training, surprise)
         best = tuning.seeds(
-            dataset, chosen, shape, recipe, seeds, start, training.say, checkpoint,
-            training.device, training.watch, lesson, surprise,
+            dataset, chosen, shape, recipe, seeds, fitting.weights_of(start), training.say,
+            checkpoint, training.device, training.watch, lesson, surprise,
         )[0]  # fmt: skip
         taught = fitting.say_kept(best.taught, others, training)
         if not training.first:

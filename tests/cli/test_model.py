@@ -22,7 +22,7 @@ from model.bundle import read, shipped, write
 from model.data import Dataset
 from model.teacher import Lesson, labels_only
 from streams.assembly import bundle_path, scorer
-from streams.cli import build, main
+from streams.cli import build, fitting, main
 from streams.errors import BundleError, DatasetError, OutputTaken
 from streams.settings import load
 from tests.cli.running import RUN, verb
@@ -150,6 +150,12 @@ def test_trees_that_teach_are_told_how_surprising_events_are_to_a_pretrained_bas
     (beside, rows), (none, _) = seen
     assert none is None, "a bundle that was fitted has forgotten what surprises"
     assert len(beside) == len(rows) and beside[rows, -1].all() and not beside[~rows].any()
+
+
+def test_a_fit_begins_from_the_weights_of_a_fitted_base_only(bundles: Path) -> None:
+    fitted, pretrained = read(bundles / "fraud"), read(bundles / "base")
+    assert fitting.weights_of(fitted) is fitted
+    assert fitting.weights_of(pretrained) is fitting.weights_of(None) is None
 
 
 def test_a_base_of_other_features_is_refused_before_the_fit(
