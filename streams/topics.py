@@ -90,26 +90,27 @@ def _make_all(
                 "in place, accounts would move away from their state",
             )
     _create(client, settings, new, wanted, outcome)
-    _bring_in_line(client, settings, old, outcome)
-    _tell_of_few_copies(settings, {spec: existing[settings.topic(spec.name)] for spec in old})
+    copies = {spec: _copies(existing[settings.topic(spec.name)]) for spec in old}
+    _bring_in_line(client, settings, copies, outcome)
+    _tell_of_few_copies(settings, copies)
 
 
-def _tell_of_few_copies(settings: Settings, found: Mapping[TopicSpec, TopicMetadata]) -> None:
+def _copies(topic: TopicMetadata) -> int:
+    """Of the partition that has the fewest."""
+    return min((len(each.replicas) for each in topic.partitions.values()), default=1)
+
+
+def _tell_of_few_copies(settings: Settings, copies: Mapping[TopicSpec, int]) -> None:
     """Warn of topics whose partitions have fewer copies than the settings ask for. More copies are
     made by moving partitions, which is for the cluster's operator to begin."""
     wanted = settings.topics.replication
-    few = {
-        settings.topic(spec.name): copies
-        for spec, topic in found.items()
-        if (copies := min((len(p.replicas) for p in topic.partitions.values()), default=wanted))
-        < wanted
-    }
+    few = {settings.topic(spec.name): have for spec, have in copies.items() if have < wanted}
     if few:
         _logger.warning(
             "topics.replication is %d, and %s keep the fewer copies that they were made with; "
-            "Kafka's own kafka-reassign-partitions.sh gives them more",
+            "Kafka's own kafka-reassign-partitions.sh gives them more; run this again after it",
             wanted,
-            ", ".join(f"{name} ({copies})" for name, copies in few.items()),
+            ", ".join(f"{name} ({have})" for name, have in few.items()),
         )
 
 
@@ -255,14 +256,16 @@ def named(settings: Settings, topic_id: str) -> str | None:
 def _bring_in_line(
     client: AdminClient,
     settings: Settings,
-    specs: Iterable[TopicSpec],
+    copies: Mapping[TopicSpec, int],
     outcome: dict[str, Outcome],
 ) -> None:
     """Set what differs from the schema on topics that exist. Raises KafkaException."""
     from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource
 
+    # By the copies that a topic has: two in sync of two is a topic that no broker may leave.
     wanted = {
-        settings.topic(spec.name): config_of(spec, settings.topics.replication) for spec in specs
+        settings.topic(spec.name): config_of(spec, min(have, settings.topics.replication))
+        for spec, have in copies.items()
     }
     if not wanted:
         return

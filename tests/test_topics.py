@@ -162,3 +162,14 @@ def test_fewer_copies_than_asked_for_are_told(
     topics.create(settings.model_copy(update={"topics": more}))
     assert f"topics.replication is 3, and {settings.topic('transactions')} (1)" in caplog.text
     assert "kafka-reassign-partitions.sh" in caplog.text
+
+
+def test_what_must_be_in_sync_goes_by_the_copies_that_a_topic_has(
+    settings: Settings, admin: AdminClient
+) -> None:
+    """With `min.insync.replicas=2`, a topic of two copies takes no write while a broker is away."""
+    topics.create(settings, 1)
+    more = settings.topics.model_copy(update={"replication": 3})
+    again = topics.create(settings.model_copy(update={"topics": more}))
+    assert set(again.values()) == {"exists"}
+    assert config_on(admin, settings.topic("transactions"))["min.insync.replicas"] == "1"
