@@ -152,6 +152,25 @@ def test_lines_for_people() -> None:
     assert heading.index("reasons") == first.index("4 payments")
 
 
+def test_reasons_are_below_an_alert_on_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    out = io.StringIO()
+    how = {"width": 80, "highlight": False, "soft_wrap": True, "color_system": None}
+    lines = Lines("alerts", Console(file=out, force_terminal=True, **how))
+    long = "the model weighs the order of the account's last payments: EUR 1.00 to EUR 2.00, more"
+    lines.show(alert(800, reasons=[{"code": "x", "text": long}]))
+    lines.show(alert(300, "review", late=True, rules=[], account_id="a2"))
+    assert [line.rstrip() for line in out.getvalue().splitlines()] == [
+        "time (UTC)          account      transaction    amount         score  decision",
+        "2025-01-01 00:00:00 a2           t800           EUR 1,234.56   0.8000 block",
+        "  the model weighs the order of the account's last payments: EUR 1.00 to EUR",
+        "      2.00, more",
+        "  rule big",
+        "2025-01-01 00:00:00 a2           t300           EUR 1,234.56   0.3000 review   (late)",
+        "  4 payments in 60 s; usual: 1 in 2 days",
+    ]
+
+
 def test_what_is_shown_leaves_the_terminal_alone() -> None:
     out = io.StringIO()
     lines = Lines("alerts", Console(file=out, width=300, highlight=False, soft_wrap=True))
