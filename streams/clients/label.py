@@ -73,11 +73,15 @@ def label(
     """
     seen = _seen(settings, transaction, account, start)
     if not seen:
+        whole = start == "earliest"
         raise FraudstreamError(
             f"no alert and no score of a transaction {transaction}"
-            + (" of that account" if account is not None else ""),
+            + (" of that account" if account is not None else "")
+            + ("" if whole else f" in what --from {start} reads"),
             remedy="`fraudstream alerts` shows the ids. Of what the topics no longer keep,"
-            " `fraudstream publish labels.jsonl` sends labels",
+            " `fraudstream publish labels.jsonl` sends labels"
+            if whole
+            else "Look further back with --from; without it all is read",
         )
     if len(seen) > 1:
         raise ConfigError(
