@@ -135,6 +135,10 @@ class Conflict(PartitionError):
     """The stored offset or erasure count is not the one last seen: drop, reload, seek."""
 
 
+class Overtaken(Conflict):
+    """So by an operator's doing, an erasure or a rebuild: no sign of a fault."""
+
+
 class StoreFull(PartitionError):
     """Redis is out of memory under `noeviction`: nothing was written; pause and retry."""
 

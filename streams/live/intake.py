@@ -29,6 +29,7 @@ from streams.errors import (
     Fenced,
     FraudstreamError,
     LogShort,
+    Overtaken,
     PartitionError,
 )
 from streams.live.chunks import sliced
@@ -282,7 +283,8 @@ class Intake:
                 self._give_up(tp, error)
             elif isinstance(error, Conflict):
                 _logger.warning("%s; reading the state again", error)
-                self._metrics.conflicts.inc()
+                if not isinstance(error, Overtaken):
+                    self._metrics.conflicts.inc()
                 conflicts.append(tp)
             else:
                 raise error

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import ParamSpec, TypeVar
 
-from streams.errors import Conflict, Fenced, PartitionError, StoreFull, StoreUnready
+from streams.errors import Conflict, Fenced, Overtaken, PartitionError, StoreFull, StoreUnready
 from streams.privacy import account_digest
 from streams.store import MAX_OUTBOX_ENTRIES, WHOLE, Ask, Claim, Commit, Identity, Scrub, Writes
 
@@ -53,7 +53,7 @@ def _compare(claim: Claim, part: _Part, at: int | None) -> None:
     if part.offset != at:
         raise Conflict(f"the stored offset is {part.offset}", partition=claim.partition, offset=at)
     if part.erasures != claim.erasures:
-        raise Conflict("an account was erased", partition=claim.partition, offset=at)
+        raise Overtaken("an account was erased", partition=claim.partition, offset=at)
 
 
 def _or_error(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | PartitionError:

@@ -13,7 +13,15 @@ from typing import NoReturn, cast
 
 import redis
 
-from streams.errors import Conflict, Fenced, PartitionError, StoreError, StoreFull, StoreUnready
+from streams.errors import (
+    Conflict,
+    Fenced,
+    Overtaken,
+    PartitionError,
+    StoreError,
+    StoreFull,
+    StoreUnready,
+)
 from streams.privacy import account_digest
 from streams.store import (
     KEY_FORMAT,
@@ -266,11 +274,11 @@ def _refuse(claim: Claim, expected: int | None, code: str, detail: str) -> NoRet
     if code == "FENCED":
         raise Fenced(f"owner {detail} took over from {claim.token}", partition=partition)
     if code == "RETIRED":
-        raise Conflict(f"key generation {claim.generation} is retired", partition=partition)
+        raise Overtaken(f"key generation {claim.generation} is retired", partition=partition)
     if code == "OFFSET":
         raise Conflict(f"stored offset is {detail or None}", partition=partition, offset=expected)
     if code == "ERASED":
-        raise Conflict("an account was erased", partition=partition, offset=expected)
+        raise Overtaken("an account was erased", partition=partition, offset=expected)
     if code == "LOST":
         raise Conflict("Redis no longer knows this claim", partition=partition, offset=expected)
     if code == "FULL":

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from streams.dev import process
 from streams.dev import redis as redis_server
-from streams.errors import Conflict, Fenced, PartitionError, StoreFull, StoreUnready
+from streams.errors import Conflict, Fenced, Overtaken, PartitionError, StoreFull, StoreUnready
 from streams.privacy import account_digest
 from streams.store import (
     MAX_OUTBOX_ENTRIES,
@@ -172,7 +172,7 @@ def test_a_load_is_of_the_moment_last_seen(make: Make) -> None:
         old.load(claim, ["a"], 5)
     assert new.load(later, ["a"], 5) == [b"a5"]
     new.forget(0, "b", 7, keep)
-    with pytest.raises(Conflict, match="erased"):
+    with pytest.raises(Overtaken, match="erased"):
         new.load(later, ["a"], 5)
 
 
@@ -221,11 +221,11 @@ def test_an_erasure_from_outside_stops_the_running_owner(store: Store) -> None:
     claim = store.acquire(0, TOPIC)
     store.commit(claim, Commit(None, 5, whole(a=b"a", b=b"b"), (), b"a,b"))
     store.forget(0, "a", 9, lambda entry: entry.replace(b"a,", b""))
-    with pytest.raises(Conflict, match="erased"):
+    with pytest.raises(Overtaken, match="erased"):
         store.load(claim, ["a", "b"], 5)
     assert store.pending(claim) == [(5, b"b")]
     assert store.forgotten(claim) == {account_digest("a"): 9}
-    with pytest.raises(Conflict, match="erased"):
+    with pytest.raises(Overtaken, match="erased"):
         store.commit(claim, Commit(5, 6, Writes.of([("a", [(0, b"back")])])))
     again = store.acquire(0, TOPIC)
     assert again.erasures == claim.erasures + 1
@@ -243,9 +243,9 @@ def test_what_came_after_the_tombstone_outlives_forget(store: Store) -> None:
     assert store.forgotten(claim) == {account_digest("a"): 6}
     store.commit(claim, Commit(9, 10))
     store.forget(0, "a", 10, keep)
-    with pytest.raises(Conflict, match="erased"):
+    with pytest.raises(Overtaken, match="erased"):
         store.load(claim, ["a"], 10)
-    with pytest.raises(Conflict, match="erased"):
+    with pytest.raises(Overtaken, match="erased"):
         store.commit(claim, Commit(10, 11))
 
 
@@ -320,7 +320,7 @@ def test_steps_of_several_partitions_stand_alone(make: Make) -> None:
         type(None),
         Fenced,
         Conflict,
-        Conflict,
+        Overtaken,
         type(None),
     ]
     assert [result.partition for result in results if result] == [1, 2, 3]

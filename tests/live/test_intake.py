@@ -12,7 +12,7 @@ import pytest
 from faust.types import TP
 
 from streams.batch import Batch
-from streams.errors import BrokerError, Conflict, Fenced, PartitionError, StoreError
+from streams.errors import BrokerError, Conflict, Fenced, Overtaken, PartitionError, StoreError
 from streams.live.failpoint import Failpoint
 from streams.live.intake import Intake
 from streams.live.microbatch import RangeMessage
@@ -304,6 +304,14 @@ def test_a_conflict_claims_again_and_seeks() -> None:
     assert case.shares.dropped == [0] and case.shares.claims == [{0, 1}, {0}]
     assert case.consumer.placed == [{TP0: 40}], "and the seek begins a new epoch"
     assert case.metric("conflicts_total") == 1 and case.crashes == []
+
+
+def test_an_erasure_is_read_again_and_counts_as_no_conflict() -> None:
+    """A script that forgets many accounts must wake nobody (`FraudstreamConflicts`)."""
+    case = Case(lambda number: {0: Overtaken("erased", partition=0)} if number == 1 else {})
+    drive(case, Event(TP0, 0, 1), Event(TP0, 1, 2))
+    assert case.shares.claims == [{0, 1}, {0}]
+    assert case.metric("conflicts_total") == 0 and case.crashes == []
 
 
 @pytest.mark.parametrize("moment", ["before", "during"])

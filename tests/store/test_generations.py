@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from streams.errors import Conflict, StoreError, StoreUnready
+from streams.errors import Conflict, Overtaken, StoreError, StoreUnready
 from streams.store import WHOLE, Commit, Identity, Writes, generations
 from streams.store.redis import RedisStore
 
@@ -63,7 +63,7 @@ def test_after_the_switch_the_old_owner_is_refused_and_claims_anew(client: redis
         lambda: store.load(claim, ["a"], 5),
         lambda: store.trim(claim, [5]),
     ):
-        with pytest.raises(Conflict, match="retired"):
+        with pytest.raises(Overtaken, match="retired"):
             call()
     again = store.acquire(0, TOPIC)
     assert (again.generation, again.offset) == (1, 4)
@@ -81,7 +81,7 @@ def test_a_switch_that_dies_half_way_is_ended_by_the_first_claim(client: redis.R
     client.hset("fs:generation", mapping={"before": 0, "current": generation})
     client.hdel("fs:generation", "building")
     store.commit(claim, Commit(5, 6))  # nobody has claimed partition 0 of the new one yet
-    with pytest.raises(Conflict, match="retired"):
+    with pytest.raises(Overtaken, match="retired"):
         store.load(claim, [], 6)  # so a worker that nobody claims anything from learns of it
     later = RedisStore(client).acquire(0, TOPIC)
     with pytest.raises(Conflict):
