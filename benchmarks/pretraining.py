@@ -8,8 +8,8 @@ without labels. Then, for each share, that share of the accounts keeps its label
 fitted on these labels alone, and two are taught by trees as well, as `finetune` does it: once
 without the backbone, and once as with `--base`, with the second task to tell how surprising each
 event is to it (`model/second.py`), and by trees that see that, too. All begin anew: with the
-backbone's weights to begin from it ended worse (`model/LOG.md`, 2026-11-29). Same rows, steps and
-seeds; what trees alone make of it with and without surprise stands beside, and the
+backbone's weights to begin from they ended no better (`model/LOG.md`, 2026-11-29). Same rows, steps
+and seeds; what trees alone make of it with and without surprise stands beside, and the
 anomaly score, which needs no label. Average precision on the last weeks, all
 accounts; no early stopping, the average of the last weights. One stream, and few frauds at the
 smallest shares: read differences under 0.02 as nothing.

@@ -189,7 +189,7 @@ def job_of(
 
 def weights_of(base: Bundle | None) -> Bundle | None:
     """The bundle from whose weights a fit begins. Of one that was only pretrained it learns to tell
-    the surprise, and ends better where it begins anew (benchmarks/results/pretraining.md)."""
+    the surprise, and ends no worse where it begins anew (benchmarks/results/pretraining.md)."""
     return None if base is None or base.only_pretrained else base
 
 

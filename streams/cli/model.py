@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 Data = Annotated[Path, typer.Argument(help="Training set, as `fraudstream dataset` writes it.")]
 Out = Annotated[Path, typer.Argument(help="Folder of the bundle to write.")]
 Preset = Annotated[str, typer.Option(help="small, base or large.")]
+Base = Annotated[
+    Path | None,
+    typer.Option(help="Pretrained bundle, whose surprise is learnt, or a fitted one: its weights."),
+]
 FitPreset = Annotated[
     str | None, typer.Option(help="small (default), base or large; with --base it has its own.")
 ]
@@ -173,12 +177,7 @@ def pretrain(
 def finetune(
     data: Data,
     out: Out,
-    base: Annotated[
-        Path | None,
-        typer.Option(
-            help="Pretrained bundle, whose surprise is learnt, or a fitted one: its weights."
-        ),
-    ] = None,
+    base: Base = None,
     preset: FitPreset = None,
     steps: FitSteps = None,
     cut: Cut = None,
