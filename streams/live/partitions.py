@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from streams.errors import Conflict, Fenced, StoreError
+from streams.errors import Conflict, Fenced, Overtaken, StoreError
 from streams.live.ahead import Ahead
 from streams.live.outbox import Outbox
 from streams.live.patience import Patience
@@ -189,7 +189,8 @@ class Partitions:
         if held is not None:
             try:
                 if held.sent:
-                    self._store.trim(held.claim, held.sent)
+                    with suppress(Overtaken):  # A rebuild has taken the outbox away; nobody died.
+                        self._store.trim(held.claim, held.sent)
                 if not self.broken:
                     self._suspects.released(partition, held.claim.token)
             except StoreError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import pytest
+import redis
 
 from streams.errors import BrokerError, Fenced, LogShort, StoreLost, StoreUnready
 from streams.live.partitions import Partitions
@@ -12,8 +13,9 @@ from streams.live.patience import Patience
 from streams.live.ranges import LogRange
 from streams.live.suspects import NOBODY, Care, NotesInMemory, Suspects
 from streams.metrics import Metrics
-from streams.store import Commit, Identity, Writes
+from streams.store import Commit, Identity, Writes, generations
 from streams.store.memory import MemoryStore
+from streams.store.redis import RedisStore
 
 IDENTITY = Identity("topic-id", 2, "stub@1")
 NEW = LogRange(0, 100, None)
@@ -34,7 +36,7 @@ class Sent:
 
 
 class Case:
-    def __init__(self, store: MemoryStore | None = None) -> None:
+    def __init__(self, store: MemoryStore | RedisStore | None = None) -> None:
         self.store = store or MemoryStore()
         self.outbox = Sent()
         self.metrics = Metrics()
@@ -204,6 +206,22 @@ def test_letting_go_does_not_wait_for_a_store_that_is_away(
     case.partitions.release(0)
     assert case.partitions.held == {}
     assert case.notes_kept.read(0), "the note stays: nobody knows how this ended"
+
+
+def test_a_rebuild_meanwhile_is_no_death(redis_url: str) -> None:
+    with redis.Redis.from_url(redis_url) as client:
+        case = Case(RedisStore(client))
+        case.partitions.claim({0: NEW})
+        held = case.partitions.held[0]
+        case.store.commit(held.claim, Commit(None, 6, Writes.of([]), entry=b"entry 6"))
+        held.sent = [6]
+        generation = generations.begin(client, "fs")
+        for partition in range(IDENTITY.partitions):
+            RedisStore(client, generation=generation).acquire(partition, IDENTITY)
+            generations.finish(client, "fs", generation, partition, 6, {})
+        generations.switch(client, "fs", generation, IDENTITY.partitions)
+        case.partitions.release(0)
+        assert not case.notes_kept.read(0)
 
 
 def test_asking_again_for_a_logs_end_leaves_no_notes() -> None:
