@@ -94,9 +94,9 @@ def save(
         "run": run,
     }
     try:
-        with writing(path), made.open("wb") as file:
-            torch.save(held, file)
         with writing(path):
+            with made.open("wb") as file:
+                torch.save(held, file)
             to_disk(made)
         made.replace(path)
     finally:

@@ -82,13 +82,9 @@ def _copy(source: Path, target: Path, public_key: bytes | None, digest: str) -> 
         # These two and nothing else that may lie, or be linked, in a stranger's folder.
         # Not by `shutil.copyfile`: of a full disk its error names the source.
         for file in (bundles.MANIFEST, bundles.WEIGHTS):
-            with (
-                writing(target),
-                (source / file).open("rb") as there,
-                (part / file).open("wb") as to,
-            ):
-                shutil.copyfileobj(there, to)
             with writing(target):
+                with (source / file).open("rb") as there, (part / file).open("wb") as to:
+                    shutil.copyfileobj(there, to)
                 to_disk(part / file)
         if bundles.read(part, public_key).digest != digest:
             raise BundleError(f"{source} was changed while it was read", remedy="try again")

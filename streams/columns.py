@@ -22,6 +22,8 @@ from streams.schema import Reject
 
 NO_POSITION: Final = np.iinfo(np.int32).min
 """In `latitude` and `longitude`: the message gave no position."""
+EARTH_KM: Final = 6371.0088
+"""Mean radius of the Earth, by which distances between positions are told (IUGG)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from streams.columns import EARTH_KM
 from streams.features import INDEX
 from streams.money import amount_text
 
@@ -34,7 +35,6 @@ FAST_KMH: Final = 900.0
 """An airliner."""
 FASTEST_KMH: Final = 20_000.0
 """Beyond it the number tells nothing more."""
-EARTH_KM: Final = 6_371.0088
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,10 +182,10 @@ def place_words(doc: Mapping[str, Any]) -> tuple[str, str]:
     return "at", "merchant"
 
 
-def _different(n: float, doc: Mapping[str, Any]) -> str:
+def _places(n: float, doc: Mapping[str, Any], merchant: str = "merchant") -> str:
     """ "5 merchants"; where the payment names none, the account's places are not merchants only."""
     _, noun = place_words(doc)
-    return plural(n, "merchant") + ("" if noun == "merchant" else f" or {noun}s")
+    return plural(n, merchant) + ("" if noun == "merchant" else f" or {noun}s")
 
 
 def _of_a_month(seen: float, month: float) -> str:
@@ -201,8 +201,8 @@ def _merchants(case: Case) -> Finding | None:
         seen = case.get(f"places_{window}")
         if seen >= least and seen >= 0.4 * usual:
             text = (
-                f"{_different(seen, case.doc).replace(' ', ' different ', 1)} in"
-                f" {WINDOW_WORDS[window]}; {_of_a_month(seen, usual)}"
+                f"{_places(seen, case.doc, 'different merchant')} in {WINDOW_WORDS[window]};"
+                f" {_of_a_month(seen, usual)}"
             )
             return Finding("MANY_MERCHANTS", f"window_{window}", math.log(seen), text, seen, usual)
     return None
@@ -237,7 +237,7 @@ def _new_merchant(case: Case) -> Finding | None:
         return None
     usual = max(case.get("places_30d"), 0.0)
     at, noun = place_words(case.doc)
-    text = f"first payment {at} this {noun}; {_different(usual, case.doc)} in the 30 days before"
+    text = f"first payment {at} this {noun}; {_places(usual, case.doc)} in the 30 days before"
     return Finding("NEW_MERCHANT", "novelty", 0.7, text, 1.0, 0.0)
 
 
@@ -276,9 +276,10 @@ def _travel(case: Case) -> Finding | None:
     # The last event may have had no position: the time is that of the last one that had.
     span = span_text(3_600 * distance / speed)
     strength = 2 + math.log(speed / FAST_KMH)
-    speed *= over_ground(distance) / distance
+    way = over_ground(distance)
+    speed *= way / distance
     rate = f"{speed:,.0f}" if speed <= FASTEST_KMH else f"over {FASTEST_KMH:,.0f}"
-    text = f"{over_ground(distance):,.0f} km from the last place after {span}: {rate} km/h"
+    text = f"{way:,.0f} km from the last place after {span}: {rate} km/h"
     return Finding("TRAVEL", "place", strength, text, speed, FAST_KMH)
 
 

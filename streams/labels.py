@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import orjson
@@ -35,6 +35,7 @@ from streams.schema import (
 )
 from streams.validate import PAN_FOUND, Check, integer, member, text
 
+Told = TypeVar("Told")
 Age = tuple[int, int]
 """(label_time, rank) of a label: of a transaction's labels the one with the greatest counts."""
 
@@ -119,12 +120,21 @@ def decode_labels(values: Iterable[bytes | None]) -> Labels:
 def frauds(values: Iterable[bytes | None]) -> dict[int, str]:
     """The type of each fraud, "fraud" where none is told, by its hash: of the transactions whose
     newest label says so. Messages that are no labels are passed over."""
-    newest: dict[int, tuple[Age, str | None]] = {}
-    for key, age, label in each_label(values):
-        kind = (label.get("fraud_type") or "fraud") if label["label"] == "fraud" else None
-        if key not in newest or newest[key][0] <= age:
-            newest[key] = age, kind
-    return {key: kind for key, (_, kind) in newest.items() if kind is not None}
+    kinds = newest(
+        (key, age, (label.get("fraud_type") or "fraud") if label["label"] == "fraud" else None)
+        for key, age, label in each_label(values)
+    )
+    return {key: kind for key, (_, kind) in kinds.items() if kind is not None}
+
+
+def newest(told: Iterable[tuple[int, Age, Told]]) -> dict[int, tuple[Age, Told]]:
+    """What the label that counts tells of each transaction, and its age; of labels in any order, by
+    the hash of their transaction."""
+    found: dict[int, tuple[Age, Told]] = {}
+    for key, age, one in told:
+        if key not in found or found[key][0] <= age:
+            found[key] = age, one
+    return found
 
 
 def each_label(values: Iterable[bytes | None]) -> Iterator[tuple[int, Age, Mapping[str, Any]]]:

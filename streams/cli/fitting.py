@@ -187,7 +187,7 @@ def job_of(
     return Job(done, judged, trees, answered, threads, Reading(base, read))
 
 
-def weights_of(base: Bundle | None) -> Bundle | None:
+def begun_from(base: Bundle | None) -> Bundle | None:
     """The bundle from whose weights a fit begins. Of one that was only pretrained it learns to tell
     the surprise, and ends no worse where it begins anew (benchmarks/results/pretraining.md)."""
     return None if base is None or base.only_pretrained else base

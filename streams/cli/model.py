@@ -228,7 +228,7 @@ def finetune(
         surprise = fitting.surprise_of(dataset, job, training)
         lesson = fitting.lesson_of(dataset, chosen, others, recipe, training, surprise)
         best = tuning.seeds(
-            dataset, chosen, shape, recipe, seeds, fitting.weights_of(start), training.say,
+            dataset, chosen, shape, recipe, seeds, fitting.begun_from(start), training.say,
             checkpoint, training.device, training.watch, lesson, surprise,
         )[0]  # fmt: skip
         taught = fitting.say_kept(best.taught, others, training)

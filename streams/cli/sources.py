@@ -41,16 +41,14 @@ def simulate(
 
     Example: fraudstream simulate stream.parquet --events 100000 --seed 7
     """
-    from streams.clients.writer import require_place, write_table
+    from streams.clients.writer import write_table
     from streams.dev.simulate import Plan
     from streams.dev.simulate import simulate as make
     from streams.dev.simulate.frauds import SCENARIOS
     from streams.errors import ConfigError
 
-    require_place(out)  # what lies beside is named after it
-    paths = {"transactions": out, "labels": beside(out, "labels"), "truth": beside(out, "truth")}
-    for path in (paths["labels"], paths["truth"]):
-        require_place(path)
+    labels, truth = beside(out, "labels", "truth")
+    paths = {"transactions": out, "labels": labels, "truth": truth}
     try:
         first = options.moment(start)
     except ValueError:
@@ -99,11 +97,8 @@ def convert(
     """
     from streams.clients.convert import convert as turn
     from streams.clients.convert import token_key
-    from streams.clients.writer import require_place
 
-    require_place(out)
-    labels = beside(out, "labels")
-    require_place(labels)
+    (labels,) = beside(out, "labels")
     data_dir = options.settings(config, sets).worker.data_dir
     key = token_key(key_file or data_dir / "token.key", make=key_file is None)
     rows, frauds, outside, uncoded = turn(form, source, out, labels, key)
@@ -128,9 +123,16 @@ def convert(
     typer.echo(f"{'labels':<12}  {frauds:>10,}  {labels}")
 
 
-def beside(path: Path, what: str) -> Path:
-    """`dir/name.parquet` to `dir/name-labels.parquet`."""
-    return path.with_name(f"{path.stem}-{what}{path.suffix}")
+def beside(out: Path, *what: str) -> list[Path]:
+    """`dir/name.parquet` to `dir/name-labels.parquet`, for each. Raises ConfigError where one of
+    them, or the file itself, cannot be written."""
+    from streams.clients.writer import require_place
+
+    require_place(out)  # what lies beside is named after it
+    found = [out.with_name(f"{out.stem}-{one}{out.suffix}") for one in what]
+    for path in found:
+        require_place(path)
+    return found
 
 
 def register(app: typer.Typer) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,12 +22,9 @@ from streams.clients.subscriber import Subscriber
 from streams.clients.view import moment
 from streams.connect import content_bytes
 from streams.errors import ConfigError, FraudstreamError
-from streams.labels import Age, each_label, fault
+from streams.labels import each_label, fault, newest
 from streams.schema import SCHEMA_VERSION
 from streams.settings import Settings
-
-Standing = tuple[Age, dict[str, Any]]
-"""A label, and its age: of a transaction's labels the one with the greatest counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,12 +105,12 @@ def label(
     why = fault(value)
     if why is not None:
         raise ConfigError(f"this is no label: {why}")
-    before = _newest(_values(settings, "labels", transaction, "earliest"), sent)
+    ((key, age, _),) = each_label([value])
+    standing = newest(each_label(_values(settings, "labels", transaction, "earliest"))).get(key)
     with Publisher(settings=settings) as out:
         out.send(sent)
-    own = _newest([value], sent)
-    assert own is not None
-    return Labelled(sent, before and before[1], before is None or before[0] < own[0])
+    before = None if standing is None else dict(standing[1])
+    return Labelled(sent, before, standing is None or standing[0] < age)
 
 
 def _seen(settings: Settings, transaction: str, account: str | None, start: str) -> dict[str, int]:
@@ -140,13 +137,3 @@ def _values(settings: Settings, topic: str, transaction: str, start: str) -> Ite
             value = content_bytes(message.value())
             if value is not None and (wanted in value or b"\\" in value):
                 yield value
-
-
-def _newest(values: Iterable[bytes], sent: dict[str, Any]) -> Standing | None:
-    """The label that counts of the labels of the transaction that `sent` is of."""
-    found: Standing | None = None
-    for _, age, one in each_label(values):
-        same = all(one[name] == sent[name] for name in ("transaction_id", "account_id"))
-        if same and (found is None or found[0] <= age):
-            found = age, dict(one)
-    return found

@@ -97,8 +97,9 @@ class Lines:
         for cell, (name, width) in zip([*cells, decision], self._columns, strict=True):
             style = COLOURS.get(decision, "") if name == "decision" else ""
             line.append(printable(cell).ljust(width) + " ", style=style)
-        behind = "" if self._below else reasons_text(record)
-        tail = behind if self._alerts else str(record["mode"])
+        tail = str(record["mode"])
+        if self._alerts:
+            tail = "" if self._below else reasons_text(record)
         if record.get("late"):
             tail = f"{tail} (late)".strip()
         line.append(printable(tail))

@@ -14,7 +14,7 @@ import numpy as np
 
 from model import inputs
 from model.inputs import CHANNELS, ENTRY_MODES, EVENT_TYPES
-from streams.columns import NO_POSITION
+from streams.columns import EARTH_KM, NO_POSITION
 from streams.features import INDEX, RISK_AT, RISK_COUNT
 from streams.kernels.cells import (
     DECLINED_1H,
@@ -59,7 +59,6 @@ from streams.kernels.walk import emit
 DAY = 86_400_000
 HOUR = 3_600_000
 MONTH = 2_592_000_000
-EARTH_KM = 6371.0088
 MIN_TRAVEL_MS = 60_000
 """Speed is taken over at least a minute: two clocks are not exact to the second."""
 CREDIT = 2

@@ -117,7 +117,8 @@ class RuleSource:
             error, partition = message.error(), message.partition()
             if error is not None and error.code() != KafkaError._PARTITION_EOF:
                 # Of no partition at all, it may be: a group is refused so.
-                fault = fault if passes(error) else error
+                if not passes(error):
+                    fault = error
                 continue
             assert partition is not None
             if error is None:

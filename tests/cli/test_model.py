@@ -154,8 +154,8 @@ def test_trees_that_teach_are_told_how_surprising_events_are_to_a_pretrained_bas
 
 def test_a_fit_begins_from_the_weights_of_a_fitted_base_only(bundles: Path) -> None:
     fitted, pretrained = read(bundles / "fraud"), read(bundles / "base")
-    assert fitting.weights_of(fitted) is fitted
-    assert fitting.weights_of(pretrained) is fitting.weights_of(None) is None
+    assert fitting.begun_from(fitted) is fitted
+    assert fitting.begun_from(pretrained) is fitting.begun_from(None) is None
 
 
 def test_a_base_of_other_features_is_refused_before_the_fit(
