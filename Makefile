@@ -32,6 +32,9 @@ else
 	$(BIN)/uv pip sync --quiet --python $(BIN)/python requirements-dev.txt
 endif
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+# What every command imports, as bytecode: uv leaves that to the first start, and where Python is told
+# to write none each start would compile torch anew, for some two seconds.
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -c 'import streams.live.app, streams.offline.run, model.finetune'
 	@touch $@
 
 demo: setup ## Kafka, Redis, two workers and a simulated stream; alerts, then a balance sheet
