@@ -32,13 +32,14 @@ from numpy.typing import NDArray
 from streams import words
 from streams.batch import Batch, Headers, headers_of
 from streams.columns import Columns, Documents, Rejected
-from streams.kernels.fields import SPANNED, TABLES, Taken, taken
+from streams.kernels.fields import SPANNED, TABLES, WORDS_BYTES, Taken, no_follows, taken
 from streams.kernels.message import clear
 from streams.kernels.texts import put_apart
 from streams.schema import MAX_EVENT_TIME_MS
 from streams.validate import check_headers, examine, retold, tombstone_account
 
 PART: Final = 1_024
+_BEHIND: Final = bytes(WORDS_BYTES)
 
 Mask = NDArray[np.bool_]
 Times = NDArray[np.int64]
@@ -64,11 +65,12 @@ class _Part:
 
 
 def _joined(values: Sequence[bytes | None]) -> tuple[bytes, Times]:
-    """The bytes one after another, and where each begins, with one end. A null has no bytes."""
+    """The bytes one after another, and where each begins, with one end. A null has no bytes. Behind
+    the last one are the bytes that the pass may look at."""
     given = [value or b"" for value in values]
     bounds = np.zeros(len(given) + 1, np.int64)
     np.cumsum(np.fromiter(map(len, given), np.int64, len(given)), out=bounds[1:])
-    return b"".join(given), bounds
+    return b"".join([*given, _BEHIND]), bounds
 
 
 def _texts(data: NDArray[np.uint8], spans: Times) -> list[str | None]:
@@ -96,7 +98,8 @@ def _quick(
     key_data, key_bounds = _joined(keys)
     out = taken(len(values))
     as_bytes = np.frombuffer(data, np.uint8)
-    clear(as_bytes, bounds, np.frombuffer(key_data, np.uint8), key_bounds, latest, TABLES, out)
+    as_keys = np.frombuffer(key_data, np.uint8)
+    clear(as_bytes, bounds, as_keys, key_bounds, latest, TABLES, no_follows(), out)
     if headers is not None:
         out.cleared[:] &= np.array([check_headers(each) is None for each in headers], np.bool_)
     if not out.cleared.all():

@@ -111,20 +111,25 @@ def _surprise(seen: float, expected: float) -> float:
     return seen * math.log(seen / expected) - (seen - expected)
 
 
+_COUNTS: Final = tuple((window, f"count_{window}") for window in WINDOW_WORDS)
+
+
 def _velocity(case: Case) -> Finding | None:
     best: Finding | None = None
     usual = case.daily("count")
-    for window, words in WINDOW_WORDS.items():
-        seen = case.get(f"count_{window}") + case.counts
+    for window, name in _COUNTS:
+        seen = case.get(name) + case.counts
+        if seen < 3:
+            continue
         # One in 30 days is the least that is assumed, or a quiet account is always surprising.
         expected = max(usual, 1 / BASELINE_DAYS) * WINDOW_DAYS[window]
-        if seen < 3 or seen < 3 * expected:
+        if seen < 3 * expected:
             continue
         strength = _surprise(seen, expected)
         if best is None or strength > best.strength:
             past, days = case.before("count", window)
             told = f"usual: {rate_text(past / days, days)}" if days >= 1 else f"{past:,.0f} before"
-            text = f"{plural(seen, 'payment')} in {words}; {told}"
+            text = f"{plural(seen, 'payment')} in {WINDOW_WORDS[window]}; {told}"
             if days >= 1:
                 expected = past / days * WINDOW_DAYS[window]
             best = Finding("VELOCITY", f"window_{window}", strength, text, seen, expected)
@@ -145,9 +150,11 @@ def _amount(case: Case) -> Finding | None:
 
 
 def _spend(case: Case) -> Finding | None:
+    if case.get("count_24h") < 1 or not case.counts:
+        return None
     seen, usual = case.get("sum_24h") + case.get("amount"), case.daily("sum")
     past, days = case.before("sum", "24h")
-    if case.get("count_24h") < 1 or not case.counts or days < 1 or usual <= 0 or seen < 5 * usual:
+    if days < 1 or usual <= 0 or seen < 5 * usual:
         return None
     strength = math.log(seen / usual)
     usual = past / days
@@ -331,12 +338,16 @@ def last_fraud(case: Case, entity: str) -> str:
 
 
 def _entity_risk(entity: str) -> Callable[[Case], Finding | None]:
+    spans = [(days, f"{entity}_{days}d_frauds") for days in (7, 30, 1)]
+
     def check(case: Case) -> Finding | None:
-        for days in (7, 30, 1):
+        for days, name in spans:
+            frauds = case.get(name)
+            if frauds < 2:
+                continue
             seen = case.get(f"{entity}_{days}d_transactions")
-            frauds = case.get(f"{entity}_{days}d_frauds")
             share = case.get(f"{entity}_{days}d_fraud_share")
-            if frauds < 2 or share < 0.02:
+            if share < 0.02:
                 continue
             span = plural(days, "day")
             text = (

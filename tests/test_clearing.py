@@ -14,7 +14,15 @@ from numba import njit
 from xxhash import xxh3_64_intdigest
 
 from streams import words
-from streams.kernels.fields import LETTERS, SPANNED, TABLES, Taken, taken
+from streams.kernels.fields import (
+    LETTERS,
+    SPANNED,
+    TABLES,
+    WORDS_BYTES,
+    Taken,
+    no_follows,
+    taken,
+)
 from streams.kernels.message import clear
 from streams.kernels.xxh3 import LONGEST, xxh3
 from streams.privacy import has_look_alikes
@@ -25,12 +33,15 @@ from tests.messages import FULL, SMALL, message, odd_documents, valid_documents
 KEY = b"acct-1"
 
 
-def cleared(value: bytes, key: bytes = KEY, latest: int = MAX_EVENT_TIME_MS) -> Taken:
+def cleared(
+    value: bytes, key: bytes = KEY, latest: int = MAX_EVENT_TIME_MS, behind: bytes = b'"1}'
+) -> Taken:
     """One message through the kernel, with bytes around it that must not matter."""
     out = taken(1)
-    data = np.frombuffer(b'"1' + value + b'"1}', np.uint8)
+    data = np.frombuffer(b'"1' + value + behind.ljust(WORDS_BYTES, b'"'), np.uint8)
     bounds, keys = np.array([2, 2 + len(value)]), np.frombuffer(key, np.uint8)
-    clear(data, bounds, keys, np.array([0, len(key)]), np.array([latest]), TABLES, out)
+    ends = np.array([0, len(key)])
+    clear(data, bounds, keys, ends, np.array([latest]), TABLES, no_follows(), out)
     return out
 
 
@@ -227,6 +238,76 @@ def test_the_letters_hide_nothing() -> None:
         assert not BAD_CHARACTERS.search(text) and not has_look_alikes(text)
         ends = message(merchant_id=chr(first) + chr(last))
         assert check(ends)
+
+
+def test_what_lies_behind_a_message_does_not_complete_it() -> None:
+    whole = message()
+    for cut in range(len(whole)):
+        assert not cleared(whole[:cut], behind=whole[cut:] + whole).cleared[0], whole[:cut]
+
+
+PAN = "4111111111111111"
+"""Of Visa's test numbers."""
+FREE = ("transaction_id", "card_id", "merchant_id", "terminal_id", "device_id", "entry_mode")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({name: f"{before}{PAN}"} for name in FREE for before in ("", "x ")),
+        {"ext": {"a": PAN}},
+        {"ext": {PAN: "a"}},
+        {"ext": {"a": "b", "amount": PAN, "c": "d"}},
+    ],
+    ids=str,
+)
+def test_a_card_number_in_any_text_is_seen(changes: dict[str, Any]) -> None:
+    assert not check(message(**changes))
+    assert check(message(**changes).replace(b"4111", b"4112")), "it fails Luhn"
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+def test_numbers_that_could_be_card_numbers_are_none(indent: int | None) -> None:
+    luhn = {"event_time": 1_700_000_000_001, "amount": 411_111_111_111_116, "latitude": 0.0}
+    for k in range(10):
+        document = FULL | luhn | {"event_time": luhn["event_time"] + k}
+        value = json.dumps(document, indent=indent).encode()
+        assert check(value.replace(b" 0.0", b" 4.11111111111116")), value
+
+
+@settings(max_examples=100)
+@given(st.lists(valid_documents(), min_size=2, max_size=6), st.randoms(use_true_random=False))
+def test_neighbours_in_another_order_change_nothing(
+    documents: list[dict[str, Any]], rng: Any
+) -> None:
+    values = []
+    for document in documents:
+        names = list(document)
+        rng.shuffle(names)
+        values.append(orjson.dumps({name: document[name] for name in names}))
+    keys = [document["account_id"].encode() for document in documents]
+    out = taken(len(values))
+    bounds, key_bounds = (np.cumsum([0, *map(len, each)]) for each in (values, keys))
+    clear(
+        np.frombuffer(b"".join([*values, bytes(WORDS_BYTES)]), np.uint8),
+        bounds,
+        np.frombuffer(b"".join(keys), np.uint8),
+        key_bounds,
+        np.full(len(values), MAX_EVENT_TIME_MS),
+        TABLES,
+        no_follows(),
+        out,
+    )
+    for i, (value, key) in enumerate(zip(values, keys, strict=True)):
+        alone = cleared(value, key)
+        assert out.cleared[i] == alone.cleared[0]
+        if alone.cleared[0]:
+            for name in ("numbers", "codes", "hashes", "position"):
+                np.testing.assert_array_equal(getattr(out, name)[i], getattr(alone, name)[0])
+            given = alone.spans[0, :, 1] > 0
+            np.testing.assert_array_equal(out.spans[i, :, 1] > 0, given)
+            mine, others = out.spans[i, given] - bounds[i], alone.spans[0, given] - 2
+            np.testing.assert_array_equal(mine, others)
 
 
 @njit

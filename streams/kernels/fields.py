@@ -1,12 +1,12 @@
 """What the kernel over messages knows of the schema, and where it puts their values.
 
-In: the schema's fields, limits and code lists. Out: `TABLES`, and the arrays `Taken`.
+In: the schema's fields, limits and code lists. Out: `TABLES`, and the arrays `Taken` and `Follows`.
 Does not know how a message is read; `message.py` does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -51,6 +51,9 @@ HASHED: Final = (
 """Columns of `Taken.hashes`."""
 SPANNED: Final = ("account_id", "transaction_id", "tenant_id")
 """Columns of `Taken.spans`."""
+WORDS_BYTES: Final = 24
+"""A name or a value of an enumeration is at most so long, and from where one begins so many bytes
+are looked at: as many lie behind the last message."""
 CURRENCY_NAMES: Final = tuple(sorted(CURRENCIES))
 
 LETTERS: Final = (
@@ -96,30 +99,32 @@ NOTHING, ENUMERATION, MCC, COUNTRY, CURRENCY = range(5)
 class Tables(NamedTuple):
     """What the schema says, as arrays.
 
-    names:   uint8, the members' names one after another; name f is names[at[f]:at[f + 1]]
-    at:      int32 [28 + 1]
+    names:   uint64 [28, 3], the members' names as words, bytes beyond a name 0
+    length:  int8 [28], bytes of each name
+    masks:   uint64 [24 + 1, 3], by a number of bytes: all bits of these first bytes
     field:   int8 [256], the field of a name's `mark`, -1 = none
     longest: int32 [28], bytes of its text, 0 = it is no text
     form:    int8 [28]
     code, hash, span: int8 [28], its column in the arrays of `Taken`, -1 = none
-    values:  uint8, the values of the enumerations one after another
-    value_at: int32, where each begins, and one end
+    values:  uint64 [k, 3], the values of the enumerations, as `names`
+    value_length: int8 [k]
     first:   int32 [5 + 1], the first value of each enumeration, and one end
     country: uint16 [26 * 26], 26*a+b+1 or 0 = no country
     currency: int16 [26 ** 3], its place in CURRENCY_NAMES or -1
     letters: int32 [k, 2], LETTERS
     """
 
-    names: NDArray[np.uint8]
-    at: NDArray[np.int32]
+    names: NDArray[np.uint64]
+    length: NDArray[np.int8]
+    masks: NDArray[np.uint64]
     field: NDArray[np.int8]
     longest: NDArray[np.int32]
     form: NDArray[np.int8]
     code: NDArray[np.int8]
     hash: NDArray[np.int8]
     span: NDArray[np.int8]
-    values: NDArray[np.uint8]
-    value_at: NDArray[np.int32]
+    values: NDArray[np.uint64]
+    value_length: NDArray[np.int8]
     first: NDArray[np.int32]
     country: NDArray[np.uint16]
     currency: NDArray[np.int16]
@@ -162,6 +167,17 @@ class Taken(NamedTuple):
             column[rows] = others
 
 
+Follows = NDArray[np.int8]
+"""int8 [28 + 1], which field came after each the last time, and first of all in the last place. A
+producer writes in one order: to ask whether it is that one again is quicker than which one it is.
+"""
+
+
+def no_follows() -> Follows:
+    """For a pass over messages of which nothing is known."""
+    return np.zeros(len(FIELDS) + 1, np.int8)
+
+
 def taken(n: int) -> Taken:
     """Memory for n messages."""
     return Taken(
@@ -179,10 +195,15 @@ def mark(first: int, last_but_one: int, length: int) -> int:
     return (first + last_but_one + 23 * length) & 255
 
 
-def _joined(texts: list[str]) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
-    """The texts one after another, and where each begins, with one end."""
-    data = np.frombuffer("".join(texts).encode("ascii"), np.uint8)
-    return data, np.cumsum([0, *map(len, texts)]).astype(np.int32)
+def _words(texts: Sequence[bytes]) -> NDArray[np.uint64]:
+    """The texts as words, uint64 [n, 3], zeros behind each."""
+    assert max(map(len, texts)) <= WORDS_BYTES
+    padded = b"".join(text.ljust(WORDS_BYTES, b"\0") for text in texts)
+    return np.frombuffer(padded, "<u8").reshape(len(texts), -1)
+
+
+def _lengths(texts: Sequence[bytes]) -> NDArray[np.int8]:
+    return np.array([len(text) for text in texts], np.int8)
 
 
 def _fields() -> NDArray[np.int8]:
@@ -227,20 +248,21 @@ def _currency() -> NDArray[np.int16]:
 
 
 def _tables() -> Tables:
-    names, at = _joined(list(FIELDS))
+    names = [name.encode("ascii") for name in FIELDS]
     enumerations = [[name for name in table if name] for table in ENUMERATIONS.values()]
-    values, value_at = _joined([value for each in enumerations for value in each])
+    values = [value.encode("ascii") for each in enumerations for value in each]
     return Tables(
-        names=names,
-        at=at,
+        names=_words(names),
+        length=_lengths(names),
+        masks=_words([b"\xff" * n for n in range(WORDS_BYTES + 1)]),
         field=_fields(),
         longest=_longest(),
         form=_forms(),
         code=_columns(CODED),
         hash=_columns(HASHED),
         span=_columns(SPANNED),
-        values=values,
-        value_at=value_at,
+        values=_words(values),
+        value_length=_lengths(values),
         first=np.cumsum([0, *map(len, enumerations)]).astype(np.int32),
         country=_country(),
         currency=_currency(),

@@ -8,7 +8,7 @@ Bytes in the code: 34 `"`, 45 `-`, 46 `.`, 48 `0`, 57 `9`, 92 a backslash, 127 D
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from llvmlite import ir
@@ -16,10 +16,12 @@ from numba.core import types
 from numpy.typing import NDArray
 
 from streams.kernels.lanes import Typed, written
-from streams.kernels.record import Flag, Int, Word, kernel, outline
+from streams.kernels.record import Flag, Int, kernel, outline
 
 Bytes = NDArray[np.uint8]
 
+TOGETHER: Final = 16
+"""Bytes of a string that are looked at together."""
 MOST_INTEGER_DIGITS, MOST_FRACTION_DIGITS = 18, 15
 """A number has at most so many digits; with a point, at most the second many in all."""
 
@@ -54,14 +56,41 @@ def _past_letter(data: Bytes, at: Int, high: Int, letters: NDArray[np.int32]) ->
     return -1
 
 
+def _loaded(context: Any, builder: Any, kind: Any, given: Any, wanted: Any) -> Any:
+    """What lies at a place of an array of bytes, as a value of the wanted type."""
+    array = context.make_array(kind)(context, builder, given[0])
+    place = builder.bitcast(builder.gep(array.data, [given[1]]), wanted.as_pointer())
+    return builder.load(place, align=1)
+
+
 @written
-def _eight_bytes(_: Any, data: Any, at: Any) -> Typed:
+def eight_bytes(_: Any, data: Any, at: Any) -> Typed:
     """The 8 bytes data[at : at + 8], the first one lowest."""
 
-    def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        array = context.make_array(signature.args[0])(context, builder, args[0])
-        place = builder.bitcast(builder.gep(array.data, [args[1]]), ir.IntType(64).as_pointer())
-        return builder.load(place, align=1)
+    def write(context: Any, builder: Any, signature: Any, given: Any) -> Any:
+        return _loaded(context, builder, signature.args[0], given, ir.IntType(64))
+
+    return types.uint64(data, types.int64), write
+
+
+@written
+def _marked(_: Any, data: Any, at: Any) -> Typed:
+    """Which of the TOGETHER bytes from `at` on end a string or are not plain ASCII: a bit each, the
+    first one lowest."""
+
+    def write(context: Any, builder: Any, signature: Any, given: Any) -> Any:
+        kind = ir.VectorType(ir.IntType(8), TOGETHER)
+
+        def all_of(byte: int) -> Any:
+            return ir.Constant(kind, [byte] * TOGETHER)
+
+        found = _loaded(context, builder, signature.args[0], given, kind)
+        # Less 32, what was below 32 is large: a byte has no sign.
+        marks = builder.icmp_unsigned(">=", builder.sub(found, all_of(32)), all_of(127 - 32))
+        for byte in (34, 92):
+            marks = builder.or_(marks, builder.icmp_unsigned("==", found, all_of(byte)))
+        bits = builder.bitcast(marks, ir.IntType(TOGETHER))
+        return builder.zext(bits, ir.IntType(64))
 
     return types.uint64(data, types.int64), write
 
@@ -76,43 +105,18 @@ def _low_zeros(_: Any, word: Any) -> Typed:
     return types.int64(types.uint64), write
 
 
-_ONES, _TOPS = np.uint64(0x0101010101010101), np.uint64(0x8080808080808080)
-_CONTROLS = np.uint64(32) * _ONES
-_QUOTES, _BACKSLASHES, _DELETES = (
-    np.uint64(34) * _ONES,
-    np.uint64(92) * _ONES,
-    np.uint64(127) * _ONES,
-)
-
-
-@kernel
-def _zero_bytes(word: Word) -> Word:
-    """The top bit of each byte that is 0; above the lowest such byte also of others, perhaps."""
-    return (word - _ONES) & ~word & _TOPS
-
-
-@kernel
-def _marked(word: Word) -> Word:
-    """The same for bytes that end a string or are not plain ASCII."""
-    marks = (word - _CONTROLS) & ~word & _TOPS | word & _TOPS
-    marks |= _zero_bytes(word ^ _QUOTES) | _zero_bytes(word ^ _BACKSLASHES)
-    return marks | _zero_bytes(word ^ _DELETES)
-
-
 @kernel
 def text_end(data: Bytes, at: Int, high: Int, letters: NDArray[np.int32]) -> Int:
-    """Where the quote is that ends the plain string that begins at `at`; -1 if it is not plain.
-
-    Eight bytes are looked at together, as in "Bit Twiddling Hacks" (S. Anderson, 2005), "determine
-    if a word has a byte less than n".
-    """
+    """Where the quote is that ends the plain string that begins at `at`; -1 if it is not plain."""
     while at < high:
-        if at + 8 <= high:
-            marks = _marked(_eight_bytes(data, at))
+        if at + TOGETHER <= len(data):
+            marks = _marked(data, at)
             if marks == np.uint64(0):
-                at += 8
+                at += TOGETHER
                 continue
-            at += _low_zeros(marks) >> 3
+            at += _low_zeros(marks)
+            if at >= high:
+                return -1
         byte = data[at]
         if byte == 34:
             return at
@@ -125,6 +129,14 @@ def text_end(data: Bytes, at: Int, high: Int, letters: NDArray[np.int32]) -> Int
         if at < 0:
             return -1
     return -1
+
+
+@kernel
+def same_words(data: Bytes, at: Int, words: NDArray[np.uint64], masks: NDArray[np.uint64]) -> Flag:
+    """Whether the bytes from `at` on are those of `words` uint64 [3], as far as `masks` goes."""
+    apart = (eight_bytes(data, at) ^ words[0]) & masks[0]
+    apart |= (eight_bytes(data, at + 8) ^ words[1]) & masks[1]
+    return apart | (eight_bytes(data, at + 16) ^ words[2]) & masks[2] == np.uint64(0)
 
 
 @kernel
@@ -144,8 +156,8 @@ def figures(data: Bytes, at: Int, stop: Int, wanted: Int, lowest: Int, base: Int
     if stop - at != wanted:
         return -1
     number: Int = 0
-    for i in range(at, stop):
-        figure = np.int64(data[i]) - lowest
+    for i in range(wanted):
+        figure = np.int64(data[at + i]) - lowest
         if figure < 0 or figure >= base:
             return -1
         number = base * number + figure

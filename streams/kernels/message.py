@@ -13,6 +13,10 @@ The grammar is that of RFC 8259. A number with a fraction is m / 10^k with m < 2
 both exact in float64, so one division gives the nearest float64, as every correct parser does
 (Clinger, "How to read floating point numbers accurately", 1990).
 
+A card number is looked for in each string by itself. That finds what a search of the whole message
+finds: no row of digits goes on past a quote, and all numbers outside of strings are exempt
+(`cards.py`, 3a).
+
 Bytes in the code: 34 `"`, 44 `,`, 48 `0`, 58 `:`, 65 `A`, 110 `n`, 123 `{`, 125 `}`.
 """
 
@@ -25,15 +29,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.inputs import OTHER_CODE
-from streams.cards import holds_pan
+from streams.cards import MIN_PAN, holds_pan
 from streams.kernels import SOURCES
 from streams.kernels.fields import (
     CODED,
     COUNTRY,
     ENUMERATION,
+    FIELDS,
     MCC,
     NUMBER,
     SPANNED,
+    WORDS_BYTES,
+    Follows,
     Tables,
     Taken,
     mark,
@@ -45,6 +52,7 @@ from streams.kernels.lexical import (
     past_space,
     read_number,
     same_bytes,
+    same_words,
     text_end,
 )
 from streams.kernels.record import Flag, Int, Real, entry, kernel, outline
@@ -69,6 +77,9 @@ _ENTRY_MODE, _ACCOUNT = CODED.index("entry_mode"), SPANNED.index("account_id")
 _REQUIRED: Final = sum(1 << NUMBER[name] for name in REQUIRED_FIELDS)
 _POWERS: Final = np.array([10.0**k for k in range(MOST_FRACTION_DIGITS + 1)])
 
+_BEGIN: Final = len(FIELDS)
+"""Stands for the beginning of a message in `Follows`."""
+
 _mark: Any = kernel(mark)
 
 
@@ -78,18 +89,28 @@ def _field(data: Bytes, at: Int, stop: Int, tables: Tables) -> Int:
     if stop - at < 2:
         return -1
     field = np.int64(tables.field[_mark(np.int64(data[at]), np.int64(data[stop - 2]), stop - at)])
-    if field < 0:
+    if field < 0 or tables.length[field] != stop - at:
         return -1
-    known = same_bytes(data, at, stop, tables.names, tables.at[field], tables.at[field + 1])
-    return field if known else -1
+    return field if same_words(data, at, tables.names[field], tables.masks[stop - at]) else -1
+
+
+@kernel
+def _foreseen(data: Bytes, at: Int, high: Int, field: Int, tables: Tables) -> Int:
+    """This field if its name stands at `at`, else -1."""
+    length = np.int64(tables.length[field])
+    if at + length >= high or data[at + length] != 34:
+        return -1
+    return field if same_words(data, at, tables.names[field], tables.masks[length]) else -1
 
 
 @kernel
 def _enumerated(data: Bytes, at: Int, stop: Int, column: Int, tables: Tables) -> Int:
     """The code of an enumeration's value; -1 if it is none."""
     first, last = tables.first[column], tables.first[column + 1]
+    masks = tables.masks[min(stop - at, WORDS_BYTES)]
     for k in range(first, last):
-        if same_bytes(data, at, stop, tables.values, tables.value_at[k], tables.value_at[k + 1]):
+        same = tables.value_length[k] == stop - at
+        if same and same_words(data, at, tables.values[k], masks):
             return k - first + 1
     return OTHER_CODE if column == _ENTRY_MODE else -1
 
@@ -117,6 +138,8 @@ def _take_text(
     """Put the text data[at:stop] of message i where it belongs. False if it is not surely valid:
     the schema counts characters, and there are never more of them than bytes."""
     if stop == at or stop - at > tables.longest[field]:
+        return False
+    if stop - at >= MIN_PAN and holds_pan(data, at, stop):
         return False
     column = np.int64(tables.code[field])
     if column >= 0:
@@ -215,7 +238,7 @@ def _past_ext(data: Bytes, at: Int, high: Int, tables: Tables) -> Int:
         members += 1
         at = past_space(data, stop, high)
         if at < high and data[at] == 125:
-            return at + 1
+            return -1 if holds_pan(data, low, at) else at + 1
         if at >= high or data[at] != 44:
             return -1
         at = past_space(data, at + 1, high)
@@ -243,20 +266,30 @@ def _take_value(
 
 
 @kernel
-def _read(data: Bytes, low: Int, high: Int, i: Int, tables: Tables, out: Taken) -> Int:
+def _read(
+    data: Bytes, low: Int, high: Int, i: Int, tables: Tables, follows: Follows, out: Taken
+) -> Int:
     """The fields that message i gives, one bit each; -1 if it is not cleared."""
     at = past_space(data, low, high)
     if at >= high or data[at] != 123:
         return -1
-    seen, given = 0, 0
+    seen, given, before = 0, 0, _BEGIN
     while True:
         at = past_space(data, at + 1, high)
         if at >= high or data[at] != 34:
             return -1
-        stop = text_end(data, at + 1, high, tables.letters)
-        field = _field(data, at + 1, stop, tables) if stop > 0 else -1
-        if field < 0 or seen >> field & 1:
+        field = _foreseen(data, at + 1, high, np.int64(follows[before]), tables)
+        if field >= 0:
+            stop = at + 1 + np.int64(tables.length[field])
+        else:
+            stop = text_end(data, at + 1, high, tables.letters)
+            field = _field(data, at + 1, stop, tables) if stop > 0 else -1
+            if field < 0:
+                return -1
+            follows[before] = field
+        if seen >> field & 1:
             return -1
+        before = field
         seen |= 1 << field
         at = past_space(data, stop + 1, high)
         if at >= high or data[at] != 58:
@@ -294,26 +327,27 @@ def _entry(sources: str) -> Callable[..., None]:
         key_bounds: NDArray[np.int64],
         latest: NDArray[np.int64],
         tables: Tables,
+        follows: Follows,
         out: Taken,
     ) -> None:
         """Read the n messages data[bounds[i]:bounds[i+1]] with the keys keys[key_bounds[i]:...].
 
-        `latest` int64 [n] is the last event_time allowed; `out` comes from `taken(n)`.
+        WORDS_BYTES bytes lie behind the last message, whatever they are. `latest` int64 [n] is the
+        last event_time allowed; `follows` comes from `no_follows()`, `out` from `taken(n)`.
         """
-        assert sources
+        assert sources and bounds[-1] + WORDS_BYTES <= len(data)
         for i in range(len(latest)):
             low, high = bounds[i], bounds[i + 1]
-            given = (
-                _read(data, low, high, i, tables, out) if high - low <= MAX_MESSAGE_BYTES else -1
-            )
+            given = -1
+            if high - low <= MAX_MESSAGE_BYTES:
+                given = _read(data, low, high, i, tables, follows, out)
             if given < 0 or given & _REQUIRED != _REQUIRED:
                 continue
             if (given >> _LATITUDE & 1) != (given >> _LONGITUDE & 1):
                 continue
             begin, end = out.spans[i, _ACCOUNT, 0], out.spans[i, _ACCOUNT, 1]
             keyed = same_bytes(data, begin, end, keys, key_bounds[i], key_bounds[i + 1])
-            if keyed and out.numbers[i, 0] <= latest[i]:
-                out.cleared[i] = not holds_pan(data, low, high)
+            out.cleared[i] = keyed and out.numbers[i, 0] <= latest[i]
 
     return clear
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -46,7 +47,11 @@ class Chunk:
     def weight(self) -> int:
         """Bytes of memory, about."""
         contents = sum(map(len, filter(None, self.keys))) + sum(map(len, filter(None, self.values)))
-        named = sum(len(name) + len(said or b"") for each in self.headers for name, said in each)
+        named = 0
+        if any(self.headers):
+            named = sum(
+                len(name) + len(said or b"") for each in self.headers for name, said in each
+            )
         return contents + named + MESSAGE_BYTES * len(self.offsets)
 
 
@@ -131,15 +136,15 @@ def _unread(batch: Any, first: int) -> Chunk:
 
 def to_batch(tp: TP, chunks: Sequence[Chunk], next_offset: int) -> Batch:
     """One batch of a partition's chunks, their bytes untouched."""
-    headers = [each for chunk in chunks for each in chunk.headers]
+    headers = list(chain.from_iterable(chunk.headers for chunk in chunks))
     times = [-1 if at is None else at for chunk in chunks for at in chunk.timestamps]
     return Batch(
         topic=tp.topic,
         partition=tp.partition,
         offsets=np.concatenate([np.array(chunk.offsets, np.int64) for chunk in chunks]),
         timestamps=np.array(times, np.int64),
-        keys=[key for chunk in chunks for key in chunk.keys],
-        values=[value for chunk in chunks for value in chunk.values],
+        keys=list(chain.from_iterable(chunk.keys for chunk in chunks)),
+        values=list(chain.from_iterable(chunk.values for chunk in chunks)),
         headers=headers if any(headers) else None,
         next_offset=next_offset,
     )
