@@ -31,9 +31,10 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from model import bounds, tokens
+from model.disk import to_disk
 from model.errors import BundleError, BundleMisnamed, BundleMissing, OutputTaken, writing
 from model.inputs import EVENT_WORDS, HISTORY, ScoringBatch
-from model.place import kept_elsewhere, to_disk, try_place
+from model.place import kept_elsewhere, try_place
 from model.transformer import Shape, Transformer
 
 FORMAT: Final = 1
@@ -227,11 +228,16 @@ def _replace(weights: bytes, manifest: str, folder: Path) -> None:
         if folder.exists():
             old = made.with_name(made.name + "-old")
             os.rename(folder, old)
-            os.rename(made, folder)
+            try:
+                os.rename(made, folder)
+            except OSError:
+                os.rename(old, folder)
+                raise
             to_disk(folder.parent)
             shutil.rmtree(old)
         else:
             os.rename(made, folder)
+            to_disk(folder.parent)
     finally:
         shutil.rmtree(made, ignore_errors=True)
 

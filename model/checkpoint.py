@@ -19,8 +19,8 @@ from torch import Tensor
 
 from model import processes
 from model.data import checksum
+from model.disk import into_place
 from model.errors import DatasetError, writing
-from model.place import to_disk
 
 if TYPE_CHECKING:
     from model.loop import Average, Progress, Recipe, Source
@@ -97,8 +97,7 @@ def save(
         with writing(path):
             with made.open("wb") as file:
                 torch.save(held, file)
-            to_disk(made)
-        made.replace(path)
+            into_place(made, path)
     finally:
         made.unlink(missing_ok=True)
 

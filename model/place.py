@@ -64,19 +64,6 @@ def _try_to_replace(folder: Path, empty: Path) -> None:
         raise OSError(error.errno, error.strerror, str(folder)) from None
 
 
-def to_disk(path: Path) -> None:
-    """Have a file's bytes on the disk, or the names in a folder: else a machine that loses its
-    power may keep what names them and not them."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError:
-        if not path.is_dir():  # which some file systems cannot do, nor need
-            raise
-    finally:
-        os.close(descriptor)
-
-
 @contextmanager
 def room_for(folder: Path, shape: Shape, features: int) -> Iterator[IO[bytes]]:
     """Hold the room of a bundle on the disk of `folder` until what is yielded is closed.

@@ -27,8 +27,8 @@ from typing import Any
 
 from model import bundle as bundles
 from model.bundle import Bundle
+from model.disk import into_place, to_disk
 from model.errors import BundleError, BundleMissing, writing
-from model.place import to_disk
 
 CURRENT = "current.json"
 MAX_HISTORY = 1_000
@@ -237,8 +237,6 @@ class Registry:
         try:
             with writing(self.root / CURRENT):
                 part.write_text(json.dumps({"history": kept}, indent=1), "utf-8")
-                to_disk(part)
-            part.replace(self.root / CURRENT)
-            to_disk(self.root)
+                into_place(part, self.root / CURRENT)
         finally:
             part.unlink(missing_ok=True)

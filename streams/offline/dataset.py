@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model import data
+from model.disk import into_place
 from model.errors import DatasetError, writing
 from model.inputs import TIME_SHIFT
 from streams import features
@@ -72,9 +73,10 @@ def collect_shard(on: tuple[Job, Snapshots], shard: int, tell: Tell) -> None:
     arrays: dict[str, Any] = {name: np.concatenate(some) for name, some in parts.items()}
     arrays["refused"] = np.array(list(refused.elements()), "U64")
     arrays["messages"] = np.array([messages])
-    with writing(path), draft.open("wb") as out:
-        np.savez(out, **arrays)
-    draft.rename(path)
+    with writing(path):
+        with draft.open("wb") as out:
+            np.savez(out, **arrays)
+        into_place(draft, path)
 
 
 def _ids(names: list[str], kept: NDArray[np.int64]) -> NDArray[Any]:

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from model.disk import into_place
 from model.errors import writing
 from streams.labels import DISPUTED, FRAUD, LEGITIMATE, LabelBook, transaction_keys
 from streams.offline import results
@@ -69,7 +70,8 @@ def write(
                 for who in WHO:
                     own = [row for row in rows if row["alerted_by"] == who]
                     kept[k - 1][who] = sorted(kept[k - 1][who] + own, key=_narrow)[:EXAMPLES]
-    draft.rename(out / FILE)
+    with writing(out / FILE):
+        into_place(draft, out / FILE)
     return [[row for who in WHO for row in sides[who]] for sides in kept]
 
 

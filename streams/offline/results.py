@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from model.disk import into_place
 from model.errors import writing
 
 ROW_GROUP = 65_536
@@ -106,7 +107,7 @@ class ResultWriter:
                     self._write(1)
                 with writing(self._path):
                     self._writer.close()
-                self._draft.rename(self._path)
+                    into_place(self._draft, self._path)
         finally:
             with contextlib.suppress(OSError):  # it is closed already, or the disk is full again
                 self._writer.close()

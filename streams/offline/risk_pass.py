@@ -17,6 +17,7 @@ from typing import Any
 
 import orjson
 
+from model.disk import into_place
 from model.errors import writing
 from streams.columns import Columns
 from streams.decode import decode
@@ -112,11 +113,11 @@ def build(
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file that is there whole or not at all, whenever the process ends."""
+    """Write a file that is there whole or not at all, whenever the process or the machine ends."""
     draft = path.with_name(path.name + ".part")
     with writing(path):
         draft.write_bytes(content)
-    draft.rename(path)
+        into_place(draft, path)
 
 
 def _opened(directory: Path, pace: Pace, known: dict[str, Any]) -> Snapshots:

@@ -290,6 +290,26 @@ def test_a_bundle_takes_the_place_of_nothing_but_a_bundle(
     assert sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*")) == before
 
 
+def test_a_bundle_that_cannot_take_its_place_leaves_the_one_that_has_it(
+    data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one before has made room by then; nothing real fails just between two renames."""
+    out, rename = tmp_path / "out", os.rename
+    bundles.write(made.bundle(data, seed=1), out)
+    before = bundles.read(out).digest
+
+    def failing(source: Path, target: Path) -> None:
+        if Path(target) == out and not str(source).endswith("-old"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(target))
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", failing)
+    with pytest.raises(OSError, match="Input/output error"):
+        bundles.write(made.bundle(data, seed=2), out)
+    assert bundles.read(out).digest == before
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
 def test_a_full_disk_is_named_and_the_bundle_before_stays(
     data: Dataset, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -52,6 +52,26 @@ def test_twenty_kills_leave_no_trace(source: RecordingSource, tmp_path: Path) ->
     assert last["messages"] == whole["messages"] == sum(map(source.rows, source.shards()))
 
 
+def test_what_a_run_goes_on_from_is_on_the_disk(
+    source: RecordingSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine that loses its power may else keep the name of a result, which counts as whole."""
+    synced: set[int] = set()
+    sync = os.fsync
+
+    def noted(descriptor: int) -> None:
+        sync(descriptor)
+        synced.add(os.fstat(descriptor).st_ino)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    replay(Job(source, (world.settings(),), tmp_path / "replayed"))
+    dataset(Job(source, (world.settings(),), tmp_path / "set"))
+    files = [*tmp_path.glob("replayed/*.parquet"), *tmp_path.glob("*/risk/*.bin")]
+    files += [tmp_path / "replayed" / "summary.json", *tmp_path.glob("*/risk/index.json")]
+    assert len(files) > 4
+    assert [path for path in files if path.stat().st_ino not in synced] == []
+
+
 def test_ctrl_c_ends_all_processes_and_says_how_to_go_on(tmp_path: Path) -> None:
     """As a terminal sends it: to the whole group, while a process works and another one starts."""
     files = world.stream(tmp_path, events=8_000)
