@@ -1,7 +1,7 @@
 """The tokens of JSON inside kernels: white space, plain strings, numbers, figures of any base.
 
 In: bytes, and where in them. Out: where a token ends, and what it is. Does not know the schema.
-Every function looks only at places from its `at` to before its end. -1 means: not that.
+Every function judges only by places from its `at` to before its end. -1 means: not that.
 
 Bytes in the code: 34 `"`, 45 `-`, 46 `.`, 48 `0`, 57 `9`, 92 a backslash, 127 DEL.
 """
@@ -133,7 +133,8 @@ def text_end(data: Bytes, at: Int, high: Int, letters: NDArray[np.int32]) -> Int
 
 @kernel
 def same_words(data: Bytes, at: Int, words: NDArray[np.uint64], masks: NDArray[np.uint64]) -> Flag:
-    """Whether the bytes from `at` on are those of `words` uint64 [3], as far as `masks` goes."""
+    """Whether the bytes from `at` on are those of `words` uint64 [3], as far as `masks` goes. All
+    24 are read, so the array has to have them."""
     apart = (eight_bytes(data, at) ^ words[0]) & masks[0]
     apart |= (eight_bytes(data, at + 8) ^ words[1]) & masks[1]
     return apart | (eight_bytes(data, at + 16) ^ words[2]) & masks[2] == np.uint64(0)
