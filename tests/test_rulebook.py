@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
 import orjson
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from streams.errors import ConfigError
-from streams.rulebook import RuleBook, parse_toml
+from streams.rulebook import RULE_FIELDS, RuleBook, parse_toml
 from streams.rules import Condition, Op, RuleInput, RuleSet
 from streams.schema import Decision
 
@@ -54,6 +57,11 @@ def test_a_file() -> None:
     assert parse_toml("", FEATURES).rules() == RuleSet()
 
 
+def test_exists_without_a_value_asks_whether_it_is_given() -> None:
+    rules = sent(message(all=[{"field": "mcc", "op": "exists"}])).rules()
+    assert rules.rules[0].all == (Condition("mcc", Op.EXISTS, True),)
+
+
 def condition(**parts: Any) -> dict[str, Any]:
     return {"field": "amount", "op": "ge", "value": 1, **parts}
 
@@ -79,13 +87,18 @@ def sent(document: Any, key: bytes = b"r") -> RuleBook:
         ([], "rule r: the message is not a JSON object"),
         (message(rule_id=...), "rule: rule_id must be"),
         (message(rule_id="x" * 65), "rule: rule_id must be"),
+        (message(rule_id=""), "rule: rule_id must be"),
         (message(rule_id="other"), "rule r: the message's key is not 'other'"),
         (message(colour=1), "rule r: unknown field 'colour'"),
         (message(version=0), "rule r: version"),
         (message(version=True), "rule r: version"),
+        (message(version="1"), "rule r: version"),
+        (message(version=2**31), "rule r: version"),
         (message(outcome="maybe"), "rule r: outcome must be one of approve, review, block"),
         (message(outcome=["review"]), "rule r: outcome"),
         (message(description="x" * 129), "rule r: description"),
+        (message(description=5), "rule r: description"),
+        (message(rule_id="list:r"), "rule list:r: rule_id must not start with 'list:'"),
         (message(description="card 4111 1111 1111 1111"), "rule r: a text holds digits that pass"),
         (message(description="line\nline"), "rule r: a text holds a control"),
         (message(rule_id="r\u202e"), "a text holds a control or bidirectional character"),
@@ -99,6 +112,7 @@ def sent(document: Any, key: bytes = b"r") -> RuleBook:
         (message(all={}), "rule r: all must be a list"),
         (message(all=[condition()] * 33), "rule r: all must be a list of at most 32"),
         (message(all=["amount"]), "rule r: all: a condition is a table"),
+        (message(all=[condition(field=["amount"])]), "rule r: all: a condition is a table"),
         (message(any=[condition(field="colour")]), "rule r: any: colour: no such field"),
         (message(all=[condition(field="feature.colour")]), "feature.colour: no such window"),
         (
@@ -123,12 +137,19 @@ def sent(document: Any, key: bytes = b"r") -> RuleBook:
         (message(all=[condition(field="currency", op="eq")]), "currency: value must be text"),
         (message(all=[condition(op="in")]), "amount: in takes a list of 1 to 1000"),
         (message(all=[condition(op="in", value=[])]), "amount: in takes a list"),
+        (message(all=[condition(op="in", value=[1] * 1_001)]), "amount: in takes a list"),
         (message(all=[condition(op="in", value=["a"])]), "amount: value must be a number"),
         (message(all=[condition(op="exists")]), "amount: exists takes true or false"),
         (message(all=[condition(op="in", list="w")]), "amount: list goes with in or not_in"),
         (
             message(all=[condition(field="mcc", op="in", list="w")]),
             "mcc: give value or list, not both",
+        ),
+        (message(all=[{"field": "mcc", "op": "eq", "list": "w"}]), "mcc: list goes with in or"),
+        (message(all=[{"field": "mcc", "op": "in", "list": ["w"]}]), "mcc: list goes with in or"),
+        (
+            message(all=[condition(field="ext.a", op="eq", value="x" * 129)]),
+            "ext.a: value must be text of at most 128 characters",
         ),
     ],
 )
@@ -139,17 +160,77 @@ def test_faults_are_named(document: Any, said: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "twice"),
+    ("key", "changes"),
+    [
+        (b"r", {"version": 2**31 - 1, "description": "x" * 128}),
+        (b"x" * 64, {"rule_id": "x" * 64}),
+        (b"r", {"all": [condition()] * 32, "any": [condition()] * 32}),
+        (b"r", {"all": [condition(op="in", value=list(range(1_000)))]}),
+        (b"r", {"all": [condition(field="ext.a", op="eq", value="x" * 128)]}),
+        (b"r", {"outcome": "approve", "lowers": True}),
+        (b"r", {"all": [], "any": [condition()]}),
+        (b"r", {"all": [{"field": "mcc", "op": "in", "list": "not-there-yet"}]}),
+    ],
+)
+def test_the_last_that_is_allowed_is_taken(key: bytes, changes: dict[str, Any]) -> None:
+    assert len(sent(message(**changes), key).rules().rules) == 1
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**64), 2**64) | st.floats() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=2), inner),
+    max_leaves=3,
+)
+PARTS = ("field", "op", "value", "list")
+known_words = st.sampled_from(["amount", "mcc", "ext.a", "eq", "in", "exists", "list:r", "r", 1, 0])
+
+
+@settings(max_examples=200)
+@given(
+    where=st.sampled_from([*sorted(RULE_FIELDS), "list_id", "values", *PARTS]),
+    what=anything | known_words,
+    base=st.sampled_from([condition(), condition(field="mcc", op="eq", value="5411")]),
+    key=st.sampled_from([b"r", b"list:r"]),
+)
+def test_no_message_ends_who_reads_it(
+    where: str, what: Any, base: dict[str, Any], key: bytes
+) -> None:
+    """It is refused by its name, or is a rule that can be tried: every worker reads it, and another
+    error would end them all."""
+    document: dict[str, Any] = message(all=[base])
+    if key == b"list:r":
+        document = {"list_id": "r", "values": ["a"]}
+    if where in PARTS:
+        document["all"] = [base | {where: what}]
+    else:
+        document[where] = what
+    book = RuleBook(frozenset(FEATURES))
+    try:
+        rules = book.with_message(key, json.dumps(document).encode()).rules()
+    except ConfigError:
+        return
+    assert len(rules.rules) + len(rules.lists) == 1
+    rules.match(
+        RuleInput(
+            docs=[{"mcc": "5411"}], amount=np.array([5]), event_time=np.array([5]),
+            features=np.zeros((1, 2), np.float32), names={"count_1h": 0, "new_device": 1},
+            scores=np.array([np.nan]),
+        )
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("member", "twice"),
     [(b'"outcome":"review"', b'"outcome":"approve"'), (b'"value":', b'"value":0,"value":')],
 )
-def test_a_member_given_twice_is_refused(given: bytes, twice: bytes) -> None:
+def test_a_member_given_twice_is_refused(member: bytes, twice: bytes) -> None:
     """The last one counted here; who wrote the rule may have read the first."""
     value = orjson.dumps(message())
-    assert given in value
+    assert member in value
     book = RuleBook(frozenset(FEATURES))
-    told = twice if b'"value"' in twice else given + b"," + twice
+    told = twice if b'"value"' in twice else member + b"," + twice
     with pytest.raises(ConfigError, match=r"rule r: names the member '(outcome|value)' twice"):
-        book.with_message(b"r", value.replace(given, told))
+        book.with_message(b"r", value.replace(member, told))
 
 
 @pytest.mark.parametrize("value", [b"{", b"[" * 1_010 + b"]" * 1_010, b"9" * 5_000])
@@ -164,6 +245,7 @@ def test_what_is_no_json_is_refused(value: bytes) -> None:
         ("[[rule]", "not TOML"),
         ("[[rules]]", "unknown table 'rules'"),
         ("rule = 1", r"write [[rule]]"),
+        ("rule = [1]", r"write [[rule]]"),
         (FILE + FILE.split("[[list]]")[0], "appears twice"),
         (FILE.split("[[list]]")[0], "rule night: merchant_id: no list 'watched'"),
         ('[[list]]\nlist_id = "l"\nvalues = [1]', "list l: values must be strings"),
@@ -201,6 +283,17 @@ def test_a_bad_message_changes_nothing() -> None:
     for key, value in ((b"x", b"{"), (b"\xff", b"{}"), (None, b"[]"), (b"list:a", b"{}")):
         with pytest.raises(ConfigError):
             book.with_message(key, value)
+
+
+def test_there_is_a_limit_to_a_file() -> None:
+    a_rule = FILE.split("[[rule]]")[2].split("[[list]]")[0]
+    rules = ["[[rule]]" + a_rule.replace("friends", f"r{n}") for n in range(501)]
+    lists = [f'[[list]]\nlist_id = "l{n}"\nvalues = []' for n in range(101)]
+    full = parse_toml("\n".join(rules[:500] + lists[:100]), FEATURES).rules()
+    assert (len(full.rules), len(full.lists)) == (500, 100)
+    for many in (rules, lists):
+        with pytest.raises(ConfigError, match="more than 500 rules or 100 lists"):
+            parse_toml("\n".join(many), FEATURES)
 
 
 def test_there_is_a_limit() -> None:

@@ -10,7 +10,16 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from streams.lists import NamedList
-from streams.rules import Condition, Op, Rule, RuleInput, RuleSet, is_number
+from streams.rules import (
+    NUMBER_FIELDS,
+    TEXT_FIELDS,
+    Condition,
+    Op,
+    Rule,
+    RuleInput,
+    RuleSet,
+    is_number,
+)
 from streams.schema import Decision
 
 NAMES = {"count_1h": 0, "new_device": 1}
@@ -148,6 +157,7 @@ def test_a_batch_is_its_rows(
     )
     docs, features, scores = (list(column) for column in zip(*given_rows, strict=True))
     found = {m.rule.rule_id: m.rows.tolist() for m in rules.match(batch(docs, features, scores))}
+    assert all(found.values()), "a rule that matches no row is no match"
     for rule in rules.rules:
         expected = [
             i
@@ -156,6 +166,43 @@ def test_a_batch_is_its_rows(
             and (not rule.any or any(holds(c, *row) for c in rule.any))
         ]
         assert found.get(rule.rule_id, []) == expected
+
+
+@pytest.mark.parametrize(
+    "name",
+    [*NUMBER_FIELDS, *TEXT_FIELDS, "score", "feature.count_1h", "feature.new_device", "ext.a"],
+)
+def test_each_field_is_read_as_itself(name: str) -> None:
+    """Where the two first rows give every field, each its own value, and the third what it must."""
+    names = [*NUMBER_FIELDS, *TEXT_FIELDS]
+    docs: list[dict[str, Any]] = [
+        {
+            each: row * 100 + place if is_number(each) else f"{each} {row}"
+            for place, each in enumerate(names)
+        }
+        | {"ext": {"a": f"a {row}", "b": f"b {row}"}}
+        for row in (1, 2)
+    ]
+    docs.append({"amount": 1, "event_time": 2})
+    features = [[11.0, 12.0], [21.0, 22.0], [-1.0, -1.0]]
+    scores = [0.25, 0.5, float("nan")]
+    value: Any = docs[0].get(name)
+    if name.startswith("ext."):
+        value = "a 1"
+    elif name not in names:
+        value = {"score": 0.25, "feature.count_1h": 11, "feature.new_device": 12}[name]
+    rest = [1, 2] if name in docs[2] else [1]
+    for op, wanted, expected in (
+        (Op.EQ, value, [0]),
+        (Op.NE, value, rest),
+        (Op.IN, frozenset((value,)), [0]),
+        (Op.NOT_IN, frozenset((value,)), rest),
+        (Op.EXISTS, True, [0, *rest]),
+        (Op.EXISTS, False, [row for row in range(3) if row not in (0, *rest)]),
+    ):
+        rules = RuleSet((rule(all=(Condition(name, op, wanted),)),))
+        found = [row for each in rules.match(batch(docs, features, scores)) for row in each.rows]
+        assert found == expected, op
 
 
 def rule(**changes: Any) -> Rule:
@@ -177,7 +224,12 @@ def rule(**changes: Any) -> Rule:
         {"outcome": Decision.BLOCK},
         {"all": (Condition("currency", Op.IN, frozenset(("EUR",))),)},
         {"all": (), "any": (Condition("currency", Op.IN, frozenset(("EUR", "USD"))),)},
+        {"all": (Condition("currency", Op.NOT_IN, frozenset(("EUR", "USD"))),)},
+        {"all": (Condition("mcc", Op.IN, frozenset(("EUR", "USD"))),)},
+        {"all": (Condition("currency", Op.IN, None, "watched"),)},
+        {"rule_id": "other"},
         {"description": "other words"},
+        {"lowers": True},
     ],
 )
 def test_the_digest_changes_with_any_part(changes: dict[str, Any]) -> None:
@@ -187,6 +239,18 @@ def test_the_digest_changes_with_any_part(changes: dict[str, Any]) -> None:
 def test_the_digest_covers_the_lists() -> None:
     assert RuleSet((), LISTS).digest != RuleSet().digest
     assert RuleSet((), dict(LISTS)).digest == RuleSet((), LISTS).digest
+
+
+def test_the_digest_does_not_tell_how_the_rules_came() -> None:
+    """Each worker reads the topic in an order of its own, and sets of equal values may differ in
+    theirs: all must name the same version."""
+    one, other = frozenset((0, 8)), frozenset((8, 0))
+    assert one == other and list(one) != list(other)
+    conditions = [(Condition("amount", Op.IN, values),) for values in (one, other)]
+    assert len({RuleSet((rule(all=each),)).digest for each in conditions}) == 1
+    lists = {name: NamedList(name, frozenset("x")) for name in ("a", "b")}
+    turned = {name: lists[name] for name in ("b", "a")}
+    assert RuleSet((), lists).digest == RuleSet((), turned).digest
 
 
 def test_kinds_of_fields() -> None:

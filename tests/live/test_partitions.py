@@ -52,6 +52,9 @@ class Case:
             self.metrics,
         )
 
+    def metric(self, name: str) -> float | None:
+        return self.metrics.registry.get_sample_value(f"fraudstream_{name}")
+
 
 def moved(store: MemoryStore, *steps: int) -> None:
     """Commit these offsets on partition 0, each with an entry named after it."""
@@ -84,6 +87,56 @@ def test_a_known_partition_goes_on_and_its_outbox_is_sent_first() -> None:
     assert arenas == held.arena.used_bytes > 0
     case.partitions.drop(0)
     assert case.metrics.registry.get_sample_value("fraudstream_arena_bytes") == 0
+
+
+def test_a_full_outbox_is_sent_again_whole_and_in_order() -> None:
+    store = MemoryStore()
+    moved(store, *range(1, 151))
+    case = Case(store)
+    case.partitions.claim({0: LogRange(0, 200, None)})
+    assert max(map(len, case.outbox.batches)) <= 64
+    sent = [entry for batch in case.outbox.batches for entry in batch]
+    assert sent == [b"entry %d" % step for step in range(1, 151)]
+    assert store.pending(case.partitions.held[0].claim) == []
+    assert case.metric("resent_entries_total") == 150
+
+
+def test_memory_is_shared_among_all_that_is_held() -> None:
+    """`worker.arena_mb` bounds the sum, also where one partition is claimed again by itself."""
+    case = Case()
+    alone = Case()
+    alone.partitions.claim({0: NEW})
+    whole = alone.partitions.held[0].arena.capacity
+    case.partitions.claim({0: NEW, 1: NEW})
+    assert case.metric("partitions") == 2
+    case.partitions.disown(1)
+    assert case.metric("partitions") == 1
+    case.partitions.claim({1: NEW})
+    shares = [held.arena.capacity for held in case.partitions.held.values()]
+    assert len(shares) == 2 and all(whole // 2 - 1 <= share <= whole // 2 for share in shares)
+    assert Case().partitions.claim({}) == {}
+
+
+def test_a_claim_that_is_refused_leaves_nothing_held_of_it() -> None:
+    """What was in memory is of a claim that the store may have passed on."""
+    store = MemoryStore()
+    case = Case(store)
+    case.partitions.claim({0: NEW})
+    store.commit(case.partitions.held[0].claim, Commit(None, 9, Writes.of([])))
+    with pytest.raises(StoreUnready):
+        case.partitions.claim({0: LogRange(10, 100, None)})
+    assert case.partitions.held == {}
+
+
+def test_what_was_trimmed_is_not_trimmed_again() -> None:
+    store = MemoryStore()
+    case = Case(store)
+    case.partitions.claim({0: NEW})
+    held = case.partitions.held[0]
+    store.commit(held.claim, Commit(None, 6, Writes.of([]), entry=b"entry 6"))
+    held.sent, held.sent_bytes = [6], 7
+    case.partitions.trim(held)
+    assert store.pending(held.claim) == [] and (held.sent, held.sent_bytes) == ([], 0)
 
 
 def test_what_cannot_be_sent_again_stays() -> None:
@@ -150,9 +203,16 @@ def test_letting_go_trims_what_was_delivered() -> None:
     store.commit(held.claim, Commit(5, 6, Writes.of([]), entry=b"entry 6"))
     held.sent = [6]
     case.partitions.release(0)
-    assert case.partitions.held == {}
+    assert case.partitions.held == {} and case.metric("partitions") == 0
     assert store.pending(store.acquire(0, IDENTITY)) == []
     case.partitions.release(0)
+
+
+def test_a_worker_that_ends_in_order_lets_go_of_everything() -> None:
+    case = Case()
+    case.partitions.claim({2: NEW, 0: NEW, 1: NEW})
+    case.partitions.release_all()
+    assert case.partitions.held == {} and case.notes_kept.notes == {}
 
 
 def test_what_was_delivered_before_a_conflict_is_not_sent_again() -> None:
@@ -245,7 +305,9 @@ def test_what_a_bug_ended_looks_like_a_death(broken: bool) -> None:
     assert case.partitions.limit(0) == (64 if broken else None)
 
 
-def test_care_is_taken_after_a_death_and_ends_past_the_stretch() -> None:
+def test_care_is_taken_after_a_death_and_ends_past_the_stretch(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     store = MemoryStore()
     moved(store, 5)
     dead = Case(store)
@@ -254,6 +316,8 @@ def test_care_is_taken_after_a_death_and_ends_past_the_stretch() -> None:
     case.notes_kept.notes = dead.notes_kept.notes
     case.partitions.claim({0: NEW})
     held = case.partitions.held[0]
+    (told,) = (line for line in caplog.messages if "died" in line)
+    assert told.startswith("partition 0: the worker before died; 64 messages a round up to offset")
     assert held.care is not None and case.partitions.limit(0) == held.care.limit == 64
     assert not case.partitions.careful(held, 5, 64)
     assert not case.partitions.careful(held, held.care.until, 64)

@@ -58,6 +58,8 @@ def test_a_message_is_condemned_only_by_the_worker_that_died_of_it() -> None:
     kept.trying(0, 7, 3)
     care = kept.claimed(0, 7, 4)
     assert care is not None and care.condemned == 7
+    # This one died before it had handled anything: the word of the one before is none of its own.
+    assert kept.claimed(0, 7, 5) == Care(1, 7 + 2 * ROUND)
 
 
 def test_a_try_that_was_committed_is_no_suspicion() -> None:
