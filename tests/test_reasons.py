@@ -246,6 +246,22 @@ GROUPS_SHOWN = {
 }
 
 
+VALUES_SHOWN: dict[str, tuple[float | None, float | None]] = {
+    "amount": (3_000, 3_520),
+    "tempo": (86_400, None),
+    "declines": (0, None),
+    "novelty": (None, None),
+    "place": (10, None),
+    "clock": (3, None),
+    "kind": (None, None),
+    "merchant_risk": (1 / 40, None),
+    "terminal_risk": (None, None),
+    "window_1h": (0, None),
+    "window_30d": (15, None),
+    "history": (3, None),
+}
+
+
 @pytest.mark.parametrize("group", GROUPS)
 def test_a_group_that_only_the_model_speaks_for_shows_its_numbers(group: str) -> None:
     document = {
@@ -260,6 +276,7 @@ def test_a_group_that_only_the_model_speaks_for_shows_its_numbers(group: str) ->
     assert reason["text"].startswith("the model weighs ")
     if group in GROUPS_SHOWN:
         assert reason["text"] == f"the model weighs {GROUPS_SHOWN[group]}"
+        assert (reason["value"], reason["baseline"]) == VALUES_SHOWN[group]
 
 
 def test_a_group_shows_what_there_is_to_show() -> None:
@@ -269,6 +286,13 @@ def test_a_group_shows_what_there_is_to_show() -> None:
     assert shown("amount", count_30d=0, mean_30d=-1) == "EUR 30.00, the first payment in 30 days"
     assert shown("tempo", since_last_s=-1) == "the account's first payment"
     assert shown("place", distance_km=-1) == ""
+    assert told(contributions={"place": 1.0}, distance_km=-1)[0]["value"] is None
+    assert shown("place", distance_km=0) == "0 km from the last place"
+    # One is enough to be told of.
+    one = {"count_7d": 1.0, "count_30d": 1.0, "sum_30d": 250.0, "mean_30d": 250.0}
+    assert shown("amount", **one) == "EUR 30.00; usual: EUR 2.50"
+    first = shown("novelty", seen_place=0)
+    assert first == "at this merchant 0 times before"
     nothing = {f"count_{window}": 0.0 for window in ("7d", "30d")}
     assert shown("history", **nothing) == "none in the 30 days before"
     assert shown("history", lifetime_count=0, since_last_s=-1) == "there are none"
@@ -320,6 +344,12 @@ def test_with_a_model_its_contributions_decide() -> None:
         ("DECLINES", -1.0),
     ]
     assert found[1]["text"].endswith("last payments: 9 in the 24 hours before, EUR 1.00 each")
+    # From 0.25 on a group is named by itself; one finding of any window speaks for them all.
+    for weight, named in ((0.25, True), (0.24, False)):
+        codes = [reason["code"] for reason in told(contributions={"history": weight}, **changes)]
+        assert ("MODEL" in codes) is named
+    windows = told(contributions={"window_1m": 0.5, "window_7d": 3.0}, **changes)
+    assert all(reason["code"] != "MODEL" for reason in windows)
     light = told(contributions={"history": 0.1}, **changes)
     assert all(reason["code"] != "MODEL" for reason in light)
 
