@@ -77,6 +77,35 @@ def test_of_the_years_between_two_payments_only_periods_that_tell_are_built(
     assert built == [] and feed.front == FIRST + 8_999
 
 
+def test_a_feed_gives_what_a_builder_that_knows_all_gives() -> None:
+    """Whatever partition is read first; and it remembers only what a later day can count."""
+    feed = RiskFeed(Pace(1), {0: 0, 1: 500}, {0: 0, 1: 900})
+    new = [pay(day, 1) for day in range(20, 100)]
+    old = [pay(day) for day in range(40)]
+    verdicts = [
+        Verdict("l", "x", p.transaction, "fraud", (p.day + 3) * DAY_MS) for p in (*new, *old)[::3]
+    ]
+    feed.add(at(0, 0, *new))
+    feed.add(at(500, 1, *old))
+    feed.add(at(540, 1))
+    feed.add_labels(1, labels_of(verdicts), 900, 960)
+    knows_all = RiskBuilder(Pace(1))
+    knows_all.add(columns_of([*new, *old]))
+    knows_all.add_labels(labels_of(verdicts))
+    every = [knows_all.build(FIRST + day) for day in range(100)]
+    found = list(feed.snapshots(FIRST + 99))
+    assert [s.to_bytes() for s in found] == [s.to_bytes() for s in every if not s.empty]
+    assert days(found) == [*range(2, 100)] and found[-1].merchants.frauds[-1].tolist() == [10]
+    assert feed.reached() == {0: FIRST + 99, 1: FIRST + 39}
+    assert len(feed) <= 2 * (1 + 30 + 1)
+    # Day 100 counts from day 69 on: nothing of the quiet partition is read again.
+    transactions, labels = feed.restart()
+    assert transactions == {0: 69 - 20, 1: 540} and labels == {0: 0, 1: 900}
+    feed.add(at(80, 0, pay(200)))
+    assert list(feed.snapshots(FIRST + 200))
+    assert feed.restart() == ({0: 80, 1: 540}, {0: 0, 1: 960})
+
+
 def test_a_clock_that_runs_ahead_makes_no_day_due() -> None:
     feed = RiskFeed(Pace(1), {0: 0}, {0: 0})
     feed.add(at(0, 0, pay(0), pay(5), appended=(FIRST + 2) * DAY_MS + 7))
