@@ -25,7 +25,6 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
     field_validator,
-    model_validator,
 )
 from pydantic_settings import (
     BaseSettings,
@@ -77,7 +76,7 @@ class KafkaSettings(Section):
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
     sasl_username: str | None = None
-    sasl_password: SecretStr | None = None
+    sasl_password: SecretStr | None = Field(None, validate_default=True)
     ssl_ca: Path | None = None
     ssl_cert: Path | None = None
     ssl_key: Path | None = None
@@ -96,13 +95,14 @@ class KafkaSettings(Section):
                 raise ValueError("write host:port, and a comma between two of them")
         return bootstrap
 
-    @model_validator(mode="after")
-    def _credentials(self) -> KafkaSettings:
-        if self.security_protocol.startswith("SASL") and not (
-            self.sasl_username and self.sasl_password
-        ):
+    # Here and below: what looks at the section as a whole would wait until each of it is right.
+    @field_validator("sasl_password")
+    @classmethod
+    def _credentials(cls, password: SecretStr | None, about: ValidationInfo) -> SecretStr | None:
+        sasl = about.data.get("security_protocol", "").startswith("SASL")
+        if sasl and not (about.data.get("sasl_username") and password):
             raise ValueError("sasl_username and sasl_password are needed with SASL")
-        return self
+        return password
 
 
 class TopicsSettings(Section):
@@ -186,16 +186,17 @@ class DecideSettings(Section):
     """Thresholds on the calibrated score."""
 
     review: float = Field(0.3, ge=0, le=1)
-    block: float = Field(0.8, ge=0, le=1)
+    block: float = Field(0.8, ge=0, le=1, validate_default=True)
     rules: Path | None = None
     """A TOML file of rules; rules from the `rules` topic come on top."""
     explain: bool = True
 
-    @model_validator(mode="after")
-    def _ordered(self) -> DecideSettings:
-        if self.review > self.block:
+    @field_validator("block")
+    @classmethod
+    def _ordered(cls, block: float, about: ValidationInfo) -> float:
+        if about.data.get("review", block) > block:
             raise ValueError("review must not be above block")
-        return self
+        return block
 
 
 class MetricsSettings(Section):
@@ -288,9 +289,8 @@ def parse_flags(pairs: Sequence[str]) -> tuple[dict[str, dict[str, Any]], list[s
             continue
         except ValueError:  # no JSON, or a number of more digits than Python reads
             value = text
-        nested.setdefault(section, {})[name] = (
-            text if isinstance(value, bool | int | float) else value
-        )
+        scalar = isinstance(value, bool | int | float)
+        nested.setdefault(section, {})[name] = text if scalar else value
     return nested, problems
 
 

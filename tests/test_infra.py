@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from streams.errors import ConfigError
 from streams.metrics import Metrics
 from streams.schema import TOPICS
 from streams.settings import load
@@ -184,6 +185,17 @@ def pod(name: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", ["topics.yaml", "worker.yaml"])
+def test_a_service_beside_the_pods_is_no_wrong_setting(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kubernetes tells pods of each Service in variables that begin with the Service's name."""
+    monkeypatch.setenv("FRAUDSTREAM_SERVICE_HOST", "10.0.0.1")
+    with pytest.raises(ConfigError, match="FRAUDSTREAM_SERVICE_HOST"):
+        load()
+    assert pod(name)["enableServiceLinks"] is False
+
+
+@pytest.mark.parametrize("name", ["topics.yaml", "worker.yaml"])
 def test_pods_keep_the_restricted_standard(name: str) -> None:
     spec = pod(name)
     assert spec["automountServiceAccountToken"] is False
@@ -252,15 +264,33 @@ def test_alerts_ask_for_metrics_that_exist_and_chapters_that_exist() -> None:
         assert chapter in chapters
 
 
+def board_expressions() -> Iterator[str]:
+    path = INFRA / "grafana" / "dashboards" / "fraudstream.json"
+    for panel in json.loads(path.read_text("utf-8"))["panels"]:
+        for target in panel.get("targets", []):
+            yield target["expr"]
+
+
+def test_rules_and_board_ask_for_labels_and_values_that_a_worker_tells() -> None:
+    """Those of the scrape are whoever scrapes' own: a job may have any name."""
+    told: dict[str, set[str]] = {"le": set()}
+    metrics = Metrics()
+    metrics.set_lag({0: 0})
+    for family in metrics.registry.collect():
+        for sample in family.samples:
+            for label, value in sample.labels.items():
+                told.setdefault(label, set()).add(value)
+    for expression in [*board_expressions(), *(rule["expr"] for rule in rules())]:
+        for grouped in re.findall(r"by \(([^)]*)\)", expression):
+            assert {each.strip() for each in grouped.split(",")} <= told.keys(), expression
+        for label, value in re.findall(r'(\w+)!?="([^"]*)"', expression):
+            assert value in told.get(label, ()), expression
+
+
 def test_board_asks_for_metrics_that_exist_and_shows_most_of_them() -> None:
     path = INFRA / "grafana" / "dashboards" / "fraudstream.json"
     board = json.loads(path.read_text("utf-8"))
-    asked = {
-        name
-        for panel in board["panels"]
-        for target in panel.get("targets", [])
-        for name in asked_series(target["expr"])
-    }
+    asked = {name for expression in board_expressions() for name in asked_series(expression)}
     assert asked <= known_series()
     families = {re.sub(r"_(total|bucket|sum|count)$", "", name) for name in known_series()}
     shown = {re.sub(r"_(total|bucket|sum|count)$", "", name) for name in asked}

@@ -54,6 +54,16 @@ def test_every_problem_is_named_at_once(tmp_path: Path, monkeypatch: pytest.Monk
         assert named in message
 
 
+def test_what_two_settings_say_together_waits_for_no_other_problem() -> None:
+    flags = ["kafka.session_timeout_ms=5", "kafka.security_protocol=SASL_SSL"]
+    flags += ["decide.explain=maybe", "decide.review=0.9"]
+    with pytest.raises(ConfigError) as caught:
+        load(flags=flags)
+    message = str(caught.value)
+    for named in ("4 problems", "session_timeout_ms", "sasl_password", "explain", "above block"):
+        assert named in message
+
+
 def test_an_address_that_is_none_is_among_the_problems() -> None:
     with pytest.raises(ConfigError) as caught:
         load(flags=["redis.url=u:hunter2@localhost:6379", "kafka.bootstrap=", "decide.block=2"])
