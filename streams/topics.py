@@ -93,6 +93,9 @@ def _make_all(
     copies = {spec: _copies(existing[settings.topic(spec.name)]) for spec in old}
     _bring_in_line(client, settings, copies, outcome)
     _tell_of_few_copies(settings, copies)
+    if partitions is None:
+        counts = {spec: len(existing[settings.topic(spec.name)].partitions) for spec in old}
+        _tell_of_other_counts(settings, counts)
 
 
 def _copies(topic: TopicMetadata) -> int:
@@ -111,6 +114,22 @@ def _tell_of_few_copies(settings: Settings, copies: Mapping[TopicSpec, int]) -> 
             "Kafka's own kafka-reassign-partitions.sh gives them more; run this again after it",
             wanted,
             ", ".join(f"{name} ({have})" for name, have in few.items()),
+        )
+
+
+def _tell_of_other_counts(settings: Settings, counts: Mapping[TopicSpec, int]) -> None:
+    """Warn of topics that have another partition count than the settings say, where they do say:
+    who raises the setting and runs this again may think that it was done."""
+    wanted = settings.topics.partitions
+    if "partitions" not in settings.topics.model_fields_set:
+        return
+    other = {s: have for s, have in counts.items() if have != partitions_of(s, wanted)}
+    if other:
+        _logger.warning(
+            "topics.partitions is %d, and %s keep the count that they have: accounts would move "
+            "away from their state; infra/runbook.md tells how to raise it",
+            wanted,
+            ", ".join(f"{settings.topic(spec.name)} ({have})" for spec, have in other.items()),
         )
 
 

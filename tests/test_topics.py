@@ -164,6 +164,20 @@ def test_fewer_copies_than_asked_for_are_told(
     assert "kafka-reassign-partitions.sh" in caplog.text
 
 
+def test_a_partition_count_that_was_raised_in_the_settings_is_told_to_change_nothing(
+    kafka: str, topic_prefix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    flags = [f"kafka.bootstrap={kafka}", f"kafka.topic_prefix={topic_prefix}"]
+    topics.create(load(flags=flags), 1)
+    topics.create(load(flags=flags))
+    topics.create(load(flags=[*flags, "topics.partitions=1"]))
+    assert not caplog.records
+    assert set(topics.create(load(flags=[*flags, "topics.partitions=2"])).values()) == {"exists"}
+    assert f"topics.partitions is 2, and {topic_prefix}transactions (1), " in caplog.text
+    assert f"{topic_prefix}rules" not in caplog.text
+    assert "infra/runbook.md" in caplog.text
+
+
 def test_what_must_be_in_sync_goes_by_the_copies_that_a_topic_has(
     settings: Settings, admin: AdminClient
 ) -> None:
