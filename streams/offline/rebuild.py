@@ -112,7 +112,8 @@ class _Rebuild:
         self._namespace = settings.redis.namespace
         RedisStore(client, require_durable=settings.redis.require_durable).check()
         self._old = generations.read(client, self._namespace)
-        self._require_own(settings)
+        # The count of another topic, which this one replaced, says nothing of moves in this one.
+        self._before = self._old.partitions if self._require_own(settings) else None
         self._markers = self._read_markers()
         self._max_future_ms = settings.worker.max_future_s * 1000
         self._arena_bytes = settings.worker.arena_mb * 1_048_576 // identity.partitions
@@ -158,14 +159,18 @@ class _Rebuild:
         misplaced = self._misplaced(route, start) if moved else 0
         return Result(generation, count, self._done, moved, misplaced, start, swept)
 
-    def _require_own(self, settings: Settings) -> None:
-        """Raises StoreError where the state is of another topic, and that one is still there."""
+    def _require_own(self, settings: Settings) -> bool:
+        """Whether the state is of this topic, and not of one that is gone.
+
+        Raises StoreError where it is of another topic, and that one is still there.
+        """
         parts = [
             keys.of(self._namespace, self._old.current, number).part
             for number in range(self._old.partitions or 0)
         ]
         found = {self._client.hget(part, "topic") for part in parts}
-        for other in found - {None, self._identity.topic_id.encode()}:
+        others = found - {None, self._identity.topic_id.encode()}
+        for other in others:
             name = topics.named(settings, cast(bytes, other).decode())
             if name is not None:
                 raise StoreError(
@@ -173,6 +178,7 @@ class _Rebuild:
                     f" topic is {name}",
                     remedy="Give this one a redis.namespace and a kafka.group of its own",
                 )
+        return not others
 
     def _misplaced(self, route: Route, start: Mapping[int, int]) -> int:
         """Messages behind `start` that do not lie where their accounts' state is now."""
@@ -214,7 +220,7 @@ class _Rebuild:
         first = {n: (low, min(low + SAMPLE, high[n])) for n, low in start.items()}
         last = {n: (max(low, high[n] - SAMPLE), high[n]) for n, low in start.items()}
         count = self._identity.partitions
-        before = self._old.partitions or count
+        before = self._before or count
         return find(self._sample(first), self._sample(last), count, before)
 
     def _sample(self, ranges: Mapping[int, tuple[int, int]]) -> list[tuple[bytes, int]]:

@@ -12,7 +12,7 @@ import orjson
 import pytest
 import redis
 from confluent_kafka import Consumer, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewPartitions
+from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 from typer.testing import CliRunner
 
 from streams import topics
@@ -168,6 +168,24 @@ def test_after_the_partition_count_was_raised_accounts_are_where_their_next_mess
     result = rebuild(settings)
     assert (result.partitions, result.moved) == (5, True)
     assert stored(client) == expected(old + new)
+    assert len(claim_all(settings, client)) == 5
+
+
+def test_a_topic_made_again_with_another_count_begins_anew(
+    settings: Settings, client: redis.Redis
+) -> None:
+    """Its keys tell no rule, there being none; no account has moved in it either."""
+    publish(settings, rows(90, 3))
+    claim_all(settings, client)
+    topic = settings.topic("transactions")
+    admin = AdminClient(confluent_config(settings))
+    admin.delete_topics([topic])[topic].result()
+    while topic in admin.list_topics().topics:
+        pass
+    admin.create_topics([NewTopic(topic, 2, 1)])[topic].result()
+    raise_partitions(settings, 5)
+    result = rebuild(settings)
+    assert (result.partitions, result.messages, result.moved) == (5, 0, False)
     assert len(claim_all(settings, client)) == 5
 
 
