@@ -125,6 +125,8 @@ def calibration_error(labels: Labels, scores: Floats, bins: int = 15) -> float:
 
 def log_loss(labels: Labels, scores: Floats) -> float:
     """Mean negative log likelihood."""
+    if not len(labels):
+        return float("nan")
     p = np.clip(scores, 1e-9, 1 - 1e-9)
     return float(-np.mean(np.where(labels > 0, np.log(p), np.log(1 - p))))
 

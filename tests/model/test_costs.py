@@ -36,6 +36,7 @@ def test_what_is_spent_is_the_sum_over_events(costs: Costs, seed: int) -> None:
     rng = np.random.default_rng(seed)
     p, y = rng.random(50), rng.integers(0, 2, 50)
     review, block = np.sort(rng.random(2))
+    p[:2] = review, block  # a threshold is where a decision begins
     spent = 0.0
     for probability, fraud in zip(p, y, strict=True):
         if probability >= block:
@@ -47,6 +48,13 @@ def test_what_is_spent_is_the_sum_over_events(costs: Costs, seed: int) -> None:
     assert costs.spent(y, p, review, block) == pytest.approx(spent)
     told = costs.told(y, p)["per_thousand"]
     assert told["no decisions"] == pytest.approx(20 * costs.missed * y.sum())
+
+
+@pytest.mark.parametrize("odd", [0.0, -1.0, np.inf, np.nan])
+@pytest.mark.parametrize("name", ["review", "block", "missed"])
+def test_a_cost_is_a_number_above_nothing(name: str, odd: float) -> None:
+    with pytest.raises(ValueError, match="a number above 0"):
+        Costs(**{"review": 1.0, "block": 1.0, "missed": 1.0, name: odd})
 
 
 def test_calibrated_scores_make_them_the_best_thresholds() -> None:

@@ -8,7 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
+from sklearn.metrics import (
+    average_precision_score,
+    brier_score_loss,
+    log_loss,
+    roc_auc_score,
+)
 
 from model import metrics
 from model.calibrate import threshold_for_budget
@@ -93,3 +98,107 @@ def test_few_frauds_leave_an_interval() -> None:
     assert 0 < low <= difference <= high <= 1
     none = metrics.bootstrap(np.zeros(50, np.int8), one[:50], other[:50], metrics.average_precision)
     assert np.isnan(none).all()
+
+
+def drawn(scores: list[float], alerts: int, row: int) -> float:
+    """How likely a row is among the alerts, those of one score drawn by lot."""
+    above = sum(score > scores[row] for score in scores)
+    return min(max((alerts - above) / scores.count(scores[row]), 0.0), 1.0)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 1), st.integers(0, 8), st.integers(0, 3)), min_size=1,
+             max_size=40),
+    st.integers(1, 40),
+)  # fmt: skip
+def test_what_alerts_catch_is_counted_row_by_row(
+    rows: list[tuple[int, int, int]], alerts: int
+) -> None:
+    """In a mean over every order of the rows of one score."""
+    n, budget = len(rows), min(alerts / len(rows), 1.0)
+    alerts = min(alerts, n)
+    scores = [score / 8 for _, score, _ in rows]
+    frauds = [i for i in range(n) if rows[i][0]]
+    labels, money = np.array([row[0] for row in rows]), np.array([row[2] for row in rows])
+    ids = np.arange(n)
+    told = metrics.summary(labels, np.array(scores), ids, ids // 7, money, budget)
+    caught = [drawn(scores, alerts, i) for i in range(n)]
+    assert (told["events"], told["frauds"]) == (n, len(frauds))
+    assert told["precision_budget"] == pytest.approx(sum(caught[i] for i in frauds) / alerts)
+    # A card an event, so a hundred cards of a day are all of them.
+    by_day = [sum(labels[ids // 7 == day]) / 100 for day in set(ids // 7)]
+    assert told["cp100"] == pytest.approx(np.mean(by_day))
+    if not frauds:
+        assert math.isnan(told["recall_budget"]) and math.isnan(told["value_budget"])
+        return
+    assert told["recall_budget"] == pytest.approx(sum(caught[i] for i in frauds) / len(frauds))
+    lost = sum(rows[i][2] for i in frauds)
+    stopped = sum(caught[i] * rows[i][2] for i in frauds)
+    assert told["value_budget"] == pytest.approx(stopped / lost if lost else 0.0)
+
+
+@given(pairs, st.integers(0, 60))
+def test_recall_at_a_false_positive_rate_is_the_best_threshold_that_keeps_it(
+    rows: list[tuple[int, float]], false: int
+) -> None:
+    labels, scores = np.array([row[0] for row in rows]), np.array([row[1] for row in rows])
+    rate = false / int((labels == 0).sum())
+    recalls = [
+        float((scores[labels == 1] >= cut).mean())
+        for cut in (*scores, 2.0)
+        if (scores[labels == 0] >= cut).mean() <= rate
+    ]
+    assert metrics.recall_at_fpr(labels, scores, rate) == pytest.approx(max(recalls))
+
+
+@given(pairs, st.integers(1, 5), st.integers(1, 6))
+def test_the_precision_of_cards_is_that_of_their_worst_payment_of_a_day(
+    rows: list[tuple[int, float]], k: int, of: int
+) -> None:
+    """Card `i % of`, day `i // 9`; a place that no card takes is one in vain."""
+    shares = []
+    for start in range(0, len(rows), 9):
+        cards: dict[int, list[tuple[int, float]]] = {}
+        for i in range(start, min(start + 9, len(rows))):
+            cards.setdefault(i % of, []).append(rows[i])
+        worst = [max(score for _, score in each) for each in cards.values()]
+        bad = [any(label for label, _ in each) for each in cards.values()]
+        shares.append(sum(drawn(worst, k, c) * bad[c] for c in range(len(bad))) / k)
+    labels, scores = np.array([row[0] for row in rows]), np.array([row[1] for row in rows])
+    ids = np.arange(len(rows))
+    found = metrics.card_precision(labels, scores, ids % of, ids // 9, k)
+    assert found == pytest.approx(np.mean(shares))
+
+
+@given(pairs)
+def test_how_far_probabilities_are_off_is_what_it_says(rows: list[tuple[int, float]]) -> None:
+    labels, scores = np.array([row[0] for row in rows]), np.array([row[1] for row in rows])
+    ids = np.arange(len(rows))
+    told = metrics.summary(labels, scores, ids, ids, ids)
+    # scikit-learn cuts at the least number above 0, this at a billionth.
+    assert told["log_loss"] == pytest.approx(log_loss(labels, np.clip(scores, 1e-9, 1 - 1e-9)))
+    order = np.argsort(scores, kind="stable")
+    gaps = [
+        abs(scores[part].sum() - labels[part].sum())
+        for part in np.array_split(order, min(15, len(rows)))
+    ]
+    assert told["ece"] == pytest.approx(sum(gaps) / len(rows))
+    assert told["brier"] == metrics.brier(labels, scores)
+    table = metrics.reliability(labels, scores, bins=4)
+    assert table[:, 2].sum() == len(rows) and np.ptp(table[:, 2]) <= 1
+    assert table[:, 0] @ table[:, 2] == pytest.approx(scores.sum())
+    assert table[:, 1] @ table[:, 2] == pytest.approx(labels.sum())
+
+
+def test_no_rows_measure_nothing_and_one_class_ranks_nothing() -> None:
+    none = np.zeros(0)
+    told = metrics.summary(none.astype(int), none, none.astype(int), none.astype(int), none)
+    assert {name for name, value in told.items() if not math.isnan(value)} == {
+        "events", "frauds", "precision_budget",
+    }  # fmt: skip
+    ids = np.arange(3)
+    ranked = ("auc", "recall_fpr_0.1%", "recall_fpr_0.01%")
+    for label, frauds in ((0, ("ap", "recall_budget", "value_budget")), (1, ())):
+        told = metrics.summary(np.full(3, label), ids / 4, ids, ids, ids)
+        undefined = {name for name, value in told.items() if math.isnan(value)}
+        assert undefined == {*ranked, *frauds}
