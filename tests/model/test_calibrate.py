@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.linear_model import LogisticRegression
 
 from model import calibrate
 from model.score import calibrate as to_probability
@@ -54,3 +57,60 @@ def test_a_budget_of_all_events_leaves_none_out() -> None:
     p = np.array([0.5, 0.1, 0.1, 0.9])
     assert calibrate.threshold_for_budget(p, 1.0) == 0.1
     assert (p >= calibrate.threshold_for_budget(p, 0.75)).sum() == 2  # the third has an equal
+
+
+@given(st.integers(0, 1_000), st.floats(-8, 2), st.floats(0.3, 3))
+def test_the_line_is_a_logistic_regression_with_one_more_of_each_class(
+    seed: int, centre: float, apart: float
+) -> None:
+    """As scikit-learn fits it to each row twice: as a fraud and as none, weighted by its target."""
+    rng = np.random.default_rng(seed)
+    y = np.resize(np.array([1, 0, 0, 0], np.int8), 200)
+    logit = rng.normal(centre, apart, 200).astype(np.float32) + np.float32(apart) * y
+    fraud = np.where(y == 1, 51 / 52, 1 / 152)
+    both = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1_000).fit(
+        np.tile(logit[:, None].astype(float), (2, 1)),
+        np.repeat([1, 0], 200),
+        sample_weight=np.concatenate([fraud, 1 - fraud]),
+    )
+    expected = (both.coef_[0, 0], both.intercept_[0])
+    assert calibrate.platt(logit, y) == pytest.approx(expected, rel=1e-3, abs=1e-3)
+
+
+def test_where_frauds_are_many_the_line_bends_to_what_was_observed() -> None:
+    """Log-odds that stop rising: a straight line is off there, and knots are hardly."""
+    rng = np.random.default_rng(0)
+    logit = rng.normal(-2, 2, 40_000).astype(np.float32)
+    truth = 1 / (1 + np.exp(-np.minimum(logit, -1)))
+    y = (rng.random(len(logit)) < truth).astype(np.int8)
+    slope, offset = calibrate.platt(logit, y)
+    straight = np.abs(1 / (1 + np.exp(-(slope * logit + offset))) - truth).mean()
+    line = calibrate.knots(logit, y)
+    assert len(line) == 12 + 2, "a knot a bin, and the ends"
+    assert np.abs(to_probability(logit, line) - truth).mean() < straight / 3
+    for (x, z), (beyond, end) in ((line[0], line[1]), (line[-2], line[-1])):
+        assert (end - z) / (beyond - x) == pytest.approx(slope)
+    # Few frauds say nothing of a bend.
+    few = np.flatnonzero(y == 1)[39:]
+    rest = np.delete(np.arange(len(y)), few)
+    slope, offset = calibrate.platt(logit[rest], y[rest])
+    straight_on = ((-10.0, offset - 10 * slope), (10.0, offset + 10 * slope))
+    assert calibrate.knots(logit[rest], y[rest]) == straight_on
+
+
+rising = st.lists(
+    st.tuples(st.floats(0.01, 5), st.floats(0.01, 5)), min_size=2, max_size=6
+).map(lambda steps: tuple(map(tuple, np.cumsum(steps, axis=0) - 8)))  # fmt: skip
+
+
+@given(rising, st.lists(st.floats(-60, 60, width=32), min_size=1, max_size=20))
+def test_a_probability_is_the_logistic_of_the_broken_line(
+    line: calibrate.Knots, at: list[float]
+) -> None:
+    """Whose outer parts go on beyond its ends."""
+    logit = np.array(at, np.float32)
+    for x, p in zip(logit.tolist(), to_probability(logit, line).tolist(), strict=True):
+        inner = [k for k in range(len(line) - 1) if k == 0 or x >= line[k][0]]
+        (left, low), (right, high) = line[inner[-1]], line[inner[-1] + 1]
+        z = low + (x - left) * (high - low) / (right - left)
+        assert p == pytest.approx(1 / (1 + math.exp(-min(max(z, -40), 40))), rel=1e-9)

@@ -15,12 +15,14 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hypothesis import given
+from hypothesis import strategies as st
 
 from model import bundle as bundles
 from model.bundle import Bundle
 from model.data import Dataset
-from model.errors import BundleError
-from model.registry import Promotion, Registry
+from model.errors import BundleError, BundleMissing
+from model.registry import MAX_HISTORY, ROLLED_BACK, Promotion, Registry, _served
 from tests.model import streams_of_words as made
 from tests.rights import bound_by_rights
 
@@ -209,3 +211,85 @@ def test_what_serves_is_on_the_disk_before_it_is_named(
     files = [folder / bundles.MANIFEST, folder / bundles.WEIGHTS]
     expected = [*files, folder.parent, registry.root / "current.json", registry.root]
     assert synced == [path.stat().st_ino for path in expected]
+
+
+@given(st.lists(st.sampled_from(["a", "b", "c", "back"]), max_size=12))
+def test_each_way_back_undoes_one_promotion_in_whatever_order(steps: list[str]) -> None:
+    """Held to a stack; below the first promotion lies the shipped bundle."""
+    history: list[Promotion] = []
+    stack = ["shipped"]
+    for step in steps:
+        note = ""
+        if step == "back":
+            if len(stack) == 1:
+                continue  # refused
+            note = f"{ROLLED_BACK} {stack.pop()}"
+        elif step != stack[-1]:
+            stack.append(step)
+        history.append(Promotion(stack[-1], len(history), note))
+        served = _served(history)
+        assert served[-1] == stack[-1]
+        assert served[-2:-1] in ([], stack[-2:-1]) and len(served) in (len(stack), len(stack) - 1)
+
+
+def test_a_bundle_is_found_by_any_of_its_names(data: Dataset, registry: Registry) -> None:
+    (name,) = registry.ids()
+    for other in ("no bundle", ".hidden@1"):
+        (registry.root / "bundles" / other).mkdir()
+    assert registry.ids() == [name]
+    for known in (name, *name.split("@")):
+        assert registry.path(known) == registry.root / "bundles" / name
+    for unknown in ("", "@", name[:-1], "no bundle", ".hidden@1"):
+        assert registry.find(unknown) is None
+        with pytest.raises(BundleMissing, match="no bundle named"):
+            registry.path(unknown)
+
+
+def test_a_long_history_loses_its_oldest_entries_only(registry: Registry) -> None:
+    (name,) = registry.ids()
+    registry._write([Promotion(name, time) for time in range(MAX_HISTORY)])
+    registry.promote(name, MAX_HISTORY, "the newest")
+    history = registry.history()
+    assert [entry.time for entry in history] == list(range(1, MAX_HISTORY + 1))
+    assert history[-1] == Promotion(name, MAX_HISTORY, "the newest")
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", '{"history": 5}', '{"history": [{}]}', "[" * 200_000]
+)
+def test_a_damaged_history_is_named_and_not_taken_for_an_empty_one(
+    registry: Registry, content: str
+) -> None:
+    (registry.root / "current.json").write_text(content)
+    for ask in (registry.current, registry.history, lambda: registry.promote("test", 2)):
+        with pytest.raises(BundleError, match=r"current\.json is damaged"):
+            ask()
+    assert (registry.root / "current.json").read_text() == content
+
+
+def test_a_bundle_that_was_replaced_while_it_was_read_is_not_taken(
+    data: Dataset, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was checked is not what would be copied."""
+    bundles.write(made.bundle(data, seed=1), tmp_path / "two")
+    before = sorted(registry.root.rglob("*"))
+
+    def swapped(_: Bundle) -> None:
+        bundles.write(made.bundle(data, seed=2), tmp_path / "two")
+
+    monkeypatch.setattr("model.registry._check_scores", swapped)
+    with pytest.raises(BundleError, match="was changed while it was read"):
+        registry.add(tmp_path / "two")
+    assert sorted(registry.root.rglob("*")) == before
+
+
+def test_what_has_seen_no_label_is_kept_and_not_promoted(
+    data: Dataset, registry: Registry, tmp_path: Path
+) -> None:
+    serves = registry.current()
+    pretrained = replace(made.bundle(data, seed=1), extra={"heads.amount": np.zeros(1, np.float32)})
+    bundles.write(pretrained, tmp_path / "base")
+    name = registry.add(tmp_path / "base").model_id
+    with pytest.raises(BundleError, match="is pretrained only"):
+        registry.promote(name, 2)
+    assert registry.current() == serves and name in registry.ids()
