@@ -154,3 +154,43 @@ def test_a_manifest_that_is_not_one_is_told(tmp_path: Path, changes: dict[str, A
     (tmp_path / data.MANIFEST).write_text(json.dumps(manifest | changes))
     with pytest.raises(DatasetError, match="has format 2, not 1" if "format" in changes else "dam"):
         data.read(tmp_path)
+
+
+def test_a_set_comes_back_whole_and_is_not_read_before_it_is_used(tmp_path: Path) -> None:
+    whole = replace(
+        made.dataset(1, 4), kinds=("none", "mule"), kind=np.array([0, 1, 0, 1], np.int8)
+    )
+    data.write(whole, tmp_path / "in" / "deep")
+    held = data.read(tmp_path / "in" / "deep")
+    assert (held.names, held.kinds, held.currencies, held.feature_digest) == (
+        whole.names, whole.kinds, whole.currencies, whole.feature_digest,
+    )  # fmt: skip
+    for name in data.ARRAYS:
+        assert isinstance(getattr(held, name), np.memmap)
+        assert getattr(held, name).dtype == getattr(whole, name).dtype
+    assert data.concat([held, held]).digest == "", "it is another set"
+    with pytest.raises(FileExistsError):
+        data.write(whole, tmp_path / "in" / "deep" / "words.npy")
+
+
+@pytest.mark.parametrize("files", range(len(data.ARRAYS) + 1))
+def test_a_stop_amid_the_renames_leaves_no_mixture(
+    tmp_path: Path, files: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = (made.dataset(1, 4, seed=seed) for seed in (1, 2))
+    data.write(one, tmp_path)
+    rename, left = Path.replace, iter(range(files))
+
+    def stopped(self: Path, target: Path) -> Path:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            data.write(two, tmp_path)
+    with pytest.raises(DatasetMissing):
+        data.read(tmp_path)
+    data.write(two, tmp_path)
+    assert (data.read(tmp_path, check=True).words == two.words).all()

@@ -202,3 +202,27 @@ def test_no_rows_measure_nothing_and_one_class_ranks_nothing() -> None:
         told = metrics.summary(np.full(3, label), ids / 4, ids, ids, ids)
         undefined = {name for name, value in told.items() if math.isnan(value)}
         assert undefined == {*ranked, *frauds}
+
+
+@pytest.mark.parametrize(("more", "least", "lesser"), [(0, 1, 2), (1, 0, 1)])
+def test_a_rate_is_the_one_it_is_named_for(more: int, least: int, lesser: int) -> None:
+    """Of 20,000 honest payments 0.01 % are 2, and 0.1 % are 20; frauds lie below these, or below
+    one more, and the third below all."""
+    labels = np.zeros(20_003, np.int8)
+    labels[[2 + more, 21 + more, -1]] = 1
+    ids = np.arange(len(labels))
+    told = metrics.summary(labels, ids[::-1] / len(ids), ids, ids, ids)
+    assert told["recall_fpr_0.01%"] == pytest.approx(least / 3)
+    assert told["recall_fpr_0.1%"] == pytest.approx(lesser / 3)
+
+
+def test_an_interval_is_as_wide_as_the_error_of_a_mean() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 500)
+    one, other = rng.random(500), rng.random(500)
+    difference, low, high = metrics.bootstrap(labels, one, other, metrics.brier, rounds=3_000)
+    each = (one - labels) ** 2 - (other - labels) ** 2
+    reach = 1.96 * each.std() / np.sqrt(500)
+    assert difference == pytest.approx(each.mean())
+    assert high - difference == pytest.approx(reach, rel=0.07)
+    assert difference - low == pytest.approx(reach, rel=0.07)

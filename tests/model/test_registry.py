@@ -255,8 +255,10 @@ def test_a_long_history_loses_its_oldest_entries_only(registry: Registry) -> Non
 
 
 @pytest.mark.parametrize(
-    "content", ["", "[]", "{}", '{"history": 5}', '{"history": [{}]}', "[" * 200_000]
-)
+    "content",
+    ["", "[]", "{}", '{"history": 5}', '{"history": [{}]}', "[" * 200_000,
+     '{"history": [{"model_id": "a@1", "time": 1}, {"model_id": 5, "time": 1}]}'],
+)  # fmt: skip
 def test_a_damaged_history_is_named_and_not_taken_for_an_empty_one(
     registry: Registry, content: str
 ) -> None:
@@ -293,3 +295,11 @@ def test_what_has_seen_no_label_is_kept_and_not_promoted(
     with pytest.raises(BundleError, match="is pretrained only"):
         registry.promote(name, 2)
     assert registry.current() == serves and name in registry.ids()
+
+
+def test_another_user_may_read_what_is_written(
+    data: Dataset, registry: Registry, tmp_path: Path
+) -> None:
+    """Both are made in folders for their maker alone; workers run as somebody else."""
+    for folder in (tmp_path / "good", registry.path("test")):
+        assert folder.stat().st_mode & 0o777 == 0o755
