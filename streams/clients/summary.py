@@ -46,7 +46,8 @@ def summary(found: Balance) -> Iterator[str]:
     yield f"decisions       {_listed(found.decisions) or 'none'}"
     yield f"alerts          {_listed(found.alerts) or 'none'}"
     if found.repeats:
-        yield f"sent twice      {_listed(found.repeats)} (byte-identical, readers drop them)"
+        told = _listed(found.repeats)
+        yield f"sent twice      {told} (equal but for produced_time, readers drop them)"
     if found.latency_ms is not None:
         spent = found.latency_ms
         yield (

@@ -165,6 +165,8 @@ def test_repeats_and_what_lies_outside() -> None:
     assert found.balanced
     assert found.repeats == {"scores": 1, "alerts": 1, "transactions.dlq": 1}
     assert found.headings == good().close().headings
+    told = next(line for line in summary(found) if line.startswith("sent twice"))
+    assert told.endswith("(equal but for produced_time, readers drop them)"), "not the same bytes"
 
 
 def test_an_erased_account_may_have_been_scored() -> None:
