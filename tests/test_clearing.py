@@ -15,6 +15,8 @@ from xxhash import xxh3_64_intdigest
 
 from streams import words
 from streams.kernels.fields import (
+    CODED,
+    ENUMERATIONS,
     LETTERS,
     SPANNED,
     TABLES,
@@ -246,24 +248,30 @@ def test_what_lies_behind_a_message_does_not_complete_it() -> None:
         assert not cleared(whole[:cut], behind=whole[cut:] + whole).cleared[0], whole[:cut]
 
 
-PAN = "4111111111111111"
-"""Of Visa's test numbers."""
-FREE = ("transaction_id", "card_id", "merchant_id", "terminal_id", "device_id", "entry_mode")
+PANS = ("4111111111111111", "4222222222222", "6304000000000000000")
+"""Test numbers; the shortest and the longest there are among them."""
+LISTED = {*CODED} - {"entry_mode"}
+FREE = [name for name, given in FULL.items() if isinstance(given, str) and name not in LISTED]
 
 
+@pytest.mark.parametrize("pan", PANS)
 @pytest.mark.parametrize(
     "changes",
     [
-        *({name: f"{before}{PAN}"} for name in FREE for before in ("", "x ")),
-        {"ext": {"a": PAN}},
-        {"ext": {PAN: "a"}},
-        {"ext": {"a": "b", "amount": PAN, "c": "d"}},
+        *({name: f"{before}PAN"} for name in FREE for before in ("", "x ")),
+        {"ext": {"a": "PAN"}},
+        {"ext": {"PAN": "a"}},
+        {"ext": {"a": "b", "amount": "PAN", "c": "d"}},
+        {"ext": {"a": "b", "PAN": "c"}},
     ],
     ids=str,
 )
-def test_a_card_number_in_any_text_is_seen(changes: dict[str, Any]) -> None:
-    assert not check(message(**changes))
-    assert check(message(**changes).replace(b"4111", b"4112")), "it fails Luhn"
+def test_a_card_number_in_any_text_is_seen(changes: dict[str, Any], pan: str) -> None:
+    value = message(**changes).replace(b"PAN", pan.encode())
+    account = orjson.loads(value)["account_id"].encode()
+    assert not check(value, account)
+    other = value.replace(pan[:4].encode(), pan[:3].encode() + b"9")
+    assert check(other, account.replace(pan[:4].encode(), pan[:3].encode() + b"9")), "fails Luhn"
 
 
 @pytest.mark.parametrize("indent", [None, 1])
@@ -273,6 +281,23 @@ def test_numbers_that_could_be_card_numbers_are_none(indent: int | None) -> None
         document = FULL | luhn | {"event_time": luhn["event_time"] + k}
         value = json.dumps(document, indent=indent).encode()
         assert check(value.replace(b" 0.0", b" 4.11111111111116")), value
+
+
+def together(values: list[bytes], keys: list[bytes]) -> tuple[Taken, Any]:
+    """Messages through the kernel one after another; and where each begins, with one end."""
+    out = taken(len(values))
+    bounds, key_bounds = (np.cumsum([0, *map(len, each)]) for each in (values, keys))
+    clear(
+        np.frombuffer(b"".join([*values, bytes(WORDS_BYTES)]), np.uint8),
+        bounds,
+        np.frombuffer(b"".join(keys), np.uint8),
+        key_bounds,
+        np.full(len(values), MAX_EVENT_TIME_MS),
+        TABLES,
+        no_follows(),
+        out,
+    )
+    return out, bounds
 
 
 @settings(max_examples=100)
@@ -286,18 +311,7 @@ def test_neighbours_in_another_order_change_nothing(
         rng.shuffle(names)
         values.append(orjson.dumps({name: document[name] for name in names}))
     keys = [document["account_id"].encode() for document in documents]
-    out = taken(len(values))
-    bounds, key_bounds = (np.cumsum([0, *map(len, each)]) for each in (values, keys))
-    clear(
-        np.frombuffer(b"".join([*values, bytes(WORDS_BYTES)]), np.uint8),
-        bounds,
-        np.frombuffer(b"".join(keys), np.uint8),
-        key_bounds,
-        np.full(len(values), MAX_EVENT_TIME_MS),
-        TABLES,
-        no_follows(),
-        out,
-    )
+    out, bounds = together(values, keys)
     for i, (value, key) in enumerate(zip(values, keys, strict=True)):
         alone = cleared(value, key)
         assert out.cleared[i] == alone.cleared[0]
@@ -308,6 +322,33 @@ def test_neighbours_in_another_order_change_nothing(
             np.testing.assert_array_equal(out.spans[i, :, 1] > 0, given)
             mine, others = out.spans[i, given] - bounds[i], alone.spans[0, given] - 2
             np.testing.assert_array_equal(mine, others)
+
+
+def test_a_member_that_was_foreseen_is_looked_at_as_closely() -> None:
+    whole = message(ext=...)
+    changed = [
+        whole[:at] + bytes([byte]) + whole[at + 1 :]
+        for at in range(len(whole))
+        for byte in {*b'":,} \\a1', whole[at] ^ 1} - {whole[at]}
+    ]
+    changed += [whole[:at] for at in range(len(whole))]
+    values = [each for pair in zip(changed, [whole] * len(changed), strict=True) for each in pair]
+    out, _ = together([whole, *values], [KEY] * (1 + len(values)))
+    assert out.cleared[::2].all()
+    for value, found in zip(changed, out.cleared[1::2].tolist(), strict=True):
+        assert found == check(value), value
+
+
+def test_names_and_listed_values_that_are_nearly_right() -> None:
+    for field, table in ENUMERATIONS.items():
+        for value in filter(None, table):
+            assert check(message(**{field: value}))
+            for other in (value[:-1], value + "s", value + "s" * WORDS_BYTES, value[:-1] + "\x7e"):
+                assert check(message(**{field: other})) == (field == "entry_mode"), other
+    for name in (field.encode() for field in FULL):
+        near = {name[:k] + bytes([name[k] ^ 1]) + name[k + 1 :] for k in range(len(name))}
+        for raw in {*near, name[:-1], name + b"s", name + b"s" * WORDS_BYTES}:
+            assert not check(message().replace(b'"%s"' % name, b'"%s"' % raw)), raw
 
 
 @njit
