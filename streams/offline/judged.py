@@ -12,10 +12,11 @@ An event takes some 70 bytes of memory and 10 a model; its strings are read and 
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -41,6 +42,11 @@ class Terms:
 
 
 DEFAULT_TERMS = Terms()
+
+LATEST_LABEL_DAYS: Final = 540
+"""The outer limit that card schemes set for a chargeback, counted from the payment."""
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +160,18 @@ def _utc(moment_ms: int) -> str:
     return datetime.fromtimestamp(moment_ms / 1_000, UTC).strftime("%d %B %Y %H:%M UTC")
 
 
+def _tell_far(as_of: int | None, moment: int, last: int) -> None:
+    """Warn of a moment of judgement, ms UTC, that nobody gave and one label may have mistaken."""
+    if as_of is None and moment - last > LATEST_LABEL_DAYS * DAY_MS:
+        _logger.warning(
+            "the newest label is of %s, %d days after the last payment judged: as of then every"
+            " payment without a label counts as legitimate; if that label_time is wrong, give"
+            " --as-of",
+            _utc(moment),
+            (moment - last) // DAY_MS,
+        )
+
+
 def gather(
     out: Path,
     book: LabelBook,
@@ -205,6 +223,7 @@ def gather(
         raise _none_judged(scored, int(moment), delay_days, judge_from)
     joined = {name: np.concatenate(parts.pop(name)) for name in list(parts)}
     tell_strange(book.strange(joined["seen"]))
+    _tell_far(as_of, int(moment), int(joined["event_time"].max()))
     main, counted = commonest(joined["currency"])
     return Events(
         **{name: joined[name] for name in ("partition", "offset", "key", "label", "all_day")},

@@ -117,6 +117,18 @@ def test_without_a_moment_all_labels_count(tmp_path: Path) -> None:
     assert events.label.tolist() == [1, 1]
 
 
+def test_a_label_that_may_have_set_the_moment_by_mistake_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(tmp_path, [row(0, 0), row(1, 1)])
+    gather(tmp_path, [label(0, 3), label(1, 541)])
+    gather(tmp_path, [label(0, 3), label(1, 600)], as_of=(DAY_0 + 900) * DAY_MS)
+    assert caplog.messages == []
+    gather(tmp_path, [label(0, 3), label(1, 541.5)])
+    (said,) = caplog.messages
+    assert "540 days after the last payment judged" in said and "--as-of" in said
+
+
 def test_only_scored_events_from_the_first_judged_moment_on(tmp_path: Path) -> None:
     dead = {"outcome": "dead", "transaction_id": None, "account_id": None, "event_time": None}
     write(tmp_path, [row(0, 0), row(1, 1), row(2, 2)])
