@@ -6,11 +6,17 @@ In: flags. Out: one transaction in an analyst's words. Does not know how a reaso
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from streams.cli import options
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from model.data import Dataset
 
 
 def explain(
@@ -34,29 +40,20 @@ def explain(
     """
     from model import data as datasets
     from model.bundle import require_features
-    from model.case import explain_row, rows_of
+    from model.case import explain_row
     from streams.assembly import bundle_path, load
-    from streams.errors import DatasetError
     from streams.offline.case_text import reasons_of, to_text
 
     settings = options.settings(config, sets)
     dataset = datasets.read(data)
     scorer = load(settings, bundle_path(settings) if bundle is None else bundle)
     require_features(scorer.bundle, dataset.names, dataset.feature_digest)
-    rows = rows_of(dataset, transaction)
-    if event_time is not None:
-        rows = rows[dataset.time[rows] == event_time]
-    if not len(rows):
-        raise DatasetError(
-            f"no transaction {transaction} in {data}",
-            remedy="give the transaction_id of one that `fraudstream dataset` has read",
-        )
+    rows = _meant(dataset, transaction, event_time, data)
     row = int(rows[0])
     if len(rows) > 1:
-        times = ", ".join(str(time) for time in dataset.time[rows].tolist())
         typer.echo(
             f"{len(rows)} payments have this transaction_id, explained is the first; choose by"
-            f" --event-time: {times}",
+            f" --event-time: {_listed(dataset.time[rows].tolist())}",
             err=True,
         )
     found: dict[str, Any] = {"transaction_id": transaction, "model_id": scorer.model_id}
@@ -67,3 +64,30 @@ def explain(
     else:
         found["reasons"] = reasons_of(dataset, row, found, settings.decide.review)
     options.say(found, to_text(found), as_json)
+
+
+def _meant(
+    dataset: Dataset, transaction: str, event_time: int | None, data: Path
+) -> NDArray[np.int64]:
+    """The rows of this id, and time if one is given. Raises DatasetError if there is none."""
+    from model.case import rows_of
+    from streams.errors import DatasetError
+
+    known = rows_of(dataset, transaction)
+    if not len(known):
+        raise DatasetError(
+            f"no transaction {transaction} in {data}",
+            remedy="give the transaction_id of one that `fraudstream dataset` has read; refused"
+            " ones are in none: `fraudstream dlq list`",
+        )
+    rows = known if event_time is None else known[dataset.time[known] == event_time]
+    if not len(rows):
+        raise DatasetError(
+            f"no transaction {transaction} with that event_time in {data}",
+            remedy=f"its event_time is {_listed(dataset.time[known].tolist())}",
+        )
+    return rows
+
+
+def _listed(times: list[int]) -> str:
+    return ", ".join(map(str, times))

@@ -324,3 +324,18 @@ def test_of_payments_with_one_id_the_one_that_is_meant_can_be_chosen(
         chosen = RUN.invoke(build(), [*command, "--event-time", str(time)], catch_exceptions=False)
         assert chosen.stderr == ""
         assert json.loads(chosen.stdout)["event"]["event_time"] == time
+
+
+def test_what_cannot_be_explained_is_told_where_to_look_for(
+    made: tuple[Path, pa.Table], bundles: Path
+) -> None:
+    """A known id with a mistyped time was called unknown."""
+    one = made[1].to_pylist()[0]
+    rest = ["--data", str(made[0]), "--bundle", str(bundles / "fraud")]
+    refused = RUN.invoke(build(), ["explain", "refused-1", *rest]).exception
+    assert "no transaction refused-1 in" in str(refused)
+    assert "`fraudstream dlq list`" in str(refused)
+    wrong = ["explain", one["transaction_id"], *rest, "--event-time", "1"]
+    mistyped = RUN.invoke(build(), wrong).exception
+    assert isinstance(mistyped, DatasetError)
+    assert f"its event_time is {one['event_time']}" in str(mistyped)
