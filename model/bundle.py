@@ -225,19 +225,18 @@ def _replace(weights: bytes, manifest: str, folder: Path) -> None:
             for name in (WEIGHTS, MANIFEST):
                 to_disk(made / name)
         read(made)
-        if folder.exists():
-            old = made.with_name(made.name + "-old")
+        old = made.with_name(made.name + "-old") if folder.exists() else None
+        if old is not None:
             os.rename(folder, old)
-            try:
-                os.rename(made, folder)
-            except OSError:
-                os.rename(old, folder)
-                raise
-            to_disk(folder.parent)
-            shutil.rmtree(old)
-        else:
+        try:
             os.rename(made, folder)
-            to_disk(folder.parent)
+        except OSError:
+            if old is not None:
+                os.rename(old, folder)
+            raise
+        to_disk(folder.parent)
+        if old is not None:
+            shutil.rmtree(old)
     finally:
         shutil.rmtree(made, ignore_errors=True)
 

@@ -107,13 +107,13 @@ def _tell_of_few_copies(settings: Settings, copies: Mapping[TopicSpec, int]) -> 
     """Warn of topics whose partitions have fewer copies than the settings ask for. More copies are
     made by moving partitions, which is for the cluster's operator to begin."""
     wanted = settings.topics.replication
-    few = {settings.topic(spec.name): have for spec, have in copies.items() if have < wanted}
+    few = {spec: have for spec, have in copies.items() if have < wanted}
     if few:
         _logger.warning(
             "topics.replication is %d, and %s keep the fewer copies that they were made with; "
             "Kafka's own kafka-reassign-partitions.sh gives them more; run this again after it",
             wanted,
-            ", ".join(f"{name} ({have})" for name, have in few.items()),
+            _listed(settings, few),
         )
 
 
@@ -123,14 +123,18 @@ def _tell_of_other_counts(settings: Settings, counts: Mapping[TopicSpec, int]) -
     wanted = settings.topics.partitions
     if "partitions" not in settings.topics.model_fields_set:
         return
-    other = {s: have for s, have in counts.items() if have != partitions_of(s, wanted)}
+    other = {spec: have for spec, have in counts.items() if have != partitions_of(spec, wanted)}
     if other:
         _logger.warning(
             "topics.partitions is %d, and %s keep the count that they have: accounts would move "
             "away from their state; infra/runbook.md tells how to raise it",
             wanted,
-            ", ".join(f"{settings.topic(spec.name)} ({have})" for spec, have in other.items()),
+            _listed(settings, other),
         )
+
+
+def _listed(settings: Settings, numbers: Mapping[TopicSpec, int]) -> str:
+    return ", ".join(f"{settings.topic(spec.name)} ({have})" for spec, have in numbers.items())
 
 
 def _create(

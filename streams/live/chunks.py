@@ -47,11 +47,8 @@ class Chunk:
     def weight(self) -> int:
         """Bytes of memory, about."""
         contents = sum(map(len, filter(None, self.keys))) + sum(map(len, filter(None, self.values)))
-        named = 0
-        if any(self.headers):
-            named = sum(
-                len(name) + len(said or b"") for each in self.headers for name, said in each
-            )
+        headers = filter(None, self.headers)
+        named = sum(len(name) + len(said or b"") for each in headers for name, said in each)
         return contents + named + MESSAGE_BYTES * len(self.offsets)
 
 
