@@ -52,6 +52,8 @@ MAX_BYTES: Final = 1 << 30
 MAX_MANIFEST_BYTES: Final = 1 << 22
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 """A name becomes part of a path in the registry."""
+KEY_BYTES: Final = 32
+"""Of an Ed25519 seed or public key, raw."""
 GOLDEN: Final = 32
 """Rows scored after every load, against the scores written at export."""
 
@@ -280,13 +282,13 @@ def _manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def _check_signature(manifest: Mapping[str, Any], public_key: bytes) -> None:
+def _check_signature(folder: Path, manifest: Mapping[str, Any], public_key: bytes) -> None:
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
     if "signature" not in manifest:
         raise BundleError(
-            "the bundle is not signed",
+            f"the bundle in {folder} is not signed",
             remedy="fit it with a key (`finetune --key`), or do not ask for one",
         )
     try:
@@ -294,7 +296,7 @@ def _check_signature(manifest: Mapping[str, Any], public_key: bytes) -> None:
         Ed25519PublicKey.from_public_bytes(public_key).verify(signature, _canonical(manifest))
     except (InvalidSignature, ValueError, TypeError):
         raise BundleError(
-            "the bundle is not signed by the expected key",
+            f"the bundle in {folder} is not signed by the expected key",
             remedy="give the public key of whoever signed it; only a fit signs (`finetune --key`)",
         ) from None
 
@@ -306,7 +308,7 @@ def read(folder: Path, public_key: bytes | None = None) -> Bundle:
     """
     manifest = _manifest(folder)
     if public_key is not None:
-        _check_signature(manifest, public_key)
+        _check_signature(folder, manifest, public_key)
     try:
         raw = _whole(folder / WEIGHTS, MAX_BYTES)
     except OSError as error:

@@ -66,9 +66,9 @@ def _check_scores(bundle: Bundle) -> None:
     Scorer(bundle)
 
 
-def _checked(folder: Path) -> Bundle:
+def _checked(folder: Path, public_key: bytes | None) -> Bundle:
     """The bundle, if workers can serve it. Raises BundleError."""
-    found = bundles.read(folder)
+    found = bundles.read(folder, public_key)
     bundles.require_fitted(found)
     _check_scores(found)
     return found
@@ -106,10 +106,14 @@ def _holds(target: Path, digest: str, public_key: bytes | None) -> bool:
 
 
 class Registry:
-    """A registry in one folder."""
+    """A registry in one folder.
 
-    def __init__(self, root: Path) -> None:
+    With `public_key` (Ed25519, 32 bytes) it takes and promotes nothing that was not signed by it.
+    """
+
+    def __init__(self, root: Path, public_key: bytes | None = None) -> None:
         self.root = root
+        self._public_key = public_key
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -128,24 +132,24 @@ class Registry:
     def _folder(self, model_id: str) -> Path:
         return self.root / "bundles" / model_id
 
-    def add(self, source: Path, public_key: bytes | None = None) -> Bundle:
+    def add(self, source: Path) -> Bundle:
         """Check a bundle and take a copy of it. Adding the same one twice changes nothing, unless
         the copy was damaged since, or lacks the signature that is asked for: it is taken again.
 
         Raises BundleError when it is damaged, or its scores are not those it was written with.
         """
-        found = bundles.read(source, public_key)
+        found = bundles.read(source, self._public_key)
         _check_scores(found)
         with self._alone():
-            self._take(source, found, public_key)
+            self._take(source, found)
         return found
 
-    def _take(self, source: Path, found: Bundle, public_key: bytes | None) -> None:
+    def _take(self, source: Path, found: Bundle) -> None:
         """Copy a checked bundle, unless it is here."""
         target = self._folder(found.model_id)
-        if not _holds(target, found.digest, public_key):
+        if not _holds(target, found.digest, self._public_key):
             target.parent.mkdir(exist_ok=True)
-            _copy(source, target, public_key, found.digest)
+            _copy(source, target, self._public_key, found.digest)
 
     def ids(self) -> list[str]:
         """All bundles, by name."""
@@ -201,7 +205,7 @@ class Registry:
 
         Raises BundleError when it is damaged, does not score as it did, or has seen no label.
         """
-        found = _checked(self.path(name))
+        found = _checked(self.path(name), self._public_key)
         with self._alone():
             return self._append(Promotion(found.model_id, time_ms, note))
 
@@ -216,14 +220,14 @@ class Registry:
             if not served:
                 raise BundleError("no model was promoted: the shipped one serves")
             source = self.path(served[-2]) if len(served) > 1 else bundles.shipped()
-            found = _checked(source)
+            found = _checked(source, self._public_key)
             if found.model_id == served[-1]:
                 raise BundleError(
                     "there is no earlier model to roll back to: the shipped one serves",
                     remedy="promote another one",
                 )
             check(found)
-            self._take(source, found, None)
+            self._take(source, found)
             note = f"{ROLLED_BACK} {served[-1]}"
             return self._append(Promotion(found.model_id, time_ms, note))
 

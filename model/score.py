@@ -111,13 +111,14 @@ class Scorer:
         threads: int = 1,
         batch: int = 64,
         precision: str = "fp32",
+        public_key: bytes | None = None,
     ) -> Scorer:
         """Read a bundle, compile and warm up, score its golden rows.
 
         Raises BundleError; DeviceMissing and DeviceFailed where a GPU is wanted.
         `precision`: fp32 or bf16, for a GPU; the CPU kernel is always fp32.
         """
-        return cls(bundles.read(Path(path)), device, threads, batch, precision)
+        return cls(bundles.read(Path(path), public_key), device, threads, batch, precision)
 
     @property
     def model_id(self) -> str:

@@ -89,6 +89,28 @@ def bundle_path(settings: Settings) -> Path:
     return found
 
 
+def public_key(settings: Settings) -> bytes | None:
+    """The key that bundles must be signed by, where the settings name one. Raises ConfigError."""
+    from model.bundle import KEY_BYTES
+
+    path = settings.model.public_key
+    if path is None:
+        return None
+    try:
+        key = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(
+            f"cannot read model.public_key at {path}: {error.strerror}",
+            remedy="name the key's file, or unset it: then bundles need no signature",
+        ) from None
+    if len(key) != KEY_BYTES:
+        raise ConfigError(
+            f"model.public_key at {path} has {len(key)} bytes, an Ed25519 key {KEY_BYTES}",
+            remedy="give the raw key, not PEM or hex (docs/security.md)",
+        )
+    return key
+
+
 def wants_model(settings: Settings) -> bool:
     """Whether these settings name a bundle; without one nothing of torch is imported."""
     return settings.model.bundle not in (STUB, NO_MODEL)
@@ -159,8 +181,9 @@ class Held:
 
 
 def load(settings: Settings, bundle: Path) -> Scorer:
-    """The bundle, to be scored as the settings have it. Raises BundleError when it is damaged;
-    DeviceMissing and DeviceFailed where a GPU is asked for by name."""
+    """The bundle, to be scored as the settings have it. Raises BundleError when it is damaged or
+    lacks the signature that they ask for; DeviceMissing and DeviceFailed where a GPU is asked for
+    by name."""
     from model.score import Scorer
 
     return Scorer.load(
@@ -169,6 +192,7 @@ def load(settings: Settings, bundle: Path) -> Scorer:
         threads=settings.worker.threads,
         batch=settings.worker.score_batch,
         precision=settings.model.precision,
+        public_key=public_key(settings),
     )
 
 

@@ -20,7 +20,8 @@ from urllib.parse import urlsplit
 from streams import handshake
 from streams.batch import Headers
 from streams.errors import BrokerError, ConfigError, StoreUnready
-from streams.settings import KafkaSettings, RedisSettings, Settings
+from streams.sections import KafkaSettings, RedisSettings
+from streams.settings import Settings
 
 if TYPE_CHECKING:
     import faust

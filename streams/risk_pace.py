@@ -17,7 +17,7 @@ from streams.columns import Columns
 from streams.schema import DAY_MS
 
 if TYPE_CHECKING:
-    from streams.settings import RiskSettings
+    from streams.sections import RiskSettings
 
 HOURS_A_DAY: Final = 24
 

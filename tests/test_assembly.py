@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from model import bundle as bundles
 from model.inputs import EVENT_WORDS, ScoringBatch
 from streams import assembly, features
 from streams.errors import BundleError, ConfigError
@@ -67,6 +69,36 @@ def test_a_score_says_that_the_cpu_took_the_place_of_a_gpu(
     judge = assembly.judge(load())
     assert judge.policy_now().mode == "cpu_fallback"
     assert judge.policy_now().versions == judge.policy.versions
+
+
+def test_with_a_key_in_the_settings_only_a_bundle_signed_by_it_scores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    seed, key = bytes(range(32)), tmp_path / "sign.pub"
+    key.write_bytes(Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw())
+    bundles.write(bundles.read(bundles.shipped()), tmp_path / "signed", seed)
+    asked = f"model.public_key={key}"
+    assert assembly.judge(load(flags=[asked, "model.bundle=signed"])).policy.explain is not None
+    with pytest.raises(BundleError, match=r"default is not signed\. fit it with a key"):
+        assembly.judge(load(flags=[asked]))
+    key.write_bytes(bytes(32))
+    with pytest.raises(BundleError, match="signed is not signed by the expected key"):
+        assembly.judge(load(flags=[asked, "model.bundle=signed"]))
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(None, r"cannot read model\.public_key at .*: No such file"), (b"PEM" * 20, "has 60 bytes")],
+)
+def test_a_key_that_is_none_lets_no_bundle_score(
+    content: bytes | None, said: str, tmp_path: Path
+) -> None:
+    key = tmp_path / "sign.pub"
+    if content is not None:
+        key.write_bytes(content)
+    with pytest.raises(ConfigError, match=said):
+        assembly.judge(load(flags=[f"model.public_key={key}"]))
 
 
 RULE = rule_file("large")

@@ -24,6 +24,7 @@ BESIDE = {
     "handshake",
     "logs",
     "metrics",
+    "sections",
     "settings",
     "topics",
     "versions",

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from model.costs import Costs
     from model.data import Dataset
 
-KEY_BYTES = 32
 MAX_DAYS = 36_500
 """A century: longer than any stream, and its milliseconds fit every column of times."""
 LATE = 0.05
@@ -94,6 +93,8 @@ def public_key(path: Path | None) -> bytes | None:
 
 
 def _key(path: Path | None, flag: str) -> bytes | None:
+    from model.bundle import KEY_BYTES
+
     if path is None:
         return None
     if not path.is_file() or path.stat().st_size != KEY_BYTES:

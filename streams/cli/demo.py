@@ -37,7 +37,7 @@ def demo(
     from streams.dev.demo import Show
     from streams.dev.demo import demo as run
     from streams.dev.demo_screen import Screen
-    from streams.settings import LogSettings
+    from streams.sections import LogSettings
 
     options.start_logging(LogSettings(level="WARNING"))
     show = Show(events=events, rate=rate, seed=seed, workers=workers)

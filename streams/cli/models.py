@@ -30,10 +30,12 @@ def _registry(config: Path | None, sets: list[str] | None) -> Registry:
     return _registry_of(options.settings(config, sets))
 
 
-def _registry_of(settings: Settings) -> Registry:
+def _registry_of(settings: Settings, key: bytes | None = None) -> Registry:
+    """Bundles must be signed by the key given, else by that of the settings, where there is one."""
     from model.registry import Registry
+    from streams.assembly import public_key
 
-    return Registry(settings.model.registry)
+    return Registry(settings.model.registry, key or public_key(settings))
 
 
 def _name(model_id: str, as_json: bool) -> None:
@@ -114,7 +116,9 @@ def models_add(
     bundle: Annotated[Path, typer.Argument(file_okay=False, help="Folder of the bundle.")],
     public_key: Annotated[
         Path | None,
-        typer.Option(help="Ed25519 public key (32 bytes) it must be signed by."),
+        typer.Option(
+            help="Ed25519 public key (32 bytes) it must be signed by. Default: model.public_key."
+        ),
     ] = None,
     config: options.Config = None,
     sets: options.Set = None,
@@ -125,7 +129,8 @@ def models_add(
     Example: fraudstream models add bundles/fraud
     """
     key = checks.public_key(public_key)
-    _name(_registry(config, sets).add(bundle, key).model_id, as_json)
+    registry = _registry_of(options.settings(config, sets), key)
+    _name(registry.add(bundle).model_id, as_json)
 
 
 @models.command("promote")

@@ -16,7 +16,8 @@ import typer
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from streams.settings import LogSettings, Settings
+    from streams.sections import LogSettings
+    from streams.settings import Settings
 
 Config = Annotated[
     Path | None,

@@ -58,7 +58,7 @@ def up(
     Example: fraudstream services up
     """
     from streams.dev import services
-    from streams.settings import LogSettings
+    from streams.sections import LogSettings
 
     options.start_logging(LogSettings())
     _show(

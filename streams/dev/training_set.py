@@ -25,7 +25,7 @@ from streams.risk import RiskView, Sheet, digest_of
 from streams.risk_build import RiskBuilder
 from streams.risk_pace import Pace
 from streams.schema import DAY_MS
-from streams.settings import RiskSettings
+from streams.sections import RiskSettings
 from streams.state import Arena
 from streams.windows import APPLIED, apply
 

@@ -10,7 +10,8 @@ from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
 from streams import topics
 from streams.clients.outage import limits
-from streams.settings import KafkaSettings, Settings
+from streams.sections import KafkaSettings
+from streams.settings import Settings
 
 VERSIONS = {"model": "m1", "features": "f1", "rules": "r0", "risk": "none", "code": "1"}
 

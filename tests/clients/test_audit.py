@@ -22,7 +22,8 @@ from streams.clients.summary import summary
 from streams.clients.writer import write_table
 from streams.errors import ConfigError, FormatError
 from streams.labels import frauds, transaction_key
-from streams.settings import KafkaSettings, Settings
+from streams.sections import KafkaSettings
+from streams.settings import Settings
 from tests.clients.records import alert, put, score, settings, transaction
 from tests.clients.test_publisher import flags, run
 from tests.clients.test_subscriber import headers

@@ -17,7 +17,8 @@ from streams.live.risk_lock import Leadership
 from streams.live.risk_log import RiskLog
 from streams.live.risk_store import RiskStore
 from streams.risk_feed import NO_PERIOD, RiskFeed
-from streams.settings import RiskSettings, Settings
+from streams.sections import RiskSettings
+from streams.settings import Settings
 from tests.test_risk import FIRST, Payment, columns_of
 
 TWICE_A_DAY = Settings(risk=RiskSettings(enabled=True, delay_days=1, period_hours=12))

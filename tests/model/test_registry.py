@@ -143,10 +143,33 @@ def test_a_copy_without_the_signature_asked_for_is_taken_again(
     public = Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw()
     bundles.write(bundles.read(tmp_path / "good"), tmp_path / "signed", seed)
     name = registry.ids()[0]
-    assert registry.add(tmp_path / "signed", public).model_id == name
+    strict = Registry(registry.root, public)
+    assert strict.add(tmp_path / "signed").model_id == name
     assert bundles.read(registry.path(name), public).model_id == name
     registry.add(tmp_path / "good")
     assert bundles.read(registry.path(name), public).model_id == name
+
+
+def test_a_registry_with_a_key_promotes_only_what_was_signed_by_it(
+    data: Dataset, registry: Registry, tmp_path: Path
+) -> None:
+    seed = bytes(range(32))
+    public = Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw()
+    strict, plain = Registry(registry.root, public), registry.ids()[0]
+    for refused in (
+        lambda: strict.add(tmp_path / "good"),
+        lambda: strict.promote(plain, 2),
+        lambda: strict.roll_back(2),  # the shipped one is not signed, either
+    ):
+        with pytest.raises(BundleError, match="is not signed"):
+            refused()
+    assert [entry.model_id for entry in strict.history()] == [plain]
+    bundles.write(made.bundle(data, 1), tmp_path / "signed", seed)
+    signed = strict.promote(strict.add(tmp_path / "signed").model_id, 3).model_id
+    with pytest.raises(BundleError, match=f"{plain} is not signed"):
+        strict.roll_back(4)
+    assert strict.history()[-1].model_id == signed
+    assert registry.roll_back(4).model_id == plain
 
 
 def test_a_history_of_odd_models_is_called_damaged(registry: Registry) -> None:
