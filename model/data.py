@@ -31,6 +31,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from model.disk import into_place
 from model.errors import DatasetError, DatasetMissing, OutputTaken, writing
 from model.inputs import (
     AMOUNT_SHIFT,
@@ -311,8 +312,9 @@ def write(dataset: Dataset, folder: Path, **about: Any) -> str:
         _draft(folder, MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", "utf-8")
     # A stop amid the renames leaves no manifest, and so no set, rather than a mixture of two.
     (folder / MANIFEST).unlink(missing_ok=True)
-    for name in (*(f"{name}.npy" for name in ARRAYS), MANIFEST):
-        _draft(folder, name).replace(folder / name)
+    with writing(folder):
+        for name in (*(f"{name}.npy" for name in ARRAYS), MANIFEST):
+            into_place(_draft(folder, name), folder / name)
     return digest
 
 
