@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from model import bounds, tokens
+from model import bounds, signing, tokens
 from model.disk import to_disk
 from model.errors import BundleError, BundleMisnamed, BundleMissing, OutputTaken, writing
 from model.inputs import EVENT_WORDS, HISTORY, ScoringBatch
@@ -52,8 +52,6 @@ MAX_BYTES: Final = 1 << 30
 MAX_MANIFEST_BYTES: Final = 1 << 22
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 """A name becomes part of a path in the registry."""
-KEY_BYTES: Final = 32
-"""Of an Ed25519 seed or public key, raw."""
 GOLDEN: Final = 32
 """Rows scored after every load, against the scores written at export."""
 
@@ -140,11 +138,6 @@ def weights_of(model: Transformer) -> Arrays:
     return {name: value.detach().cpu().float().numpy() for name, value in state.items()}
 
 
-def _canonical(manifest: Mapping[str, Any]) -> bytes:
-    kept = {k: v for k, v in manifest.items() if k not in ("digest", "signature")}
-    return json.dumps(kept, sort_keys=True, separators=(",", ":")).encode()
-
-
 def _golden_arrays(bundle: Bundle) -> Arrays:
     if bundle.golden is None or bundle.golden_scores is None:
         return {}
@@ -206,12 +199,9 @@ def _files(bundle: Bundle, key: bytes | None) -> tuple[bytes, str]:
         "about": dict(bundle.about),
         "sha256": {WEIGHTS: hashlib.sha256(raw).hexdigest()},
     }
-    manifest["digest"] = hashlib.sha256(_canonical(manifest)).hexdigest()[:12]
+    manifest[signing.DIGEST] = signing.digest(manifest)
     if key is not None:
-        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-        signed = Ed25519PrivateKey.from_private_bytes(key).sign(_canonical(manifest))
-        manifest["signature"] = signed.hex()
+        signing.sign(manifest, key)
     return raw, json.dumps(manifest, indent=1) + "\n"
 
 
@@ -276,29 +266,9 @@ def _manifest(folder: Path) -> dict[str, Any]:
         raise BundleError(f"{folder} is not a bundle of format {FORMAT}")
     if "kinds" in manifest:
         raise BundleError(f"{folder} is a training set, not a bundle", remedy="name a bundle")
-    digest = hashlib.sha256(_canonical(manifest)).hexdigest()[:12]
-    if manifest.get("digest") != digest:
+    if manifest.get(signing.DIGEST) != signing.digest(manifest):
         raise BundleError(f"the manifest of {folder} does not match its own digest", remedy=AGAIN)
     return manifest
-
-
-def _check_signature(folder: Path, manifest: Mapping[str, Any], public_key: bytes) -> None:
-    from cryptography.exceptions import InvalidSignature
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
-    if "signature" not in manifest:
-        raise BundleError(
-            f"the bundle in {folder} is not signed",
-            remedy="fit it with a key (`finetune --key`), or do not ask for one",
-        )
-    try:
-        signature = bytes.fromhex(manifest["signature"])
-        Ed25519PublicKey.from_public_bytes(public_key).verify(signature, _canonical(manifest))
-    except (InvalidSignature, ValueError, TypeError):
-        raise BundleError(
-            f"the bundle in {folder} is not signed by the expected key",
-            remedy="give the public key of whoever signed it; only a fit signs (`finetune --key`)",
-        ) from None
 
 
 def read(folder: Path, public_key: bytes | None = None) -> Bundle:
@@ -308,7 +278,7 @@ def read(folder: Path, public_key: bytes | None = None) -> Bundle:
     """
     manifest = _manifest(folder)
     if public_key is not None:
-        _check_signature(folder, manifest, public_key)
+        signing.check(manifest, public_key, folder)
     try:
         raw = _whole(folder / WEIGHTS, MAX_BYTES)
     except OSError as error:

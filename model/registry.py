@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from model import bundle as bundles
+from model import signing
 from model.bundle import Bundle
 from model.disk import into_place, to_disk
 from model.errors import BundleError, BundleMissing, writing
@@ -74,8 +75,11 @@ def _checked(folder: Path, public_key: bytes | None) -> Bundle:
     return found
 
 
-def _copy(source: Path, target: Path, public_key: bytes | None, digest: str) -> None:
-    """Into its place by a rename, so that half a bundle is never found there."""
+def _copy(
+    source: Path, target: Path, public_key: bytes | None, seed: bytes | None, digest: str
+) -> None:
+    """Into its place by a rename, so that half a bundle is never found there. With `seed` the copy
+    is signed."""
     part = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
         part.chmod(0o755)
@@ -85,6 +89,8 @@ def _copy(source: Path, target: Path, public_key: bytes | None, digest: str) -> 
             with writing(target):
                 with (source / file).open("rb") as there, (part / file).open("wb") as to:
                     shutil.copyfileobj(there, to)
+                if seed is not None and file == bundles.MANIFEST:
+                    _sign(part / file, seed)
                 to_disk(part / file)
         if bundles.read(part, public_key).digest != digest:
             raise BundleError(f"{source} was changed while it was read", remedy="try again")
@@ -94,6 +100,12 @@ def _copy(source: Path, target: Path, public_key: bytes | None, digest: str) -> 
         to_disk(target.parent)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def _sign(manifest: Path, seed: bytes) -> None:
+    told = json.loads(manifest.read_text("utf-8"))
+    signing.sign(told, seed)
+    manifest.write_text(json.dumps(told, indent=1) + "\n", "utf-8")
 
 
 def _holds(target: Path, digest: str, public_key: bytes | None) -> bool:
@@ -132,24 +144,32 @@ class Registry:
     def _folder(self, model_id: str) -> Path:
         return self.root / "bundles" / model_id
 
-    def add(self, source: Path) -> Bundle:
-        """Check a bundle and take a copy of it. Adding the same one twice changes nothing, unless
-        the copy was damaged since, or lacks the signature that is asked for: it is taken again.
+    def add(self, source: Path, seed: bytes | None = None) -> Bundle:
+        """Check a bundle and take a copy of it; with `seed` (Ed25519, 32 bytes) sign the copy.
 
-        Raises BundleError when it is damaged, or its scores are not those it was written with.
+        Adding the same one twice changes nothing, unless the copy was damaged since, or lacks the
+        signature that is asked for: it is taken again. Raises BundleError when it is damaged, its
+        scores are not those it was written with, or it is not signed by the registry's key.
         """
-        found = bundles.read(source, self._public_key)
+        if seed is not None and self._public_key not in (None, signing.public_key(seed)):
+            raise BundleError(
+                "the key to sign with is not the one that bundles here must be signed by",
+                remedy="sign with the seed of that public key, or give another public key",
+            )
+        found = bundles.read(source, None if seed is not None else self._public_key)
         _check_scores(found)
         with self._alone():
-            self._take(source, found)
+            self._take(source, found, seed)
         return found
 
-    def _take(self, source: Path, found: Bundle) -> None:
+    def _take(self, source: Path, found: Bundle, seed: bytes | None = None) -> None:
         """Copy a checked bundle, unless it is here."""
-        target = self._folder(found.model_id)
-        if not _holds(target, found.digest, self._public_key):
+        target, key = self._folder(found.model_id), self._public_key
+        if seed is not None and key is None:
+            key = signing.public_key(seed)
+        if not _holds(target, found.digest, key):
             target.parent.mkdir(exist_ok=True)
-            _copy(source, target, self._public_key, found.digest)
+            _copy(source, target, key, seed, found.digest)
 
     def ids(self) -> list[str]:
         """All bundles, by name."""

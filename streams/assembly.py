@@ -91,7 +91,7 @@ def bundle_path(settings: Settings) -> Path:
 
 def public_key(settings: Settings) -> bytes | None:
     """The key that bundles must be signed by, where the settings name one. Raises ConfigError."""
-    from model.bundle import KEY_BYTES
+    from model.signing import KEY_BYTES
 
     path = settings.model.public_key
     if path is None:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from model import bundle as bundles
+from model import signing
 from model.inputs import EVENT_WORDS, ScoringBatch
 from streams import assembly, features
 from streams.errors import BundleError, ConfigError
@@ -76,11 +76,11 @@ def test_with_a_key_in_the_settings_only_a_bundle_signed_by_it_scores(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     seed, key = bytes(range(32)), tmp_path / "sign.pub"
-    key.write_bytes(Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw())
+    key.write_bytes(signing.public_key(seed))
     bundles.write(bundles.read(bundles.shipped()), tmp_path / "signed", seed)
     asked = f"model.public_key={key}"
     assert assembly.judge(load(flags=[asked, "model.bundle=signed"])).policy.explain is not None
-    with pytest.raises(BundleError, match=r"default is not signed\. fit it with a key"):
+    with pytest.raises(BundleError, match=r"default is not signed\. sign it"):
         assembly.judge(load(flags=[asked]))
     key.write_bytes(bytes(32))
     with pytest.raises(BundleError, match="signed is not signed by the expected key"):

@@ -93,7 +93,7 @@ def public_key(path: Path | None) -> bytes | None:
 
 
 def _key(path: Path | None, flag: str) -> bytes | None:
-    from model.bundle import KEY_BYTES
+    from model.signing import KEY_BYTES
 
     if path is None:
         return None

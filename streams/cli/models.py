@@ -114,6 +114,9 @@ def models_show(
 @models.command("add")
 def models_add(
     bundle: Annotated[Path, typer.Argument(file_okay=False, help="Folder of the bundle.")],
+    key: Annotated[
+        Path | None, typer.Option(help="Ed25519 seed (32 bytes) to sign the copy with.")
+    ] = None,
     public_key: Annotated[
         Path | None,
         typer.Option(
@@ -128,9 +131,9 @@ def models_add(
 
     Example: fraudstream models add bundles/fraud
     """
-    key = checks.public_key(public_key)
-    registry = _registry_of(options.settings(config, sets), key)
-    _name(registry.add(bundle).model_id, as_json)
+    seed, expected = checks.signing_key(key), checks.public_key(public_key)
+    registry = _registry_of(options.settings(config, sets), expected)
+    _name(registry.add(bundle, seed).model_id, as_json)
 
 
 @models.command("promote")

@@ -13,6 +13,7 @@ import pytest
 from safetensors.numpy import load, save
 
 from model import bundle as bundles
+from model import signing
 from model.errors import BundleError
 from model.inputs import HISTORY
 
@@ -27,7 +28,7 @@ def forge(folder: Path, change: Callable[[Arrays], Any], **told: Any) -> None:
     path.write_bytes(save(arrays))
     manifest = json.loads((folder / bundles.MANIFEST).read_text()) | told
     manifest["sha256"][bundles.WEIGHTS] = hashlib.sha256(path.read_bytes()).hexdigest()
-    manifest["digest"] = hashlib.sha256(bundles._canonical(manifest)).hexdigest()[:12]
+    manifest["digest"] = signing.digest(manifest)
     (folder / bundles.MANIFEST).write_text(json.dumps(manifest))
 
 

@@ -14,11 +14,11 @@ from unittest.mock import Mock
 
 import numpy as np
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
 from model import bundle as bundles
+from model import signing
 from model.bundle import Bundle
 from model.data import Dataset
 from model.errors import BundleError, BundleMissing
@@ -140,7 +140,7 @@ def test_a_copy_without_the_signature_asked_for_is_taken_again(
 ) -> None:
     """It has the same digest: the signed one was called added, and the other stayed."""
     seed = bytes(range(32))
-    public = Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw()
+    public = signing.public_key(seed)
     bundles.write(bundles.read(tmp_path / "good"), tmp_path / "signed", seed)
     name = registry.ids()[0]
     strict = Registry(registry.root, public)
@@ -154,7 +154,7 @@ def test_a_registry_with_a_key_promotes_only_what_was_signed_by_it(
     data: Dataset, registry: Registry, tmp_path: Path
 ) -> None:
     seed = bytes(range(32))
-    public = Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw()
+    public = signing.public_key(seed)
     strict, plain = Registry(registry.root, public), registry.ids()[0]
     for refused in (
         lambda: strict.add(tmp_path / "good"),
@@ -170,6 +170,28 @@ def test_a_registry_with_a_key_promotes_only_what_was_signed_by_it(
         strict.roll_back(4)
     assert strict.history()[-1].model_id == signed
     assert registry.roll_back(4).model_id == plain
+
+
+def test_a_copy_is_signed_by_who_adds_it_and_the_folder_stays_as_it_was(
+    data: Dataset, registry: Registry, tmp_path: Path
+) -> None:
+    """Who fitted it may not be who approves of it."""
+    seed, public = bytes(range(32)), signing.public_key(bytes(range(32)))
+    plain, name = bundles.read(tmp_path / "good"), registry.ids()[0]
+    before = (tmp_path / "good" / bundles.MANIFEST).read_bytes()
+    assert registry.add(tmp_path / "good", seed).model_id == name, "a signature changes no digest"
+    held = bundles.read(registry.path(name), public)
+    assert held.digest == plain.digest and held.about == plain.about
+    assert (tmp_path / "good" / bundles.MANIFEST).read_bytes() == before
+    strict = Registry(tmp_path / "strict", public)
+    with pytest.raises(BundleError, match="is not the one that bundles here must be signed by"):
+        strict.add(tmp_path / "good", bytes(range(1, 33)))
+    assert strict.ids() == []
+    strict.promote(strict.add(tmp_path / "good", seed).model_id, 1)
+    # Signed by another before: now by the one that is asked for.
+    other = bytes(range(1, 33))
+    assert registry.add(registry.path(name), other).model_id == name
+    assert bundles.read(registry.path(name), signing.public_key(other)).model_id == name
 
 
 def test_a_history_of_odd_models_is_called_damaged(registry: Registry) -> None:
