@@ -11,6 +11,8 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 SOURCES = ("streams", "model", "tests", "benchmarks", "examples")
 MAX_FILE_LINES, MAX_MEDIAN_LINES, MAX_FUNCTION_LINES, MAX_COLUMNS = 400, 200, 70, 100
@@ -212,3 +214,11 @@ def test_no_path_of_one_machine_in_any_text() -> None:
         if path.stat().st_size < 1_000_000 and pattern.search(path.read_text("utf-8"))
     ]
     assert guilty == []
+
+
+@pytest.mark.parametrize(("folder", "page"), [("streams", "README.md"), ("model", "docs/model.md")])
+def test_the_file_map_names_every_file(folder: str, page: str) -> None:
+    rows = [line for line in (ROOT / page).read_text("utf-8").splitlines() if line[:1] == "|"]
+    named = set(re.findall(r"[\w]+", " ".join(re.findall(r"`([^`]+)`", " ".join(rows)))))
+    files_there = {path.stem for path in (ROOT / folder).glob("*.py")} - {"__init__"}
+    assert files_there - named == set()
