@@ -100,15 +100,33 @@ def read(settings: Settings) -> Standing:
 def put(settings: Settings, path: Path) -> Standing:
     """Send the rules and lists of a TOML file to the topic; what stands there afterwards.
 
-    Nothing is sent unless all of it is right, also beside what is there already.
-    Raises ConfigError, BrokerError.
+    Nothing is sent unless all of it is right, also beside what is there already: a rule of the same
+    version must be the same rule. Raises ConfigError, BrokerError.
     """
     messages: Messages = list(messages_of(assembly.rules_text(path), features.NAMES).items())
     if not messages:
         raise ConfigError(f"{path} holds no rule and no list", remedy="docs/reasons.md shows one")
-    after = _after(read(settings), messages)
+    before = read(settings)
+    after = _after(before, messages)
+    for key, _ in messages:
+        _check_version(before.book, after.book.topic[key])
     _send(settings, messages)
     return after
+
+
+def _check_version(there: RuleBook, item: Rule | NamedList) -> None:
+    """Raises ConfigError where a rule is there in this version with other content: alerts name the
+    version, and must not mean two rules by it. A list has no version."""
+    for place, held in (("on the topic", there.topic), ("in the file", there.file)):
+        known = held.get(key_of(item))
+        if not (isinstance(item, Rule) and isinstance(known, Rule)):
+            continue
+        if known.version == item.version and known.canonical() != item.canonical():
+            raise ConfigError(
+                f"rule {item.rule_id}: version {item.version} is {place} with other content,"
+                " and alerts name a rule by its version",
+                remedy="give the changed rule a higher version",
+            )
 
 
 def take_away(settings: Settings, names: Sequence[str]) -> Standing:

@@ -90,6 +90,21 @@ def test_a_rule_of_the_file_comes_back(settings: Settings, tmp_path: Path) -> No
     assert "ours  version 1, file" in text(take_away(settings, ["ours"]))
 
 
+def test_a_version_means_one_rule(settings: Settings, tmp_path: Path) -> None:
+    """Other content took its place without a word: what an alert names could be either."""
+    first = LISTED + rule_file("large")
+    digest = put(settings, written(tmp_path, first)).book.rules().digest
+    assert put(settings, written(tmp_path, first)).book.rules().digest == digest
+    other = LISTED + rule_file("large").replace("50000", "60000")
+    with pytest.raises(ConfigError, match="rule large: version 1 is on the topic with other"):
+        put(settings, written(tmp_path, other))
+    with pytest.raises(ConfigError, match="rule ours: version 1 is in the file with other content"):
+        put(settings, written(tmp_path, rule_file("ours").replace("review", "block")))
+    assert read(settings).book.rules().digest == digest
+    newer = other.replace("version = 1", "version = 2").replace('["m-1"', '["m-9"')
+    assert put(settings, written(tmp_path, newer)).book.rules().digest != digest
+
+
 @pytest.mark.parametrize(
     ("content", "told"),
     [
