@@ -243,9 +243,7 @@ class LabelBook:
         then = self._labels.take(self._labels.time <= moment)
         if not len(then):
             return np.full(len(keys), NOT_KNOWN, np.int8)
-        # The last label of a transaction is its newest: they are in order.
-        last = np.searchsorted(then.key, keys, side="right") - 1
-        found = (last >= 0) & (then.key[last] == keys)
+        last, found = _last(then, keys)
         return np.where(found, then.verdict[last], np.int8(NOT_KNOWN)).astype(np.int8)
 
     def newest(
@@ -256,11 +254,24 @@ class LabelBook:
         keys = transaction_keys(_texts(accounts), _texts(transactions))
         if not len(self._labels):
             return np.full(len(keys), NOT_KNOWN, np.int8), np.full(len(keys), -1, np.int64)
-        last = np.searchsorted(self._labels.key, keys, side="right") - 1
-        found = (last >= 0) & (self._labels.key[last] == keys)
+        last, found = _last(self._labels, keys)
         verdicts = np.where(found, self._labels.verdict[last], np.int8(NOT_KNOWN)).astype(np.int8)
         times = np.where(found, self._labels.time[last], -1)
         return np.maximum(verdicts, np.int8(NOT_KNOWN)), times.astype(np.int64)
+
+    def early(self, keys: NDArray[np.uint64], times: NDArray[np.int64]) -> int:
+        """How many of these transactions, by hash and time, are newer than their newest label."""
+        if not len(self._labels):
+            return 0
+        last, found = _last(self._labels, keys)
+        return int((found & (self._labels.time[last] < times)).sum())
+
+
+def _last(labels: Labels, keys: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """The place of each transaction's newest label among some that are in order, and whether it has
+    one at all."""
+    last = np.searchsorted(labels.key, keys, side="right") - 1
+    return last, (last >= 0) & (labels.key[last] == keys)
 
 
 def _texts(column: Any) -> Iterable[str]:

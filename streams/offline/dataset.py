@@ -25,7 +25,7 @@ from model.inputs import TIME_SHIFT
 from streams import features
 from streams.labels import FRAUD, Age, LabelBook, each_label, transaction_keys
 from streams.offline.engine import Engine, Tell
-from streams.offline.refused import require_accepted, tell_strange
+from streams.offline.refused import require_accepted, tell_early, tell_strange
 from streams.offline.risk_pass import Snapshots
 from streams.offline.run import Job, Progress, claim_directory, open_shard, over_shards
 from streams.offline.source import decoded
@@ -128,7 +128,8 @@ def _write(job: Job, parts: Mapping[str, NDArray[Any]], told: dict[str, Any]) ->
     accounts = [name.decode() for name in parts["account"].tolist()]
     transactions = [name.decode() for name in parts["transaction"].tolist()]
     label, label_time = book.newest(accounts, transactions)
-    _say_early(parts["words"], label_time)
+    time = parts["words"][:, 0] >> np.uint64(TIME_SHIFT)
+    tell_early(int(((label_time >= 0) & (label_time < time)).sum()))
     kind, kinds = _kinds(values, accounts, transactions)
     kind[label != FRAUD] = 0  # what was overruled is no case of its kind
     built = data.build(
@@ -154,15 +155,6 @@ def _write(job: Job, parts: Mapping[str, NDArray[Any]], told: dict[str, Any]) ->
         "features": len(features.NAMES),
         **told,
     }
-
-
-def _say_early(words: NDArray[np.uint64], label_time: NDArray[np.int64]) -> None:
-    """Tell of labels that are older than what they are about: they count as known at any cut."""
-    early = (label_time >= 0) & (label_time < words[:, 0] >> np.uint64(TIME_SHIFT))
-    if early.any():
-        _logger.warning(
-            "labels older than their transactions: %d. Is label_time right?", early.sum()
-        )
 
 
 def _kinds(

@@ -28,7 +28,7 @@ from streams.errors import ConfigError
 from streams.labels import FRAUD, NOT_KNOWN, LabelBook, transaction_keys
 from streams.money import exponent
 from streams.offline import results
-from streams.offline.refused import tell_strange
+from streams.offline.refused import tell_early, tell_strange
 from streams.schema import DAY_MS
 
 
@@ -172,6 +172,15 @@ def _tell_far(as_of: int | None, moment: int, last: int) -> None:
         )
 
 
+def _tell_odd(
+    book: LabelBook, joined: dict[str, NDArray[Any]], as_of: int | None, moment: int
+) -> None:
+    """Warn of labels that look wrong: of no event, older than theirs, or far too late."""
+    tell_strange(book.strange(joined["seen"]))
+    tell_early(book.early(joined["seen"], joined["seen_time"]))
+    _tell_far(as_of, moment, int(joined["event_time"].max()))
+
+
 def gather(
     out: Path,
     book: LabelBook,
@@ -208,6 +217,7 @@ def gather(
         part = {
             "partition": np.full(len(table), shard, np.int32),
             "seen": every,
+            "seen_time": time,
             "key": every[kept],
             "all_day": _day(time[chosen]),
             **{f"all_alert_{k}": each for k, each in enumerate(flagged)},
@@ -222,8 +232,7 @@ def gather(
     if not judged:
         raise _none_judged(scored, int(moment), delay_days, judge_from)
     joined = {name: np.concatenate(parts.pop(name)) for name in list(parts)}
-    tell_strange(book.strange(joined["seen"]))
-    _tell_far(as_of, int(moment), int(joined["event_time"].max()))
+    _tell_odd(book, joined, as_of, int(moment))
     main, counted = commonest(joined["currency"])
     return Events(
         **{name: joined[name] for name in ("partition", "offset", "key", "label", "all_day")},

@@ -39,3 +39,10 @@ def tell_strange(count: int) -> None:
     """Warn of so many transactions that have a label and were not accepted, or never came."""
     if count:
         _logger.warning("%d transactions with a label are not among the accepted ones", count)
+
+
+def tell_early(count: int) -> None:
+    """Warn of so many labels that are older than what they are about: they count as known at any
+    moment."""
+    if count:
+        _logger.warning("labels older than their transactions: %d. Is label_time right?", count)

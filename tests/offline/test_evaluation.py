@@ -129,6 +129,20 @@ def test_a_label_that_may_have_set_the_moment_by_mistake_is_told(
     assert "540 days after the last payment judged" in said and "--as-of" in said
 
 
+def test_labels_older_than_their_transactions_are_told_as_dataset_tells_them(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Only `dataset` told of them: here they count as known at any moment, too."""
+    write(tmp_path, [row(0, 1), row(1, 1)])
+    labels = [label(0, 0.5), label(0, 1), label(1, 1)]
+    gather(tmp_path, labels)
+    assert caplog.messages == []
+    gather(tmp_path, [*labels, label(1, 0), label(1, 2), label(0, 3)])
+    assert caplog.messages == []
+    gather(tmp_path, [label(0, 0.5), label(1, 1)])
+    assert caplog.messages == ["labels older than their transactions: 1. Is label_time right?"]
+
+
 def test_only_scored_events_from_the_first_judged_moment_on(tmp_path: Path) -> None:
     dead = {"outcome": "dead", "transaction_id": None, "account_id": None, "event_time": None}
     write(tmp_path, [row(0, 0), row(1, 1), row(2, 2)])
