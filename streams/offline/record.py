@@ -28,7 +28,7 @@ from streams.clients.outage import at_times, limits, passes
 from streams.connect import headers_of, topic_remedy
 from streams.errors import BrokerError, RecordingError
 from streams.offline.columns import with_schema_columns
-from streams.offline.recording import HOME, Manifest, Recording, resumable, to_table
+from streams.offline.recording import FOLLOWED, HOME, Manifest, Recording, resumable, to_table
 
 FILE_ROWS = 131_072
 """Messages a file: a recorder that dies repeats at most this many of a partition."""
@@ -146,6 +146,9 @@ class Recorder:
             manifest = Manifest(origin=self._topic_ids() | self._asked())
             if "transactions" in self._request.topics:
                 manifest.origin[HOME] = self._request.topics["transactions"]
+        manifest.origin.pop(FOLLOWED, None)
+        if self._request.follow:
+            manifest.origin[FOLLOWED] = "yes"
         for name, actual in self._request.topics.items():
             for partition in self._partitions(actual):
                 low, high = limits(self._consumer, actual, partition)
@@ -257,6 +260,7 @@ class Recorder:
             progress(done, total)
         for part in parts.values():
             self._flush(manifest, part)
+        manifest.origin.pop(FOLLOWED, None)
         manifest.complete = all(o.finished for o in parts.values())
         self._recording.save(manifest)
         return manifest

@@ -47,6 +47,8 @@ MAX_MANIFEST_BYTES = 1 << 28
 OTHER_PLACE = "Let this user write there, or name another directory"
 HOME = "topic"
 """Names, in a manifest's origin, the topic whose transactions were recorded."""
+FOLLOWED = "followed"
+"""Stands in a manifest's origin while `record --follow` adds to it; stays where that is killed."""
 OWN_FILE = re.compile(
     r"(manifest\.json|risk/[0-9a-f]+\.bin|[a-z.]+/\d{5,}-\d{12,}\.parquet)(\.part)?"
 )

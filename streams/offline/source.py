@@ -14,7 +14,7 @@ import hashlib
 import logging
 import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Protocol
@@ -27,7 +27,7 @@ from streams.batch import Batch
 from streams.clients.publish import chunks, labels_in
 from streams.errors import ConfigError, FormatError
 from streams.labels import Labels, decode_labels
-from streams.offline.recording import Manifest, RecordedFile, Recording, to_table
+from streams.offline.recording import FOLLOWED, Manifest, RecordedFile, Recording, to_table
 
 FILE_PARTITIONS = 8
 FILE_ROWS = 65_536
@@ -67,17 +67,29 @@ class Source(Protocol):
     def unfinished(self) -> str:
         """What to say of one that holds less than was to be recorded; of a whole one nothing."""
 
+    def manifest(self) -> Manifest:
+        """What it held when it was opened: a recorder may be adding to it."""
+
 
 @dataclass(frozen=True)
 class RecordingSource:
-    """A recording; shards are its partitions. `more`: a file with labels beside its own."""
+    """A recording as it was when it was opened; shards are its partitions. `more`: a file with
+    labels beside its own."""
 
     path: str
     more: Path | None = None
+    held: Manifest = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        # Read once: of one that grows, every pass and every process has to see the same.
+        object.__setattr__(self, "held", Recording(self.path).manifest())
 
     def _open(self) -> tuple[Recording, Manifest]:
-        recording = Recording(self.path)
-        return recording, recording.manifest()
+        return Recording(self.path), self.held
+
+    def manifest(self) -> Manifest:
+        """What it held when it was opened."""
+        return self.held
 
     def location(self) -> str:
         """Path or URL of the recording."""
@@ -85,13 +97,19 @@ class RecordingSource:
 
     def of_a_log(self) -> bool:
         """Not when a plain file was laid out (`spool`)."""
-        return FILE not in self._open()[1].origin
+        return FILE not in self.held.origin
 
     def unfinished(self) -> str:
-        """What to say of a recording that was broken off; of a whole one nothing."""
-        manifest = self._open()[1]
+        """What to say of a recording that grows or was broken off; of a whole one nothing."""
+        manifest = self.held
         if manifest.complete:
             return ""
+        if FOLLOWED in manifest.origin:
+            counts = (f"{manifest.rows(name):,} {name}" for name in ("transactions", "labels"))
+            return (
+                f"{self.path} is still being written by `record --follow` (or that was killed):"
+                f" read is what it held at the start, {' and '.join(counts)}"
+            )
         missing = 0
         for place, end in manifest.end.items():
             topic, _, partition = place.rpartition(":")
@@ -106,7 +124,7 @@ class RecordingSource:
 
     def shards(self) -> list[int]:
         """The partitions recorded."""
-        return self._open()[1].partitions("transactions")
+        return self.held.partitions("transactions")
 
     def batches(self, shard: int, size: int) -> Iterator[Batch]:
         """Micro-batches of a partition."""
@@ -135,13 +153,13 @@ class RecordingSource:
 
     def rows(self, shard: int) -> int:
         """Messages recorded of a partition."""
-        files = self._open()[1].files
+        files = self.held.files
         return sum(f.rows for f in files if f.topic == "transactions" and f.partition == shard)
 
     def identity(self) -> str:
         """Digest of the row groups' checksums of transactions and labels."""
         whole = hashlib.blake2b(digest_size=16)
-        for file in sorted(self._open()[1].files, key=lambda f: f.path):
+        for file in sorted(self.held.files, key=lambda f: f.path):
             if file.topic in ("transactions", "labels"):
                 whole.update(f"{file.path} {file.groups}".encode())
         if self.more is not None:

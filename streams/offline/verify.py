@@ -64,8 +64,7 @@ def verify(job: Job, *, jobs: int = 1, progress: Progress = lambda done, total: 
     Raises RecordingError when the recording has no scores, contradicts itself, or begins after the
     snapshot that its state is to start from.
     """
-    recording = Recording(job.source.location())
-    manifest = recording.manifest()
+    recording, manifest = Recording(job.source.location()), job.source.manifest()
     if not manifest.partitions("scores"):
         raise RecordingError(
             f"{recording.path} has no scores", remedy="record with `--scores` to verify"
@@ -94,8 +93,7 @@ def _path(job: Job, shard: int) -> Path:
 def _verify_shard(on: tuple[Job, Snapshots], shard: int, tell: Tell) -> None:
     """Compare one shard. The same in this process and in another."""
     job, snapshots = on
-    recording = Recording(job.source.location())
-    manifest = recording.manifest()
+    recording, manifest = Recording(job.source.location()), job.source.manifest()
     start = _start(job, recording, manifest, shard)
     # Scores that were appended after --from may be of transactions appended before it.
     found, strange = said(recording, manifest, shard)

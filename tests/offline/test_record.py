@@ -122,22 +122,24 @@ def test_one_that_was_broken_off_is_not_taken_for_whole(
 ) -> None:
     """A full disk, say: what is there can be replayed, and the person is told that it is a part."""
     manifest = run(kafka, names, tmp_path / "r", file_rows=100)
-    source = RecordingSource(str(tmp_path / "r"))
-    assert source.unfinished() == ""
+    assert RecordingSource(str(tmp_path / "r")).unfinished() == ""
     lost = next(one for one in reversed(manifest.files) if one.topic == "transactions")
     manifest.files.remove(lost)
     manifest.complete = False
     Recording(str(tmp_path / "r")).save(manifest)
     place = f"transactions:{lost.partition}"
     missing = manifest.end[place] - (manifest.resume_at("transactions", lost.partition) or 0)
-    assert f"not whole, {missing} offsets of it are missing" in source.unfinished()
+    assert (
+        f"not whole, {missing} offsets of it are missing"
+        in RecordingSource(str(tmp_path / "r")).unfinished()
+    )
     flags = ["--set", "model.bundle=stub", "--set", f"kafka.bootstrap={kafka}", "--jobs", "1"]
     done = CliRunner().invoke(
         build(), ["replay", str(tmp_path / "r"), "--out", str(tmp_path / "out"), *flags]
     )
     assert done.exit_code == 0 and f"{missing} offsets of it are missing" in done.stderr
     run(kafka, names, tmp_path / "r", file_rows=100)
-    assert source.unfinished() == ""
+    assert RecordingSource(str(tmp_path / "r")).unfinished() == ""
 
 
 def test_from_and_to_are_append_times(kafka: str, names: dict[str, str], tmp_path: Path) -> None:
@@ -158,6 +160,31 @@ def test_what_was_followed_can_be_finished(
     kafka_log.publish(kafka, names["transactions"], 0, 900, 50)
     assert run(kafka, names, tmp_path / "r").complete, "up to now, not for ever"
     check(kafka, names, tmp_path / "r")
+
+
+def test_one_that_still_grows_is_read_as_it_was_and_says_so(
+    kafka: str, names: dict[str, str], tmp_path: Path
+) -> None:
+    """Nothing was said, and a later pass, or another process, read more than an earlier one."""
+    seen: list[RecordingSource] = []
+
+    def stop() -> bool:
+        rows = Recording(str(tmp_path / "r")).manifest().rows("transactions")
+        if not seen and rows >= 500:
+            seen.append(RecordingSource(str(tmp_path / "r")))
+        return bool(seen) and rows > seen[0].manifest().rows("transactions")
+
+    run(kafka, names, tmp_path / "r", follow=True, file_rows=50, stop=stop)
+    (source,) = seen
+    held = sum(map(source.rows, source.shards()))
+    labels = len(list(source.labels()))
+    told = f"read is what it held at the start, {held:,} transactions and {labels} labels"
+    assert told in source.unfinished()
+    assert sum(len(batch) for at in source.shards() for batch in source.batches(at, 99)) == held
+    again = RecordingSource(str(tmp_path / "r"))
+    assert sum(map(again.rows, again.shards())) > held
+    assert again.identity() != source.identity()
+    assert again.unfinished() == "", "a Ctrl-C is the end of one that is followed"
 
 
 def test_another_range_is_refused(kafka: str, names: dict[str, str], tmp_path: Path) -> None:
