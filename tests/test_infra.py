@@ -29,6 +29,9 @@ MANIFESTS = (
     "worker.yaml",
 )
 
+INSTALLATION = ("job", "namespace")
+"""Labels that the scrape gives: workers do not know what else is scraped."""
+
 
 def documents(name: str) -> list[dict[str, Any]]:
     return list(yaml.safe_load_all((INFRA / "k8s" / name).read_text("utf-8")))
@@ -273,7 +276,7 @@ def board_expressions() -> Iterator[str]:
 
 def test_rules_and_board_ask_for_labels_and_values_that_a_worker_tells() -> None:
     """Those of the scrape are whoever scrapes' own: a job may have any name."""
-    told: dict[str, set[str]] = {"le": set()}
+    told: dict[str, set[str]] = {"le": set(), **{name: set() for name in INSTALLATION}}
     metrics = Metrics()
     metrics.set_lag({0: 0})
     for family in metrics.registry.collect():
@@ -285,6 +288,18 @@ def test_rules_and_board_ask_for_labels_and_values_that_a_worker_tells() -> None
             assert {each.strip() for each in grouped.split(",")} <= told.keys(), expression
         for label, value in re.findall(r'(\w+)!?="([^"]*)"', expression):
             assert value in told.get(label, ()), expression
+
+
+def test_no_installation_hides_behind_another() -> None:
+    """One Prometheus may scrape several: all were added up, and one stood still unseen."""
+    board = INFRA / "grafana" / "dashboards" / "fraudstream.json"
+    for panel in json.loads(board.read_text("utf-8"))["panels"]:
+        for target in panel.get("targets", []):
+            summed = " by (" in target["expr"]
+            assert summed == target["legendFormat"].startswith("{{job}} {{namespace}} ")
+    for expression in [*board_expressions(), *(rule["expr"] for rule in rules())]:
+        for by in re.findall(r"\b(?:sum|max|min|avg|count)\b(?: by \(([^)]*)\))?", expression):
+            assert tuple(by.split(", ")[:2]) == INSTALLATION, expression
 
 
 def test_board_asks_for_metrics_that_exist_and_shows_most_of_them() -> None:
