@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from model.data import Dataset
+    from streams.settings import Settings
 
 
 def explain(
@@ -28,25 +29,31 @@ def explain(
     event_time: Annotated[
         int | None, typer.Option(help="Its event_time, ms, where several accounts use the id.")
     ] = None,
+    alert: Annotated[
+        bool, typer.Option("--alert", help="Also its alert, from Kafka: rules, bundle, reasons.")
+    ] = False,
     config: options.Config = None,
     sets: options.Set = None,
     as_json: options.Json = False,
 ) -> None:
     """Why a transaction scores as it does: reasons, past events looked at, similar cases.
 
-    A pretrained bundle has no score to give reasons for: it says how surprising the event is.
+    That is what the bundle says now. What was decided may be a rule's doing, or another bundle's:
+    --alert shows it beside. A pretrained bundle has no score to give reasons for: it says how
+    surprising the event is.
 
-    Example: fraudstream explain tx-123 --data data/
+    Example: fraudstream explain tx-123 --data data/ --alert
     """
     from model import data as datasets
     from model.bundle import require_features
     from model.case import explain_row
-    from streams.assembly import bundle_path, load
+    from streams.assembly import load
     from streams.offline.case_text import reasons_of, to_text
+    from streams.schema import printable
 
     settings = options.settings(config, sets)
     dataset = datasets.read(data)
-    scorer = load(settings, bundle_path(settings) if bundle is None else bundle)
+    scorer = load(settings, _served(settings) if bundle is None else bundle)
     require_features(scorer.bundle, dataset.names, dataset.feature_digest)
     rows = _meant(dataset, transaction, event_time, data)
     row = int(rows[0])
@@ -63,7 +70,35 @@ def explain(
         found = {k: v for k, v in found.items() if k not in ("score", "groups")}
     else:
         found["reasons"] = reasons_of(dataset, row, found, settings.decide.review)
-    options.say(found, to_text(found), as_json)
+    if alert:
+        found["alerts"] = _alerts(settings, transaction, int(dataset.time[row]))
+    shown = "\n".join(map(printable, to_text(found).splitlines()))
+    options.say(found, shown, as_json)
+
+
+def _served(settings: Settings) -> Path:
+    """The bundle that the settings serve. Raises ConfigError where that is none."""
+    from streams.assembly import NO_MODEL, bundle_path, wants_model
+    from streams.errors import ConfigError
+
+    if wants_model(settings):
+        return bundle_path(settings)
+    none = settings.model.bundle == NO_MODEL
+    raise ConfigError(
+        "model.bundle is none: rules alone decide, there is no score to explain"
+        if none
+        else "model.bundle is stub: its scores are for load runs, and have no reasons",
+        remedy="--bundle names one to explain by; `fraudstream alerts` shows what was decided",
+    )
+
+
+def _alerts(settings: Settings, transaction: str, event_time: int) -> list[dict[str, Any]]:
+    """What the service said of the payment, as far as the topic still holds it. A set has numbers
+    for accounts, so it is told from others of the same id by its time."""
+    from streams.clients.mentions import records
+
+    found = records(settings, "alerts", transaction)
+    return [one for one in found if one["event_time"] == event_time]
 
 
 def _meant(
@@ -78,7 +113,7 @@ def _meant(
         raise DatasetError(
             f"no transaction {transaction} in {data}",
             remedy="give the transaction_id of one that `fraudstream dataset` has read; refused"
-            " ones are in none: `fraudstream dlq list`",
+            " ones (`fraudstream dlq list`) and those of erased accounts are in none",
         )
     rows = known if event_time is None else known[dataset.time[known] == event_time]
     if not len(rows):

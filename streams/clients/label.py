@@ -10,17 +10,14 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
+from streams.clients.mentions import mentions, records
 from streams.clients.publisher import Publisher
-from streams.clients.records import record_of
-from streams.clients.subscriber import Subscriber
 from streams.clients.view import moment
-from streams.connect import content_bytes
 from streams.errors import ConfigError, FraudstreamError
 from streams.labels import each_label, fault, newest
 from streams.schema import SCHEMA_VERSION
@@ -106,7 +103,7 @@ def label(
     if why is not None:
         raise ConfigError(f"this is no label: {why}")
     ((key, age, _),) = each_label([value])
-    standing = newest(each_label(_values(settings, "labels", transaction, "earliest"))).get(key)
+    standing = newest(each_label(mentions(settings, "labels", transaction))).get(key)
     with Publisher(settings=settings) as out:
         out.send(sent)
     before = None if standing is None else dict(standing[1])
@@ -118,22 +115,9 @@ def _seen(settings: Settings, transaction: str, account: str | None, start: str)
     where none of those is of it."""
     found: dict[str, int] = {}
     for topic in ("alerts", "scores"):
-        for value in _values(settings, topic, transaction, start):
-            record = record_of(topic, value)
-            if record is None or record["transaction_id"] != transaction:
-                continue
+        for record in records(settings, topic, transaction, start):
             if account in (None, record["account_id"]):
                 found[record["account_id"]] = record["event_time"]
         if found:
             break
     return found
-
-
-def _values(settings: Settings, topic: str, transaction: str, start: str) -> Iterator[bytes]:
-    """The messages in whose text the id stands: most are passed over without being parsed."""
-    wanted = orjson.dumps(transaction)
-    with Subscriber(topic, settings=settings, start=start, follow=False) as reader:
-        for message in reader.messages():
-            value = content_bytes(message.value())
-            if value is not None and (wanted in value or b"\\" in value):
-                yield value

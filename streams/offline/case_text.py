@@ -1,7 +1,7 @@
 """One explained transaction of a training set, in an analyst's words.
 
-In: what `model/case.py` found, and the row's features. Out: reasons and text. Does not know how a
-score or a contribution is made.
+In: what `model/case.py` found, the row's features, and its alerts where they were asked for.
+Out: reasons and text. Does not know how a score, a contribution or a decision is made.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ import numpy as np
 
 from model.inputs import COUNTS_SHIFT
 from model.page import FIELD_WORDS
+from model.stub import NoScorer, StubScorer
 from streams.money import amount_text
 from streams.reasons import reasons
+from streams.schema import Decision
 
 if TYPE_CHECKING:
     from model.data import Dataset
@@ -55,6 +57,35 @@ def _because(found: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def _alerted(alert: Mapping[str, Any], model: str) -> list[str]:
+    """What the service said: the rules that matched, and by which bundle, if by another one."""
+    by, score = alert["versions"]["model"], alert["score"]
+    told = "no score" if score is None else f"score {score:.4f}"
+    lines = [f"the service's alert: {alert['decision']}, {told} by {by}"]
+    asked = [one["text"] for one in alert["reasons"] if one.get("code") == "RULE"]
+    for rule in alert["rules"]:
+        line = f"  rule {rule['rule_id']}, version {rule.get('version')}: {rule.get('outcome')}"
+        # Its reasons name the rules that asked for it, in this order, as far as there is room.
+        if rule.get("outcome") != Decision.APPROVE and asked:
+            line += f", {asked.pop(0)}"
+        lines.append(line)
+    lines += [f"  {one['text']}" for one in alert["reasons"] if one.get("code") != "RULE"]
+    if by != model:
+        lines.append("  by another bundle than the one that explains below")
+        if by not in (StubScorer.model_id, NoScorer.model_id):
+            lines[-1] += f"; --set model.bundle={by} explains by that one"
+    return lines
+
+
+def _said(found: Mapping[str, Any]) -> list[str]:
+    """The alerts, where they were asked for."""
+    if "alerts" not in found:
+        return []
+    lines = [line for one in found["alerts"] for line in _alerted(one, found["model_id"])]
+    none = "none on the topic: it was approved, is not scored yet, or its alert is no longer kept"
+    return lines or [f"the service's alert: {none}"]
+
+
 def to_text(found: Mapping[str, Any]) -> str:
     """Score and reasons where there are such, what the model looked at, similar cases; a line each.
 
@@ -66,6 +97,7 @@ def to_text(found: Mapping[str, Any]) -> str:
     else:
         lines = [f"{who}: no score, {model} is pretrained only; finetune fits one"]
     lines.append(f"  {_event(found['event'])}")
+    lines += _said(found)
     if "score" in found:
         lines += _because(found)
     lines.append("past events the model looked at")
@@ -85,4 +117,6 @@ def to_text(found: Mapping[str, Any]) -> str:
         surprise = found["surprise"].items()
         told = ", ".join(f"{FIELD_WORDS.get(name, name)} {nats:.2f}" for name, nats in surprise)
         lines.append(f"surprise, nats: {told}")
+    if "alerts" not in found:
+        lines.append("rules, and what was decided, are not in this: --alert shows them")
     return "\n".join(lines)

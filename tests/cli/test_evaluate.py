@@ -20,7 +20,9 @@ from model.tokens import quantile_knots
 from streams.cli import build, checks, fitting
 from streams.cli.judging import split_of
 from streams.dev.simulate.world import CURRENCIES
+from streams.errors import ConfigError
 from tests.cli.running import RUN, verb
+from tests.clients import records
 
 
 def test_a_fit_that_may_have_known_the_test_days_is_said(
@@ -339,3 +341,34 @@ def test_what_cannot_be_explained_is_told_where_to_look_for(
     mistyped = RUN.invoke(build(), wrong).exception
     assert isinstance(mistyped, DatasetError)
     assert f"its event_time is {one['event_time']}" in str(mistyped)
+
+
+@pytest.mark.parametrize("bundle", ["stub", "none"])
+def test_what_has_no_bundle_has_no_reasons_and_says_so(
+    made: tuple[Path, pa.Table], bundles: Path, bundle: str
+) -> None:
+    """It said that there is no bundle of that name."""
+    one = made[1].to_pylist()[0]["transaction_id"]
+    words = ["explain", one, "--data", str(made[0]), "--set", f"model.bundle={bundle}"]
+    refused = RUN.invoke(build(), words).exception
+    assert isinstance(refused, ConfigError)
+    assert f"model.bundle is {bundle}: " in str(refused) and "--bundle names one" in str(refused)
+    assert RUN.invoke(build(), [*words, "--bundle", str(bundles / "fraud")]).exit_code == 0
+
+
+def test_what_the_service_decided_stands_beside_what_the_bundle_says(
+    made: tuple[Path, pa.Table], bundles: Path, kafka: str, topic_prefix: str
+) -> None:
+    one = made[1].to_pylist()[0]
+    records.settings(kafka, topic_prefix)
+    about = {"transaction_id": one["transaction_id"], "event_time": one["event_time"]}
+    reasons = [{"code": "RULE", "text": "a large one"}]
+    mine = records.alert(8, **about, reasons=reasons)
+    other = records.alert(9, **about | {"event_time": 1_735_689_600_000})
+    records.put(kafka, f"{topic_prefix}alerts", [mine, mine, other, records.alert(7)])
+    words = ["explain", one["transaction_id"], "--data", str(made[0])]
+    words += ["--bundle", str(bundles / "fraud"), "--set", f"kafka.topic_prefix={topic_prefix}"]
+    words += ["--set", f"kafka.bootstrap={kafka}", "--alert"]
+    assert json.loads(verb(*words, "--json"))["alerts"] == [mine]
+    text = verb(*words)
+    assert "alert: block, score 0.0080 by m1\n  rule big, version 1: review, a large one" in text
