@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from importlib.metadata import requires
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,16 @@ def test_compose_keeps_what_was_compiled() -> None:
     )
 
 
+def test_compose_makes_its_own_image_once_and_asks_no_registry_for_it() -> None:
+    """Two services that build one name: `up --build` fails on a new machine, "already exists"."""
+    services = compose()["services"].values()
+    built = [service["image"] for service in services if "build" in service]
+    assert built == ["fraudstream"]
+    ours = [service for service in services if service["image"] in built]
+    assert len(ours) == 2
+    assert {service.get("pull_policy") for service in ours} == {"never"}
+
+
 def test_what_is_laid_over_compose_for_a_gpu_fits_it() -> None:
     over = yaml.safe_load((INFRA / "docker" / "gpu.yml").read_text("utf-8"))
     assert set(over["services"]) == {"worker"} <= set(compose()["services"])
@@ -155,6 +166,26 @@ def test_the_image_copies_what_is_there_and_runs_as_nobody() -> None:
         assert (ROOT / source).exists()
         assert source in allowed
     assert "USER 10001" in text
+
+
+def test_the_small_image_leaves_out_what_only_a_gpu_needs_and_nothing_else() -> None:
+    """`TORCH=cpu`: the Dockerfile's own awk over the lock, and what torch says it requires."""
+    text = (INFRA / "docker" / "Dockerfile").read_text("utf-8")
+    program = re.search(r"awk '(.+)'", text)
+    assert program is not None
+    lock = ROOT / "requirements.txt"
+    kept = subprocess.run(
+        ["awk", program[1], str(lock)], capture_output=True, text=True, check=True
+    ).stdout
+    name = re.compile(r"^([a-z0-9][a-z0-9-]*)==", re.MULTILINE)
+    left_out = set(name.findall(lock.read_text("utf-8"))) - set(name.findall(kept))
+    assert {"torch", "triton"} <= left_out
+    assert all(re.match(r"torch$|triton$|nvidia-|cuda-", one) for one in left_out)
+    assert not re.search(r"^(torch|triton|nvidia|cuda)", kept, re.MULTILINE)
+    everywhere = {
+        re.split(r"[^A-Za-z0-9-]", one)[0] for one in requires("torch") or [] if ";" not in one
+    }
+    assert everywhere and everywhere <= set(name.findall(kept))
 
 
 @pytest.mark.parametrize("name", MANIFESTS)
