@@ -85,7 +85,8 @@ def _place(message: Message) -> tuple[int, int, int]:
 def _open_books(
     settings: Settings, start: str, told: Callable[[str, int], None]
 ) -> dict[int, Ledger]:
-    """The ledgers of all partitions with the transactions entered."""
+    """The ledgers of all partitions, by number, with the transactions entered. That of a partition
+    where nothing was read begins, and ends, at its end."""
     with Subscriber("transactions", settings=settings, start=start, follow=False) as reader:
         books: dict[int, Ledger] = {}
         count = 0
@@ -97,8 +98,12 @@ def _open_books(
                 offset, content_bytes(message.key()), content_bytes(message.value()), time
             )
             count += 1
+        for partition in reader.partitions:
+            if partition not in books:
+                end = reader.end(partition)
+                books[partition] = Ledger(partition, end, end)
     told("transactions", count)
-    return books
+    return dict(sorted(books.items()))
 
 
 def _enter_results(
@@ -113,8 +118,8 @@ def _enter_results(
                 continue
             record = record_of(topic, value)
             if record is None:
-                for some in list(books.values())[:1]:
-                    some.faults[f"{topic}: a message that the service does not write"] += 1
+                first = next(iter(books.values()))
+                first.faults[f"{topic}: a message that the service does not write"] += 1
                 continue
             source = record["source"]
             if source["topic"] != name or source["partition"] not in books:
@@ -219,8 +224,7 @@ def quality(
 
 
 def balance(books: dict[int, Ledger], fraud: Fraud) -> Balance:
-    """Close the books; without any, of an empty partition."""
-    books = books or {0: Ledger(0, 0, 0)}
+    """Close the books."""
     headings: Counter[str] = Counter()
     faults: Counter[str] = Counter()
     reasons: Counter[str] = Counter()

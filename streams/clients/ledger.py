@@ -3,7 +3,7 @@
 In: messages, one at a time. Out: arrays, one element an offset. Does not know Kafka's client, nor
 when the books balance (`audit.py`).
 
-A row costs 59 bytes whatever the message's size, so millions of messages fit.
+A row costs 51 bytes whatever the message's size, so millions of messages fit.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Ledger:
     older:         digests of open messages that stand before the base, too, or earlier in another
                    partition
     content, time: digest of key and value; broker append time
-    scored, dead:  what came out of it; decision, late, score, identity of the score
+    scored, dead:  what came out of it; decision, late, identity of the score
                    (dead: 0, REFUSED or ERASED; reason: which of `names`, of a dead letter)
     alert:         decision of its alert, NOTHING without one
     repeats:       messages that came a second time, by topic
@@ -64,7 +64,6 @@ class Ledger:
         self.late = np.zeros(n, np.bool_)
         self.decision = np.full(n, NOTHING, np.int8)
         self.alert = np.full(n, NOTHING, np.int8)
-        self.score = np.zeros(n, np.float64)
         self.score_time = np.zeros(n, np.int64)
         self.score_content = np.zeros(n, np.uint64)
         self.identity = np.zeros(n, np.uint64)
@@ -101,7 +100,6 @@ class Ledger:
         self.scored[row] = True
         self.decision[row] = DECISIONS.index(record["decision"])
         self.late[row] = record["late"]
-        self.score[row] = np.nan if record["score"] is None else record["score"]
         self.score_time[row] = time
         self.score_content[row] = content
         self.identity[row] = transaction_key(record["account_id"], record["transaction_id"])

@@ -21,7 +21,7 @@ import uuid
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 import orjson
 import xxhash
@@ -150,7 +150,6 @@ class Subscriber:
         self._topic = self._settings.topic(topic)
         self._follow = follow
         self._once = Once()
-        self._open: set[int] = set()
         self._group = group
         self._pending: Message | None = None
         if group is not None and (not follow or start not in ("earliest", "latest")):
@@ -178,7 +177,9 @@ class Subscriber:
             self._consumer.subscribe([self._topic])
         else:
             self._consumer.assign(places)
-        self._open = set(partitions if isinstance(start, str) else start)
+        self.partitions: Final = tuple(partitions if isinstance(start, str) else sorted(start))
+        """Those that are read; of a group, all."""
+        self._open = set(self.partitions)
         self._ends: dict[int, int] = dict(ends or {})
 
     def end(self, partition: int) -> int:
