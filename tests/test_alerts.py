@@ -1,16 +1,20 @@
-"""A score's bytes are those that orjson gives for the same object, whatever is in the columns."""
+"""A score's bytes are those that orjson gives for the same object, whatever is in the columns; what
+an erasure leaves of an entry."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from streams.alerts import render
-from streams.entry import LATE, Entry, pack
+from streams.alerts import OutMessage, render, scrub
+from streams.entry import LATE, DeadRow, Entry, pack
 
 DECISIONS = ("approve", "review", "block")
 PLAIN, ESCAPED = "abz-:9é日𝄞", 'a"\\\n\x00é日'
@@ -82,3 +86,63 @@ def test_scores_are_the_bytes_of_their_objects(n: int, ids: str, accounts: str) 
     assert alerts == [
         (names[row], expected[row][:-1] + b',"alert_id":"a"}') for row in range(0, n, 4)
     ]
+
+
+NAMES = ("a", "ab", 'q"\\é')
+
+
+def dead_row(rng: random.Random, offset: int) -> DeadRow:
+    """Somebody's, or nobody's, with an account in its text or none."""
+    key = rng.choice([None, *(name.encode() for name in NAMES)])
+    mentions = [orjson.dumps({"account_id": name, "amount": "x"}) for name in NAMES]
+    value = rng.choice([None, b"", b"{nothing", b"a", *mentions])
+    headers = (("reason", b"bad_json"), ("offset", b"%d" % offset), ("by", b"branch 7"))
+    return DeadRow(offset, key, value, headers)
+
+
+def at_offset(messages: Sequence[OutMessage]) -> dict[tuple[str, int], OutMessage]:
+    found = {}
+    for each in messages:
+        told = dict(each.headers)
+        source = {} if told else orjson.loads(each.value or b"")["source"]
+        found[each.topic, int(told["offset"] if told else source["offset"])] = each
+    assert len(found) == len(messages)
+    return found
+
+
+@given(
+    rng=st.randoms(use_true_random=False),
+    wanted=st.sampled_from([*NAMES, "somebody else"]),
+    until=st.none() | st.integers(0, 9),
+)
+def test_an_erased_account_leaves_only_that_it_was_there(
+    rng: random.Random, wanted: str, until: int | None
+) -> None:
+    """Of what came before the erasure; all else stays to the byte."""
+    scored = [n for n in range(9) if rng.random() < 0.6]
+    accounts = rng.choices(NAMES, k=len(scored))
+    dead = [dead_row(rng, n) for n in range(9) if n not in scored]
+    entry = replace(
+        entry_of(rng, len(scored), PLAIN, PLAIN),
+        offsets=np.array(scored, np.int64),
+        account_ids=orjson.dumps(accounts),
+        dead=tuple(dead),
+    )
+    gone = {n for n, account in zip(scored, accounts, strict=True) if account == wanted}
+    gone |= {
+        each.offset
+        for each in dead
+        if each.key == wanted.encode() or orjson.dumps(wanted) in (each.value or b"")
+    }
+    gone = {n for n in gone if until is None or n < until}
+    before = pack(entry)
+    after = scrub(before, wanted, until)
+    assert (after == before) == (not gone)
+    stood, left = at_offset(render(before, 5)), at_offset(render(after, 5))
+    stays = {place: each for place, each in stood.items() if place[1] not in gone}
+    erased = {("transactions.dlq", n) for n in gone}
+    assert {place: each for place, each in left.items() if place not in erased} == stays
+    for place in erased:
+        told = dict(left[place].headers)
+        assert (left[place].key, left[place].value, told["reason"]) == (None, b"", b"forgotten")
+        assert "by" not in told, "nor what its senders wrote"

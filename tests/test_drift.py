@@ -3,11 +3,41 @@
 from __future__ import annotations
 
 import math
+import statistics
+from bisect import bisect_right
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from streams.drift import population_stability
+
+piles = st.lists(
+    st.sampled_from([0.0, 0.0, 0.0, 0.5, 1.0]) | st.floats(0, 1), min_size=1, max_size=60
+)
+
+
+@given(piles, piles)
+def test_psi_by_its_definition(reference: list[float], current: list[float]) -> None:
+    """Ten bins between the deciles; a decile that comes twice has a bin of its own."""
+    drift = population_stability(np.array(reference), np.array(current))
+    deciles = [float(each) for each in np.quantile(reference, np.linspace(0, 1, 11)[1:-1])]
+    if len(reference) > 1:
+        assert deciles == pytest.approx(statistics.quantiles(reference, n=10, method="inclusive"))
+    edges = set(deciles)
+    edges |= {math.nextafter(each, math.inf) for each in deciles if deciles.count(each) > 1}
+    assert drift.edges.tolist() == sorted(edges)
+    psi = 0.0
+    for bin_, (p, q) in enumerate(zip(drift.reference, drift.current, strict=True)):
+        expected = [
+            max(sum(bisect_right(sorted(edges), x) == bin_ for x in some) / len(some), 1e-4)
+            for some in (reference, current)
+        ]
+        assert [p, q] == expected
+        psi += (expected[1] - expected[0]) * math.log(expected[1] / expected[0])
+    assert len(drift.reference) == len(edges) + 1
+    assert drift.psi == pytest.approx(psi)
 
 
 def test_same_scores_do_not_drift() -> None:
@@ -41,5 +71,6 @@ def test_scores_above_a_pile_have_moved(most: float) -> None:
 
 
 def test_an_empty_side_is_refused() -> None:
-    with pytest.raises(ValueError, match="both sides"):
-        population_stability(np.zeros(0), np.ones(3))
+    for sides in ((np.zeros(0), np.ones(3)), (np.ones(3), np.zeros(0))):
+        with pytest.raises(ValueError, match="both sides"):
+            population_stability(*sides)

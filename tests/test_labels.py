@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 import pytest
+import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,11 +20,13 @@ from streams.labels import (
     LabelBook,
     decode_labels,
     fault,
+    frauds,
     in_order,
     joined,
+    transaction_key,
     transaction_keys,
 )
-from streams.schema import MIN_EVENT_TIME_MS
+from streams.schema import MAX_MESSAGE_BYTES, MIN_EVENT_TIME_MS
 
 START = 1_700_000_000_000
 
@@ -89,6 +92,25 @@ def test_what_is_wrong_with_a_label_is_told_without_its_values(
 ) -> None:
     assert said in str(fault(label(**change)))
     assert fault(label()) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (None, "empty"),
+        (b"[]", "not a JSON object"),
+        (b"{", "not JSON"),
+        (label(source="@").replace(b"@", b"\\u0034111111111111111"), "check of a card number"),
+        (label().ljust(MAX_MESSAGE_BYTES + 1), f"longer than {MAX_MESSAGE_BYTES} bytes"),
+        (label().ljust(MAX_MESSAGE_BYTES), None),
+        (label(source="Zürich", fraud_type='"quoted"'), None),
+        (label(schema_version=1, source="desk", fraud_type=None), None),
+    ],
+)
+def test_every_form_of_a_label_and_what_is_none(value: bytes | None, said: str | None) -> None:
+    found = fault(value)
+    assert found is None if said is None else said in str(found)
+    assert decode_labels([value]).bad == (said is not None)
 
 
 def test_columns() -> None:
@@ -181,6 +203,45 @@ def test_as_of_join_against_its_definition(
     again = LabelBook(decode_labels(map(as_message, shuffled)))
     then = again.known(["a-1"] * 4, [f"t-{i}" for i in range(4)], START + moment)
     assert then.tolist() == found.tolist()
+
+
+@settings(deadline=None)
+@given(_rows, st.integers(-1, 6))
+def test_what_counts_by_its_definition(rows: list[Row], moment: int) -> None:
+    """Also of two at one time, which only their rank tells apart."""
+
+    def age(row: Row) -> tuple[int, int]:
+        return row[1], xxhash.xxh3_64_intdigest(f"l-{row[3]}\0{row[2]}".encode())
+
+    def counting(until: int) -> dict[int, Row]:
+        return {row[0]: row for row in sorted(rows, key=age) if row[1] <= until}
+
+    names = [f"t-{number}" for number in range(5)]
+    book = LabelBook(decode_labels([*map(as_message, rows), b"{"]))
+    assert (len(book), book.bad) == (len(rows), 1)
+    assert book.latest == max((START + row[1] for row in rows), default=0)
+    asked = transaction_keys(["a-1"] * 2, names[:2])
+    assert book.strange(asked) == len({row[0] for row in rows} - {0, 1})
+    then, now = counting(moment), counting(6)
+    known = book.known(["a-1"] * 5, names, START + moment)
+    assert known.tolist() == [VERDICTS[then[n][2]] if n in then else NOT_KNOWN for n in range(5)]
+    verdict, came = book.newest(["a-1"] * 5, names)
+    assert came.tolist() == [START + now[n][1] if n in now else -1 for n in range(5)]
+    assert verdict.tolist() == [
+        {"fraud": FRAUD, "legitimate": LEGITIMATE}.get(now[n][2] if n in now else "", NOT_KNOWN)
+        for n in range(5)
+    ]
+    typed = [orjson.dumps(orjson.loads(as_message(row)) | kind_of(row)) for row in rows]
+    assert frauds([b"[]", *typed, None]) == {
+        transaction_key("a-1", f"t-{n}"): kind_of(row).get("fraud_type", "fraud")
+        for n, row in now.items()
+        if row[2] == "fraud"
+    }
+
+
+def kind_of(row: Row) -> dict[str, str]:
+    """The type that a label tells; the odd ones tell none."""
+    return {} if row[3] % 2 else {"fraud_type": f"kind {row[3]}"}
 
 
 @settings(deadline=None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from numpy.typing import NDArray
 
@@ -144,6 +147,72 @@ def test_duplicates_and_late_events() -> None:
         for digest, status in zip(work.digest, work.status, strict=True)
         if not status
     ]
+
+
+FRESH, AGAIN, OTHERWISE, JUNK, ERASURE = range(5)
+
+
+@given(st.lists(st.tuples(st.integers(FRESH, ERASURE), st.integers(0, 2)), max_size=12))
+def test_every_message_goes_one_way_by_its_definition(kinds: list[tuple[int, int]]) -> None:
+    """`acct-1` is the account that erasures are of; what is said of each is in its order."""
+    documents: list[Any] = []
+    for kind, which in kinds:
+        own = [each for each in documents if isinstance(each, dict) and each["amount"] >= 1_000]
+        fresh = payment(len(documents), f"acct-{which}")
+        known = own[which % len(own)] if own else fresh
+        others = [known, {**known, "amount": 7}, b"{nothing", None]
+        documents.append(fresh if kind == FRESH else others[kind - AGAIN])
+    erased = max((n for n, each in enumerate(documents) if each is None), default=-1)
+    ways: dict[str, list[tuple[int, str]]] = {"scores": [], "transactions.dlq": [], "": []}
+    first: dict[str, tuple[int, Any]] = {}
+    for n, each in enumerate(documents):
+        way, word = "transactions.dlq", "bad_json"
+        if each is None:
+            way, word = "", "erased"
+        elif isinstance(each, dict) and each["account_id"] == "acct-1" and n < erased:
+            word = "forgotten"
+        elif isinstance(each, dict):
+            at, same = first.setdefault(each["transaction_id"], (n, each))
+            if at == n:
+                way, word = "scores", "scored"
+            elif same == each:
+                way, word = "", "duplicate"
+            else:
+                word = "id_conflict"
+        ways[way].append((50 + n, word))
+    work = work_of(documents)
+    outcome = settle(work, np.full(len(work.columns), 0.9), POLICY)
+    assert (outcome.entry is None) == (len(ways[""]) == len(documents))
+    found: dict[str, list[tuple[int, str]]] = {"scores": [], "alerts": [], "transactions.dlq": []}
+    for message in render(outcome.entry, 1) if outcome.entry is not None else []:
+        told = dict(message.headers)
+        if told:
+            found[message.topic].append((int(told["offset"]), told["reason"].decode()))
+        else:
+            offset = orjson.loads(message.value or b"")["source"]["offset"]
+            found[message.topic].append((offset, "scored"))
+    assert found == {
+        "scores": ways["scores"],
+        "alerts": ways["scores"],
+        "transactions.dlq": ways["transactions.dlq"],
+    }
+    said = Counter(word for way in ways.values() for _, word in way)
+    counts = outcome.counts
+    assert (counts["in"], counts["dead"]) == (len(documents), len(ways["transactions.dlq"]))
+    assert [counts[name] for name in ("scored", "duplicate", "erased")] == [
+        said[name] for name in ("scored", "duplicate", "erased")
+    ]
+    dead = Counter(word for _, word in ways["transactions.dlq"])
+    assert {f"dead_{word}": n for word, n in dead.items()} == {
+        name: n for name, n in counts.items() if name.startswith("dead_")
+    }
+
+
+def test_money_that_came_in_is_no_payment_of_the_reasons() -> None:
+    for direction, told in (("debit", True), ("credit", False)):
+        work = work_of([payment(0), payment(1), payment(2, direction=direction)])
+        *_, last = messages(settle(work, np.full(3, 0.9), POLICY).entry, "alerts")
+        assert any("3 payments" in each["text"] for each in last["reasons"]) is told
 
 
 def test_only_duplicates_publish_nothing() -> None:
