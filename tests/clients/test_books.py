@@ -267,11 +267,17 @@ def publish_results(
         scores.append(records.score(number, decision, source=where, late=late))
         if decision != "approve":
             alerts.append(records.alert(number, decision, source=where))
-    elsewhere = {"topic": "other", "partition": 0, "offset": lines[0].offset}
-    told = headers("bad_value", lines[0].offset, "other")
-    put(server, place.topic("scores"), [*scores, records.score(0, source=elsewhere), scores[-1]])
-    put(server, place.topic("alerts"), [*alerts, records.alert(0, source=elsewhere), alerts[-1]])
-    put(server, place.topic("transactions.dlq"), [b"x"], headers=told)
+    # At an offset of the window that has no result of its own, and where there are no books.
+    free = max(line.offset for line in lines if line.partition == 1) + 1
+    for topic, partition in (("other", 1), (name, 7)):
+        where = {"topic": topic, "partition": partition, "offset": free}
+        scores.append(records.score(0, "block", source=where))
+        alerts.append(records.alert(0, source=where))
+        told = headers("bad_value", free, topic)
+        told[3] = ("partition", b"%d" % partition)
+        put(server, place.topic("transactions.dlq"), [b"x"], headers=told)
+    put(server, place.topic("scores"), scores)
+    put(server, place.topic("alerts"), alerts)
     return scored, dead
 
 
@@ -298,6 +304,8 @@ def test_a_window_of_real_topics_equals_a_slow_count(kafka: str, topic_prefix: s
     scored, dead = publish_results(place, rng, settled)
     heard: Counter[str] = Counter()
     found = audit(place, start=between, told=lambda topic, count: heard.update({topic: count}))
+    older = "transactions before them, for duplicates"
+    assert (heard["transactions"], heard[older]) == (len(inside), len(lines) - len(inside))
     expected = slow(lines, bases, set(scored), dead)
     assert len(expected["missing"]) > SHOWN and len(expected["waiting"]) > 1, "a case worth trying"
     before = [line for line in lines if line not in inside]
