@@ -111,14 +111,15 @@ def at_offset(messages: Sequence[OutMessage]) -> dict[tuple[str, int], OutMessag
 
 
 @given(
-    rng=st.randoms(use_true_random=False),
+    seed=st.integers(0, 2**32),
     wanted=st.sampled_from([*NAMES, "somebody else"]),
     until=st.none() | st.integers(0, 9),
 )
 def test_an_erased_account_leaves_only_that_it_was_there(
-    rng: random.Random, wanted: str, until: int | None
+    seed: int, wanted: str, until: int | None
 ) -> None:
     """Of what came before the erasure; all else stays to the byte."""
+    rng = random.Random(seed)
     scored = [n for n in range(9) if rng.random() < 0.6]
     accounts = rng.choices(NAMES, k=len(scored))
     dead = [dead_row(rng, n) for n in range(9) if n not in scored]
