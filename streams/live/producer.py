@@ -120,6 +120,10 @@ class BatchProducer:
                 acks="all",
                 request_timeout_ms=int(min(self._patience_s, REQUEST_TIMEOUT_S) * 1000),
             )
+            # The time of one request is also how long it keeps a batch whose partition nobody
+            # leads: so it is while a lone broker shuts down in order and starts again.
+            assert producer._message_accumulator._batch_ttl <= REQUEST_TIMEOUT_S  # as in 0.14.0
+            producer._message_accumulator._batch_ttl = self._patience_s
             try:
                 await producer.start()
             except errors.UnknownError:

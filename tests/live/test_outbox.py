@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
 
 from streams.alerts import NO_SCORES, OutMessage, Rendered
+from streams.dev import kafka as kafka_server
+from streams.dev import process
 from streams.errors import BrokerError
 from streams.live.outbox import Outbox
 from streams.settings import Settings, load
@@ -133,3 +136,34 @@ def test_a_broker_that_is_away_is_an_error_in_time() -> None:
             delivering.result()
     assert time.monotonic() - began < 30 and outbox.waiting == 0
     outbox.close()
+
+
+def test_a_broker_that_is_restarted_in_order_is_waited_for(
+    tmp_path: Path, topic_prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says at the end that it leads nothing, which is no reason to end before `retry_s`."""
+    monkeypatch.setattr("streams.live.producer.REQUEST_TIMEOUT_S", 1.0)
+    broker = kafka_server.start(tmp_path, die_with_parent=True)
+    outbox = Outbox(settings_for(broker.bootstrap, topic_prefix), render)
+    deliveries = 0
+
+    def deliver_until_it_is_back() -> None:
+        nonlocal deliveries
+        while not back:
+            outbox.deliver([b"scores:20"])
+            deliveries += 1
+
+    back = False
+    try:
+        outbox.deliver([b"scores:20"])
+        with ThreadPoolExecutor(1) as thread:
+            delivering = thread.submit(deliver_until_it_is_back)
+            process.stop(broker.child, 30)
+            time.sleep(2)
+            broker = kafka_server.start(tmp_path, die_with_parent=True)
+            back = True
+            delivering.result()
+    finally:
+        outbox.close()
+        process.stop(broker.child, 0)
+    assert deliveries
