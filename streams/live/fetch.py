@@ -209,6 +209,12 @@ class FetchThread(driver.AIOKafkaConsumerThread):
             fetched[tp] = list(sliced(to_batch(tp, chunks, end), begin, epoch, limit))
         return fetched
 
+    def set_shutdown(self) -> None:
+        """Tell that the thread has ended, while somebody waits: a stop that took too long was left,
+        and its loop is closed."""
+        if not self.parent_loop.is_closed():
+            super().set_shutdown()
+
     async def on_thread_stop(self) -> None:
         """See `_end_fetches`."""
         fetcher = self._consumer and self._consumer._fetcher

@@ -35,10 +35,12 @@ CLOSE_TIMEOUT_S: Final = 0.5
 GRACE_S: Final = 5.0
 """Past its deadline the thread itself does not answer."""
 
+KEPT: Final = "Nothing is lost: a worker that starts then sends what waits"
 TOO_LARGE: Final = (
     "Raise it for this topic, and message.max.bytes of the brokers, to what infra/kafka has."
-    " Nothing is lost: a worker that starts then sends what waits"
+    f" {KEPT}"
 )
+UNCONFIRMED: Final = f'Look at the brokers ("The outbox waits" in infra/runbook.md). {KEPT}'
 
 _logger = logging.getLogger(__name__)
 
@@ -66,7 +68,10 @@ class BatchProducer:
                 target=self._loop.run_forever, name="producer", daemon=True
             )
             self._thread.start()
-        self._call(self._send(list(topics), pack), self._patience_s + GRACE_S)
+        try:
+            self._call(self._send(list(topics), pack), self._patience_s + GRACE_S)
+        except TimeoutError:
+            raise self._unconfirmed() from None
 
     def close(self) -> None:
         """Let the connections go; what is not confirmed is given up."""
@@ -104,10 +109,11 @@ class BatchProducer:
                     )
                 each.result()
         except TimeoutError:
+            gone = self._gone(waiting)
             await self._drop(0.0)
-            raise BrokerError(
-                f"Kafka did not confirm what was sent in {self._patience_s:.0f} s"
-            ) from None
+            if gone is not None:
+                raise _broker_error(errors.UnknownTopicOrPartitionError(gone)) from None
+            raise self._unconfirmed() from None
         except errors.KafkaError as error:
             await self._drop(0.0)
             raise _broker_error(error) from None
@@ -141,6 +147,18 @@ class BatchProducer:
                 if self._producer is None:
                     await producer.stop()
         return self._producer
+
+    def _unconfirmed(self) -> BrokerError:
+        said = f"Kafka did not confirm what was sent in {self._patience_s:.0f} s"
+        return BrokerError(said, remedy=UNCONFIRMED)
+
+    def _gone(self, waiting: Mapping[asyncio.Future[Any], str]) -> str | None:
+        """A topic that brokers were to confirm something of, and no longer know."""
+        if self._producer is None:
+            return None
+        known: Callable[[str], object] = self._producer.client.cluster.partitions_for_topic
+        topics = {topic for sent, topic in waiting.items() if not sent.done()}
+        return next((each for each in sorted(topics) if known(each) is None), None)
 
     async def _drop(self, patience_s: float) -> None:
         """Stop the producer; nothing of it goes on in this thread afterwards."""

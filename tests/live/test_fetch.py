@@ -202,3 +202,16 @@ def test_the_first_message_after_a_quiet_time_is_no_fault(
 
     asyncio.run(check())
     assert not caplog.records
+
+
+def test_a_thread_that_ends_after_a_stop_that_was_left_says_nothing() -> None:
+    """The stop took too long on a busy machine: the loop that waited for it is closed."""
+
+    async def made() -> contextlib.ExitStack:
+        kept = contextlib.ExitStack()
+        threads.append(kept.enter_context(thread_at(5)))
+        return kept
+
+    threads: list[FetchThread] = []
+    with asyncio.run(made()):
+        threads[0].set_shutdown()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -87,6 +88,20 @@ def test_a_missing_topic_is_an_error_with_a_remedy(kafka: str) -> None:
     outbox.close()
 
 
+def test_a_topic_that_was_deleted_is_named_with_a_remedy(
+    settings: Settings, kafka: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = settings.topic("alerts")
+    outbox = Outbox(settings, render)
+    outbox.deliver([b"alerts:1", b"scores:1"])
+    admin = AdminClient({"bootstrap.servers": kafka})
+    admin.delete_topics([gone])[gone].result()
+    monkeypatch.setattr(outbox._producer, "_patience_s", 2.0)
+    with pytest.raises(BrokerError, match=f"{gone}.*topics create"):
+        outbox.deliver([b"alerts:1", b"scores:1"])
+    outbox.close()
+
+
 def test_a_topic_that_takes_only_small_messages_is_named_with_a_remedy(
     kafka: str, topic_prefix: str
 ) -> None:
@@ -132,9 +147,23 @@ def test_a_broker_that_is_away_is_an_error_in_time() -> None:
             time.sleep(0.001)
         assert not delivering.done(), "it waits, and the watchdog can see that it does"
         assert outbox.waiting == 2, "what the gauge of the outbox shows"
-        with pytest.raises(BrokerError, match="in 1 s"):
+        with pytest.raises(BrokerError, match=r"in 1 s\..*Nothing is lost"):
             delivering.result()
     assert time.monotonic() - began < 30 and outbox.waiting == 0
+    outbox.close()
+
+
+def test_a_delivery_that_does_not_come_to_its_end_is_an_error_in_words(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread that sends is held up, past its own deadline."""
+    monkeypatch.setattr("streams.live.producer.GRACE_S", -1.8)
+    outbox = Outbox(settings, render)
+    outbox.deliver([])
+    monkeypatch.setattr(outbox._producer, "_patience_s", 2.0)
+    monkeypatch.setattr(outbox._producer, "_started", lambda: asyncio.sleep(1))
+    with pytest.raises(BrokerError, match="Nothing is lost"):
+        outbox.deliver([b"scores:1"])
     outbox.close()
 
 
