@@ -7,6 +7,7 @@ Does not know what is trained, nor how.
 from __future__ import annotations
 
 import hashlib
+import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -108,13 +109,23 @@ def _unfit(path: Path, error: Exception) -> DatasetError:
     return DatasetError(f"checkpoint {path} does not fit: {said}", remedy=ANOTHER)
 
 
+def _held(path: Path, device: str) -> dict[str, Any]:
+    """What a file holds, on `device`. Raises any error when it is damaged: torch writes the sums of
+    its parts, and does not look at them as it reads."""
+    with zipfile.ZipFile(path) as file:
+        damaged = file.testzip()
+    if damaged is not None:
+        raise zipfile.BadZipFile(f"the checksum of {damaged} in it is wrong")
+    return dict(torch.load(path, weights_only=True, map_location=device))
+
+
 def steps_in(path: Path) -> int:
     """How many steps a checkpoint holds; 0 where there is none. Whether it is of the same run is
     seen as it is gone on with. Raises DatasetError when the file is damaged."""
     if not path.exists():
         return 0
     try:
-        return int(torch.load(path, weights_only=True, map_location="meta")["progress"]["step"])
+        return int(_held(path, "meta")["progress"]["step"])
     except Exception as error:  # what torch's reader raises depends on where a file is damaged
         raise _unfit(path, error) from None
 
@@ -132,7 +143,7 @@ def resume(
     Raises DatasetError when the file is damaged, or of another run or one of more than `steps`.
     """
     try:
-        saved = torch.load(path, weights_only=True, map_location=average.device())
+        saved = _held(path, average.device())
     except Exception as error:  # what torch's reader raises depends on where a file is damaged
         raise _unfit(path, error) from None
     try:

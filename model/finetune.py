@@ -99,7 +99,7 @@ def plan_in(about: Mapping[str, Any]) -> Plan | None:
     """The plan that a bundle tells of its fit; None for one that tells none, or an odd one."""
     try:
         return Plan(**{name: int(ms) for name, ms in dict(about["plan"]).items()})
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return None
 
 

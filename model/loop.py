@@ -136,8 +136,13 @@ class Recipe:
 
 
 def evaluations(recipe: Recipe, done: int = 0) -> int:
-    """How often a run is judged after so many steps: at each `every` of them, and at the end."""
-    return -(-recipe.steps // _every(recipe)) - -(-done // _every(recipe))
+    """How often a run is judged after so many steps: at each `every` of them, and at the end.
+
+    What is done may have ended between two of them: it was then a run of fewer steps.
+    """
+    if done >= recipe.steps:
+        return 0
+    return -(-recipe.steps // _every(recipe)) - done // _every(recipe)
 
 
 def _every(recipe: Recipe) -> int:

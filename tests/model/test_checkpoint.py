@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from model import data, pretrain, processes
+from model.checkpoint import steps_in
 from model.data import Dataset
 from model.errors import DatasetError
 from model.loop import Recipe
@@ -87,6 +89,21 @@ def test_a_checkpoint_is_on_the_disk_before_it_takes_its_place(
     monkeypatch.setattr(os, "fsync", lambda at: synced.append(os.fstat(at).st_ino))
     run(whole, SHORT, tmp_path / "run.pt")
     assert synced[-2:] == [(tmp_path / "run.pt").stat().st_ino, tmp_path.stat().st_ino]
+
+
+def test_one_bit_that_a_disk_turned_is_seen(whole: Dataset, tmp_path: Path) -> None:
+    """torch read it as it was: the run went on from other weights, and said nothing."""
+    path = tmp_path / "run.pt"
+    run(whole, SHORT, path)
+    raw = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as file:
+        largest = max(map(file.read, file.namelist()), key=len)
+    raw[raw.index(largest) + len(largest) // 2] ^= 4
+    path.write_bytes(raw)
+    for read in (lambda: run(whole, replace(SHORT, steps=4), path), lambda: steps_in(path)):
+        with pytest.raises(DatasetError, match=r"run\.pt does not fit: .+\. delete it"):
+            read()
+    assert path.read_bytes() == raw
 
 
 def test_ctrl_c_amid_a_save_is_ctrl_c(

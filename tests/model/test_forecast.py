@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from model import finetune, forecast, loop, unlabelled
 from model.errors import DatasetError
@@ -43,6 +45,17 @@ def test_judging_is_counted_as_often_as_it_happens(
     recipe = Recipe(steps=steps, every=every, chunk=8, batch=1)
     finetune.fit(whole, chosen, SMALL, recipe)
     assert passes == [int(chosen.judge.sum())] * (loop.evaluations(recipe) + 1)
+
+
+@given(st.integers(1, 60), st.integers(0, 9), st.integers(0, 60))
+def test_what_is_left_of_a_run_is_judged_as_often_as_it_happens(
+    steps: int, every: int, done: int
+) -> None:
+    """A run that had ended and is to be longer now may go on from between two judgings."""
+    recipe = Recipe(steps=steps, every=every)
+    at = every or max(steps // 10, 1)
+    left = [step for step in range(done + 1, steps + 1) if step % at == 0 or step == steps]
+    assert loop.evaluations(recipe, done) == len(left)
 
 
 def test_of_a_run_that_is_gone_on_with_only_what_is_left_takes_time(
