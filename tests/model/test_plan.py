@@ -80,31 +80,67 @@ def test_blocks_hold_what_was_known_and_each_row_of_their_days(
     assert (found.fit == wanted[0]).all() and (found.judge == wanted[1]).all()
 
 
-@given(streams, st.integers(0, 40), st.integers(20, 44))
+def widened_slowly(plan: Plan, frauds: list[int]) -> Plan:
+    """By whole days, else to the fraud that makes them enough; never to leave too few to learn."""
+
+    def count(low: int, high: int) -> int:
+        return sum(low <= t < high for t in frauds)
+
+    if count(plan.train_from, plan.judge_to) < MIN_FRAUDS:
+        return plan
+    start = plan.judge_from
+    while count(max(start, plan.train_from), plan.judge_to) < MIN_FRAUDS:
+        start -= DAY_MS
+    held = sorted(t for t in frauds if plan.train_from <= t < plan.judge_to)
+    for back in (start, held[-MIN_FRAUDS]) if start < plan.judge_from else ():
+        if count(plan.train_from, back) >= MIN_FRAUDS:
+            return replace(plan, train_to=back, judge_from=back)
+    return plan
+
+
+@given(streams, st.integers(0, 40), st.integers(1, 44))
 def test_a_judging_block_goes_back_no_further_than_it_must(
     given: tuple[int, int], middle: int, moment: int
 ) -> None:
-    """By whole days, else to the fraud that makes them enough; never to leave too few to learn."""
     whole, apart = stream(*given), given[1]
     first, mid, end, cut = (made.START_MS + k * apart for k in (1, middle, 36, moment))
     plan = Plan(first, mid, mid, end, cut)
-    fraud = (whole.label == 1) & (whole.label_time < cut)
-    times = [t for t in whole.time[fraud].tolist() if first <= t < end]
-    assume(len(times) >= MIN_FRAUDS)
+    frauds = whole.time[(whole.label == 1) & (whole.label_time < cut)].tolist()
+    assert finetune.widened(whole, plan) == widened_slowly(plan, frauds)
 
-    def count(low: int, high: int) -> int:
-        return sum(low <= t < high for t in times)
 
-    start = mid
-    while count(start, end) < MIN_FRAUDS:
-        start -= DAY_MS
-    expected = plan
-    if start < mid:
-        for back in (start, sorted(times)[-MIN_FRAUDS]):
-            if count(first, back) >= MIN_FRAUDS:
-                expected = replace(plan, train_to=back, judge_from=back)
-                break
-    assert finetune.widened(whole, plan) == expected
+@given(streams, st.integers(18, 22), st.integers(38, 42), st.sampled_from([-2 * DAY_MS, -1, 0, 1]))
+def test_a_judging_block_goes_back_where_frauds_are_just_enough(
+    given: tuple[int, int], judged: int, held: int, off: int
+) -> None:
+    whole = stream(*given)
+    end = int(whole.time.max()) + 1
+    cut = end + 10 * DAY_MS
+    times = whole.time[whole.label == 1].tolist()
+    assume(len(times) > held)
+    first, mid = times[-held], times[-judged] + off
+    plan = Plan(first, mid, mid, end, cut)
+    assert finetune.widened(whole, plan) == widened_slowly(plan, times)
+
+
+@pytest.mark.parametrize("less", ["", "training", "judging"])
+def test_so_many_frauds_are_enough_and_one_less_is_not(less: str) -> None:
+    label = np.zeros(N, np.int8)
+    label[: MIN_FRAUDS - (less == "training")] = 1
+    label[N - MIN_FRAUDS + (less == "judging") :] = 1
+    whole = replace(BASE, label=label)
+    middle, end = int(whole.time[N // 2]), int(whole.time[-1]) + 1
+    plan = Plan(int(whole.time[0]), middle, middle, end, end + 10 * DAY_MS)
+    if less:
+        with pytest.raises(DatasetError, match=f"the {less} block has {MIN_FRAUDS - 1} known"):
+            finetune.blocks(whole, plan)
+    else:
+        assert (finetune.blocks(whole, plan).fit == (np.arange(N) < N // 2)).all()
+
+
+def test_labels_that_are_all_legitimate_make_a_plan() -> None:
+    whole = replace(BASE, label=np.zeros(N, np.int8), label_time=BASE.time)
+    assert Plan.newest(whole, judge_days=1).judge_to == int(whole.time[-1]) + 1
 
 
 def test_a_set_without_any_label_is_told_so() -> None:
