@@ -99,3 +99,32 @@ def test_without_the_tempo_no_gap_is_read(scorer: Scorer) -> None:
     usual = dict(zip(names, scorer.bundle.usual.tolist(), strict=True))["since_last_s"]
     gap = times(less.current[:, 0]) - times(less.history[:, -1, 0])
     assert (gap == round(usual * 1_000)).all()
+
+
+@pytest.mark.parametrize(
+    ("group", "gone"),
+    [
+        ("amount", {1: ((1 << 50) - 1) << 14}),
+        ("kind", {0: (1 << 20) - 1, 1: (1 << 14) - 1}),
+        ("place", {3: ((1 << 10) - 1) << 22}),
+        ("novelty", {3: ((1 << 32) - 1) << 32 | (1 << 22) - 1}),
+        ("velocity", {}),
+    ],
+)
+def test_a_group_leaves_its_own_bits_of_the_event_and_no_others(
+    scorer: Scorer, group: str, gone: dict[int, int]
+) -> None:
+    """The amount becomes what is usual, the others "not given"; the past stays as it was."""
+    batch = scorer.bundle.golden
+    assert batch is not None
+    less = explain.without(scorer, batch, group)
+    usual = dict(zip(scorer.bundle.names, scorer.bundle.usual.tolist(), strict=True))["amount"]
+    for word in range(4):
+        bits = np.uint64(gone.get(word, 0))
+        assert (batch.current[:, word] & bits).any() or not bits
+        left = np.uint64(int(usual) << 14 if group == "amount" and bits else 0)
+        assert (less.current[:, word] == (batch.current[:, word] & ~bits | left)).all()
+    assert (less.history == batch.history).all() and (less.length == batch.length).all()
+    own = np.array([one == group for one in scorer.bundle.groups])
+    assert (less.features[:, ~own] == batch.features[:, ~own]).all()
+    assert (less.features[:, own] == scorer.bundle.usual[own]).all()

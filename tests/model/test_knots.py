@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
+import pytest
 
 from model import knots, tokens
 
@@ -44,3 +47,47 @@ def test_knots_rise_strictly_whatever_the_values() -> None:
         assert (np.diff(known) > 0).all()
         assert np.isinf(line[len(known) :]).all()
     assert knots.splits(x[:, 2], y, 4) == []
+
+
+def nats(y: list[int]) -> float:
+    """Log likelihood of labels at their own rate."""
+    p = sum(y) / len(y)
+    return sum(math.log(p if one else 1 - p) for one in y)
+
+
+Part = tuple[float, int, list[tuple[float, int]]]
+
+
+def cut(rows: list[tuple[float, int]]) -> Part:
+    """What the best split of sorted rows buys, and where it is."""
+    y = [one for _, one in rows]
+    at = range(knots.SIDE, len(rows) - knots.SIDE + 1)
+    buys = [(nats(y[:k]) + nats(y[k:]) - nats(y), -k) for k in at if rows[k - 1][0] < rows[k][0]]
+    gain, k = max(buys, default=(0.0, 0))
+    return gain, -k, rows
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_splits_are_those_of_a_tree_that_grows_where_it_gains_most(seed: int) -> None:
+    """Few values and many: never between equals, nor with too few rows on a side."""
+    rng = np.random.default_rng(seed)
+    top = 40 if seed % 2 else 400
+    x = rng.integers(-1, top, 400).astype(np.float32)
+    odds = np.where(x * 5 // top % 2 == 1, 0.8, 0.05)
+    y = rng.choice([0, 1, -1], 400, p=[0.8, 0.1, 0.1]).astype(np.int8)
+    y[rng.random(400) < odds] = 1
+    known = x != tokens.UNKNOWN
+    order = np.argsort(x[known], kind="stable")
+    pairs = zip(x[known][order].tolist(), (y[known][order] == 1).tolist(), strict=True)
+    parts, expected = [cut([(a, int(b)) for a, b in pairs])], []
+    while len(expected) < 5:
+        best = max(parts, key=lambda part: part[0])
+        gain, k, rows = best
+        if gain < knots.GAIN:
+            break
+        expected.append((rows[k - 1][0], rows[k][0]))
+        parts.remove(best)
+        parts += [cut(rows[:k]), cut(rows[k:])]
+    assert len(expected) > 1
+    for count in range(1, 6):
+        assert knots.splits(x, y, count) == expected[:count]
