@@ -65,7 +65,12 @@ class Leadership:
     def _renew(self) -> None:
         while not self._ended.wait(RENEW_EVERY_S):
             if time.monotonic() - self._beaten > self._stalled_s:
-                _logger.error("the builder of risk snapshots stands still; giving the lock up")
+                _logger.warning(
+                    "the builder of risk snapshots said nothing for %.0f s; whichever is free takes"
+                    " over, be it the same one. A first start on a busy machine, which compiles,"
+                    " may take that long",
+                    self._stalled_s,
+                )
                 self._lost = True
             else:
                 try:
