@@ -127,9 +127,12 @@ class BatchProducer:
                 request_timeout_ms=int(min(self._patience_s, REQUEST_TIMEOUT_S) * 1000),
             )
             # The time of one request is also how long it keeps a batch whose partition nobody
-            # leads: so it is while a lone broker shuts down in order and starts again.
+            # leads, as while a lone broker shuts down in order and starts again; and how long it
+            # lets a batch wait for one before it of its partition.
             assert producer._message_accumulator._batch_ttl <= REQUEST_TIMEOUT_S  # as in 0.14.0
             producer._message_accumulator._batch_ttl = self._patience_s
+            assert producer._request_timeout_ms <= REQUEST_TIMEOUT_S * 1000
+            producer._request_timeout_ms = self._patience_s * 1000
             try:
                 await producer.start()
             except errors.UnknownError:

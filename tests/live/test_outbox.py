@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -205,3 +207,26 @@ def test_a_broker_that_is_restarted_in_order_is_waited_for(
         outbox.close()
         process.stop(broker.child, 0)
     assert deliveries
+
+
+def test_a_broker_that_stands_still_is_waited_for_by_every_batch(
+    tmp_path: Path, topic_prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch waits for the ones before it of its partition, and did so for ten seconds only."""
+    monkeypatch.setattr("streams.live.producer.REQUEST_TIMEOUT_S", 1.0)
+    monkeypatch.setattr("streams.live.records.BATCH_BYTES", 200)
+    broker = kafka_server.start(tmp_path, die_with_parent=True)
+    settings = settings_for(broker.bootstrap, topic_prefix, partitions=1)
+    outbox = Outbox(settings, render)
+    try:
+        outbox.deliver([b"scores:20"])
+        os.kill(broker.child.pid, signal.SIGSTOP)
+        with ThreadPoolExecutor(1) as thread:
+            delivering = thread.submit(outbox.deliver, [b"scores:20"])
+            time.sleep(3)
+            os.kill(broker.child.pid, signal.SIGCONT)
+            assert delivering.result() == 20
+        assert ends(settings, "scores") == {0: 40}, "each once"
+    finally:
+        outbox.close()
+        process.stop(broker.child, 0)
