@@ -31,7 +31,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from model import bounds, signing, tokens
-from model.disk import to_disk
+from model.disk import folder_into_place, to_disk
 from model.errors import BundleError, BundleMisnamed, BundleMissing, OutputTaken, writing
 from model.inputs import EVENT_WORDS, HISTORY, ScoringBatch
 from model.place import kept_elsewhere, try_place
@@ -217,18 +217,7 @@ def _replace(weights: bytes, manifest: str, folder: Path) -> None:
             for name in (WEIGHTS, MANIFEST):
                 to_disk(made / name)
         read(made)
-        old = made.with_name(made.name + "-old") if folder.exists() else None
-        if old is not None:
-            os.rename(folder, old)
-        try:
-            os.rename(made, folder)
-        except OSError:
-            if old is not None:
-                os.rename(old, folder)
-            raise
-        to_disk(folder.parent)
-        if old is not None:
-            shutil.rmtree(old)
+        folder_into_place(made, folder)
     finally:
         shutil.rmtree(made, ignore_errors=True)
 

@@ -1,11 +1,12 @@
-"""Files that a machine which loses its power keeps whole, or does not have.
+"""Files and folders that a machine which loses its power keeps whole, or does not have.
 
-In: a file that is written. Out: the file on the disk, under its name. Does not know what is in it.
+In: what is written. Out: the same on the disk, under its name. Does not know what is in it.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 
@@ -28,3 +29,21 @@ def into_place(draft: Path, path: Path) -> None:
     to_disk(draft)
     draft.replace(path)
     to_disk(path.parent)
+
+
+def folder_into_place(draft: Path, folder: Path) -> None:
+    """Give a folder, whose files are on the disk, its name, in place of another one that may have
+    it. That one is deleted last: it is back where the rename fails, and a process that is killed
+    in between leaves it beside."""
+    old = draft.with_name(draft.name + "-old") if folder.exists() else None
+    if old is not None:
+        os.rename(folder, old)
+    try:
+        os.rename(draft, folder)
+    except OSError:
+        if old is not None:
+            os.rename(old, folder)
+        raise
+    to_disk(folder.parent)
+    if old is not None:
+        shutil.rmtree(old)

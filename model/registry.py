@@ -28,7 +28,7 @@ from typing import Any
 from model import bundle as bundles
 from model import signing
 from model.bundle import Bundle
-from model.disk import into_place, to_disk
+from model.disk import folder_into_place, into_place, to_disk
 from model.errors import BundleError, BundleMissing, writing
 
 CURRENT = "current.json"
@@ -94,10 +94,7 @@ def _copy(
                 to_disk(part / file)
         if bundles.read(part, public_key).digest != digest:
             raise BundleError(f"{source} was changed while it was read", remedy="try again")
-        if target.exists():  # damaged
-            shutil.rmtree(target)
-        part.rename(target)
-        to_disk(target.parent)
+        folder_into_place(part, target)
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
@@ -239,7 +236,7 @@ class Registry:
             served = _served(self.history())
             if not served:
                 raise BundleError("no model was promoted: the shipped one serves")
-            source = self.path(served[-2]) if len(served) > 1 else bundles.shipped()
+            source = self.path(served[-2]) if len(served) > 1 else self._shipped()
             found = _checked(source, self._public_key)
             if found.model_id == served[-1]:
                 raise BundleError(
@@ -250,6 +247,11 @@ class Registry:
             self._take(source, found)
             note = f"{ROLLED_BACK} {served[-1]}"
             return self._append(Promotion(found.model_id, time_ms, note))
+
+    def _shipped(self) -> Path:
+        """The shipped bundle, or its copy here, which somebody may have signed."""
+        copy = self._folder(bundles.read(bundles.shipped()).model_id)
+        return copy if copy.exists() and self._public_key is not None else bundles.shipped()
 
     def _append(self, entry: Promotion) -> Promotion:
         self._write([*self.history(), entry])

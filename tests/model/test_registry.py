@@ -194,6 +194,34 @@ def test_a_copy_is_signed_by_who_adds_it_and_the_folder_stays_as_it_was(
     assert bundles.read(registry.path(name), signing.public_key(other)).model_id == name
 
 
+def test_the_way_back_to_the_shipped_bundle_is_its_signed_copy(registry: Registry) -> None:
+    """The message says to sign a copy; nobody looked at it then."""
+    seed = bytes(range(32))
+    shipped = registry.add(bundles.shipped(), seed).model_id
+    strict = Registry(registry.root, signing.public_key(seed))
+    assert strict.roll_back(2).model_id == shipped
+    assert registry.history()[-1].model_id == shipped
+
+
+def test_a_copy_that_cannot_be_replaced_stays(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was deleted first: a kill in between, and what serves was gone."""
+    name, rename = registry.ids()[0], os.rename
+    place = registry.path(name)
+
+    def refuse(there: Path, here: Path) -> None:
+        if here == place and not there.name.endswith("-old"):
+            raise OSError(errno.EIO, "Input/output error")
+        rename(there, here)
+
+    monkeypatch.setattr(os, "rename", refuse)
+    with pytest.raises(OSError, match="Input/output"):
+        registry.add(tmp_path / "good", bytes(range(32)))
+    assert bundles.read(place).model_id == name
+    assert [path.name for path in place.parent.iterdir()] == [name]
+
+
 def test_a_history_of_odd_models_is_called_damaged(registry: Registry) -> None:
     (registry.root / "current.json").write_text('{"history": [{"model_id": 5, "time": 1}]}')
     with pytest.raises(BundleError, match=r"current\.json is damaged: a model_id is no text"):
