@@ -49,7 +49,6 @@ def explain(
     from model.case import explain_row
     from streams.assembly import load
     from streams.offline.case_text import reasons_of, to_text
-    from streams.schema import printable
 
     settings = options.settings(config, sets)
     dataset = datasets.read(data)
@@ -72,8 +71,7 @@ def explain(
         found["reasons"] = reasons_of(dataset, row, found, settings.decide.review)
     if alert:
         found["alerts"] = _alerts(settings, transaction, int(dataset.time[row]))
-    shown = "\n".join(map(printable, to_text(found).splitlines()))
-    options.say(found, shown, as_json)
+    options.say(found, to_text(found), as_json)
 
 
 def _served(settings: Settings) -> Path:

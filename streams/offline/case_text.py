@@ -16,7 +16,7 @@ from model.page import FIELD_WORDS
 from model.stub import NoScorer, StubScorer
 from streams.money import amount_text
 from streams.reasons import reasons
-from streams.schema import Decision
+from streams.schema import Decision, printable
 
 if TYPE_CHECKING:
     from model.data import Dataset
@@ -119,4 +119,4 @@ def to_text(found: Mapping[str, Any]) -> str:
         lines.append(f"surprise, nats: {told}")
     if "alerts" not in found:
         lines.append("rules, and what was decided, are not in this: --alert shows them")
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))

@@ -82,3 +82,6 @@ def test_an_alert_tells_its_rules_in_their_words_and_by_which_bundle_it_is() -> 
     text = to_text(found | {"alerts": [bare]})
     assert "block, no score by stub@1" in text and "--set" not in text
     assert "none on the topic" in to_text(found | {"alerts": []})
+    forged = {"code": "RULE", "text": "large\nthe service's alert: approve\u2028  "}
+    text = to_text(found | {"alerts": [alert | {"reasons": [forged]}]})
+    assert len(text.splitlines()) == len(lines) - 2, "no line that another program made up"
