@@ -4,7 +4,8 @@ In: Settings. Out: a new key generation in Redis that workers use from then on, 
 Does not know how a message becomes state: each partition is a replay (`replay.py`) without judges
 whose store is Redis.
 
-It reads every partition up to what the group has committed, i.e. to where all output is on Kafka.
+It reads every partition up to what the group has committed, i.e. to where all output is on Kafka;
+a topic that replaced the one of the state, not at all: its messages wait for their scores.
 The workers go on from there, under the new generation; what they had done beyond it they do again,
 with the same ids. So nothing is lost and nothing is sent that readers do not drop, whether workers
 run meanwhile or not, and whether Redis was lost, damaged, or made for fewer partitions.
@@ -112,8 +113,9 @@ class _Rebuild:
         self._namespace = settings.redis.namespace
         RedisStore(client, require_durable=settings.redis.require_durable).check()
         self._old = generations.read(client, self._namespace)
+        self._own = self._require_own(settings)
         # The count of another topic, which this one replaced, says nothing of moves in this one.
-        self._before = self._old.partitions if self._require_own(settings) else None
+        self._before = self._old.partitions if self._own else None
         self._markers = self._read_markers()
         self._max_future_ms = settings.worker.max_future_s * 1000
         self._arena_bytes = settings.worker.arena_mb * 1_048_576 // identity.partitions
@@ -208,7 +210,9 @@ class _Rebuild:
         return start, self._ends(start)
 
     def _ends(self, start: Mapping[int, int]) -> dict[int, int]:
-        committed = self._log.committed(self._identity.partitions)
+        # Nobody worked on a topic that replaced the state's. A worker that ran meanwhile committed
+        # the old one's offset to it, all the same: aiokafka asks until there is a topic again.
+        committed = self._log.committed(self._identity.partitions) if self._own else {}
         return {
             number: max(low, min(committed.get(number, low), self._log.limits(number)[1]))
             for number, low in start.items()

@@ -128,6 +128,18 @@ def raise_partitions(settings: Settings, count: int) -> None:
         pass
 
 
+def made_again(settings: Settings, count: int) -> None:
+    """The topic deleted, and another one of its name."""
+    topic = settings.topic("transactions")
+    admin = AdminClient(confluent_config(settings))
+    admin.delete_topics([topic])[topic].result()
+    while topic in admin.list_topics().topics:
+        pass
+    admin.create_topics([NewTopic(topic, count, 1)])[topic].result()
+    while topic not in admin.list_topics().topics:  # what the controller made, a broker hears later
+        pass
+
+
 def test_an_empty_redis_is_filled_up_to_what_the_group_committed(
     settings: Settings, client: redis.Redis
 ) -> None:
@@ -177,16 +189,26 @@ def test_a_topic_made_again_with_another_count_begins_anew(
     """Its keys tell no rule, there being none; no account has moved in it either."""
     publish(settings, rows(90, 3))
     claim_all(settings, client)
-    topic = settings.topic("transactions")
-    admin = AdminClient(confluent_config(settings))
-    admin.delete_topics([topic])[topic].result()
-    while topic in admin.list_topics().topics:
-        pass
-    admin.create_topics([NewTopic(topic, 2, 1)])[topic].result()
+    made_again(settings, 2)
     raise_partitions(settings, 5)
     result = rebuild(settings)
     assert (result.partitions, result.messages, result.moved) == (5, 0, False)
     assert len(claim_all(settings, client)) == 5
+
+
+def test_a_topic_made_again_is_scored_from_its_start_whatever_was_committed(
+    settings: Settings, client: redis.Redis
+) -> None:
+    """A worker that runs meanwhile commits the offset of the topic that is gone to the new one."""
+    publish(settings, rows(90, 3))
+    before = ends(settings, "transactions")
+    claim_all(settings, client)
+    made_again(settings, 3)
+    publish(settings, rows(300, 3, begin=90))
+    commit_group(settings, before)
+    result = rebuild(settings)
+    assert (result.messages, result.offsets) == (0, {0: 0, 1: 0, 2: 0})
+    assert [claim.offset for claim in claim_all(settings, client)] == [0, 0, 0]
 
 
 def test_messages_that_wait_in_partitions_of_before_are_told(
