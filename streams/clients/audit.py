@@ -42,7 +42,8 @@ Fraud = dict[int, str]
 class Balance:
     """The result. Latency is from broker append of a transaction to broker append of its score.
 
-    quality is None without labels; missing_at names the first few offsets without a result.
+    quality is None without labels; missing_at names the first few offsets without a result; foreign
+    counts results that are older than the transaction at their offset, by topic.
     """
 
     balanced: bool
@@ -53,6 +54,7 @@ class Balance:
     alerts: dict[str, int]
     dead_letters: dict[str, int]
     repeats: dict[str, int]
+    foreign: dict[str, int]
     faults: dict[str, int]
     latency_ms: dict[str, float] | None
     quality: dict[str, Any] | None
@@ -124,16 +126,16 @@ def _enter_results(
             source = record["source"]
             if source["topic"] != name or source["partition"] not in books:
                 continue
-            book = books[source["partition"]]
+            book, time = books[source["partition"]], _place(message)[2]
             if topic == "scores":
-                book.add_score(record, value, _place(message)[2])
+                book.add_score(record, value, time)
             else:
-                book.add_alert(record, value)
+                book.add_alert(record, value, time)
     for message in _sweep(settings, "transactions.dlq", start, told):
         letter = parse(message)
         found, partition, offset = letter.source
         if found == name and partition in books:
-            books[partition].add_dead(offset, letter.reason)
+            books[partition].add_dead(offset, letter.reason, _place(message)[2])
 
 
 def _recognise_elsewhere(books: dict[int, Ledger]) -> None:
@@ -253,6 +255,7 @@ def balance(books: dict[int, Ledger], fraud: Fraud) -> Balance:
         },
         dead_letters=dict(reasons),
         repeats=dict(sum((b.repeats for b in books.values()), Counter())),
+        foreign=dict(sum((b.foreign for b in books.values()), Counter())),
         faults=dict(faults),
         latency_ms=_latency(books),
         quality=quality(

@@ -22,6 +22,9 @@ from streams.schema import Decision, Reject
 NEVER: Final = np.iinfo(np.int64).max
 DECISIONS: Final = tuple(decision.value for decision in Decision)
 NOTHING: Final = -1
+BEFORE_MS: Final = 60_000
+"""A result appended so long before its transaction is of another message, that had the offset in a
+topic of that name that is gone. Clocks of brokers differ by less."""
 REFUSED, ERASED = 1, 2
 """Kinds of dead letter: an erasure may replace a score that was published already."""
 PRODUCED: Final = re.compile(rb'"produced_time":\d+')
@@ -47,7 +50,8 @@ class Ledger:
     scored, dead:  what came out of it; decision, late, identity of the score
                    (dead: 0, REFUSED or ERASED; reason: which of `names`, of a dead letter)
     alert:         decision of its alert, NOTHING without one
-    repeats:       messages that came a second time, by topic
+    repeats:       messages that came a second time, equal to the first, by topic
+    foreign:       results of messages of a topic that is gone, by topic; they count for nothing
     faults:        what must not be, counted
     """
 
@@ -71,12 +75,21 @@ class Ledger:
         self._alert_content: dict[int, int] = {}
         self.names: dict[str, int] = {}
         self.repeats: Counter[str] = Counter()
+        self.foreign: Counter[str] = Counter()
         self.faults: Counter[str] = Counter()
 
     def _row(self, offset: int) -> int | None:
         """The row of an offset; None outside the books."""
         row = offset - self.base
         return row if 0 <= row < self.rows else None
+
+    def _own_row(self, topic: str, offset: int, time: int) -> int | None:
+        """The row that a result is about; None outside the books, and for one of before."""
+        row = self._row(offset)
+        if row is not None and time < self.time[row] - BEFORE_MS:
+            self.foreign[topic] += 1
+            return None
+        return row
 
     def transaction(self, offset: int, key: bytes | None, value: bytes | None, time: int) -> None:
         """A message of `transactions`."""
@@ -90,7 +103,7 @@ class Ledger:
 
     def add_score(self, record: dict[str, Any], value: bytes, time: int) -> None:
         """A message of `scores` whose source is this partition, parsed and as it came."""
-        row = self._row(record["source"]["offset"])
+        row = self._own_row("scores", record["source"]["offset"], time)
         if row is None:
             return
         content = digest(PRODUCED.sub(b"", value))
@@ -104,9 +117,9 @@ class Ledger:
         self.score_content[row] = content
         self.identity[row] = transaction_key(record["account_id"], record["transaction_id"])
 
-    def add_alert(self, record: dict[str, Any], value: bytes) -> None:
-        """A message of `alerts` whose source is this partition, parsed and as it came."""
-        row = self._row(record["source"]["offset"])
+    def add_alert(self, record: dict[str, Any], value: bytes, time: int) -> None:
+        """A message of `alerts`, likewise."""
+        row = self._own_row("alerts", record["source"]["offset"], time)
         if row is None:
             return
         content = digest(PRODUCED.sub(b"", value))
@@ -116,9 +129,9 @@ class Ledger:
         self.alert[row] = DECISIONS.index(record["decision"])
         self._alert_content[row] = content
 
-    def add_dead(self, offset: int, reason: str) -> None:
+    def add_dead(self, offset: int, reason: str, time: int) -> None:
         """A dead letter whose source is this partition."""
-        row = self._row(offset)
+        row = self._own_row("transactions.dlq", offset, time)
         if row is None:
             return
         if self.dead[row]:
@@ -133,8 +146,9 @@ class Ledger:
         return Counter({name: n for name, n in zip(self.names, found, strict=True) if n})
 
     def _again(self, topic: str, same: bool) -> None:
-        self.repeats[topic] += 1
-        if not same:
+        if same:
+            self.repeats[topic] += 1
+        else:
             self.faults[f"{topic}: a repeat differs from the first"] += 1
 
     def duplicates(self) -> NDArray[np.bool_]:

@@ -48,6 +48,9 @@ def summary(found: Balance) -> Iterator[str]:
     if found.repeats:
         told = _listed(found.repeats)
         yield f"sent twice      {told} (equal but for produced_time, readers drop them)"
+    if found.foreign:
+        told = _listed(found.foreign)
+        yield f"left out        {told} (older than their transactions: the topic was made again)"
     if found.latency_ms is not None:
         spent = found.latency_ms
         yield (

@@ -49,9 +49,9 @@ class Books:
         record = score(offset, decision, source=source(offset), **more)
         self.ledger.add_score(record, orjson.dumps(record), time)
 
-    def alert(self, offset: int, decision: str, **more: Any) -> None:
+    def alert(self, offset: int, decision: str, time: int = 1_500, **more: Any) -> None:
         record = alert(offset, decision, source=source(offset), **more)
-        self.ledger.add_alert(record, orjson.dumps(record))
+        self.ledger.add_alert(record, orjson.dumps(record), time)
 
     def close(self) -> Balance:
         return balance({0: self.ledger}, {})
@@ -61,7 +61,7 @@ def good() -> Books:
     """Scored, dead, a duplicate, an erasure, scored with an alert, and a duplicate at the end."""
     books = Books([message(0), b"?", message(0), None, message(4), message(4)])
     books.score(100, time=1_010)
-    books.ledger.add_dead(101, "bad_json")
+    books.ledger.add_dead(101, "bad_json", 1_500)
     books.score(104, "block", time=1_054, late=True)
     books.alert(104, "block")
     return books
@@ -96,7 +96,7 @@ def test_contradictions(spoil: Callable[[Books], None], fault: str) -> None:
     books = good()
     spoil(books)
     found = books.close()
-    assert (found.balanced, found.faults) == (False, {fault: 1})
+    assert (found.balanced, found.faults, found.repeats) == (False, {fault: 1}, {})
 
 
 def test_alerts_that_lack_or_decide_otherwise() -> None:
@@ -156,11 +156,11 @@ def test_repeats_and_what_lies_outside() -> None:
     books = good()
     books.score(100, produced_time=7)
     books.alert(104, "block", produced_time=7)
-    books.ledger.add_dead(101, "bad_json")
+    books.ledger.add_dead(101, "bad_json", 1_500)
     for offset in (99, 106):
         books.score(offset)
         books.alert(offset, "block")
-        books.ledger.add_dead(offset, "bad_json")
+        books.ledger.add_dead(offset, "bad_json", 1_500)
         books.ledger.transaction(offset, b"a1", b"x", 0)
     found = books.close()
     assert found.balanced
@@ -170,10 +170,26 @@ def test_repeats_and_what_lies_outside() -> None:
     assert told.endswith("(equal but for produced_time, readers drop them)"), "not the same bytes"
 
 
+def test_results_of_a_topic_that_was_replaced_are_no_results_of_the_new_one() -> None:
+    """`transactions` was deleted and made again; `scores` keeps what was said of its offsets."""
+    books, long_ago = good(), 1_000 - 60_001
+    untold = Books([message(0), message(1)])
+    for each in (books, untold):
+        each.score(100, "review", time=long_ago)
+        each.alert(100, "review", time=long_ago)
+        each.ledger.add_dead(101, "bad_value", long_ago)
+    found = books.close()
+    assert found.balanced and found.headings == good().close().headings
+    assert found.foreign == {"scores": 1, "alerts": 1, "transactions.dlq": 1}
+    said = next(line for line in summary(found) if line.startswith("left out"))
+    assert "scores 1, alerts 1, transactions.dlq 1 (older than their transactions" in said
+    assert untold.close().headings["waiting"] == 2
+
+
 def test_an_erased_account_may_have_been_scored() -> None:
     books = good()
-    books.ledger.add_dead(100, "forgotten")
-    books.ledger.add_dead(102, "forgotten")
+    books.ledger.add_dead(100, "forgotten", 1_500)
+    books.ledger.add_dead(102, "forgotten", 1_500)
     found = books.close()
     assert found.balanced
     # What stands under "scored" is no dead letter of the sheet, and neither is its reason.
@@ -185,7 +201,7 @@ def test_the_same_bytes_under_another_key_are_no_duplicate() -> None:
     books = Books([message(0), message(1)])
     books.ledger.transaction(101, b"a2", message(0), 0)
     books.score(100)
-    books.ledger.add_dead(101, "key_mismatch")
+    books.ledger.add_dead(101, "key_mismatch", 1_500)
     assert books.close().headings["duplicate"] == 0
 
 

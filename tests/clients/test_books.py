@@ -138,10 +138,10 @@ def test_books_equal_a_slow_count(history: list[Fate]) -> None:
         if each.decision is not None:
             book.add_score(record, orjson.dumps(record), now + place[1])
         if each.reason is not None:
-            book.add_dead(place[1], each.reason)
+            book.add_dead(place[1], each.reason, now)
         if each.alert is not None:
             told = record | {"decision": each.alert}
-            book.add_alert(told, orjson.dumps(told))
+            book.add_alert(told, orjson.dumps(told), now)
     _recognise_elsewhere(books)
     bad = {transaction_key("a", f"t{p}-{o}"): "mule" for p, o in [*at, (9, 9)] if (p + o) % 3 == 0}
     found = balance(books, bad)
