@@ -34,6 +34,7 @@ from streams.connect import confluent_config
 from streams.dev import kafka as kafka_server
 from streams.dev import process
 from streams.errors import BrokerError
+from streams.live.outbox import Outbox
 from streams.live.risk_log import RiskLog
 from streams.live.risk_store import RiskStore
 from streams.live.rule_source import RuleSource
@@ -47,6 +48,7 @@ from streams.settings import Settings, load
 from streams.topics import create
 from tests.certificates import Certificates
 from tests.conftest import PASSWORD, PRINCIPALS
+from tests.live.test_outbox import render
 from tests.live.workers import payments, scored, team
 
 PREFIX = "acl-"
@@ -215,6 +217,14 @@ def test_a_stranger_that_publishes_is_told_of_his_rights(as_user: As) -> None:
         Publisher(settings=as_user("stranger")) as publisher,
     ):
         publisher.topic("transactions")
+
+
+def test_a_worker_that_may_not_write_a_topic_is_told_which_right_is_missing(as_user: As) -> None:
+    outbox = Outbox(as_user("operator"), render)
+    told = rf"{PREFIX}alerts.*Let the worker's user write it; docs/security\.md.*Nothing is lost"
+    with pytest.raises(BrokerError, match=told):
+        outbox.deliver([b"alerts:1"])
+    outbox.close()
 
 
 def test_who_has_no_right_to_the_group_is_told_so(

@@ -10,17 +10,18 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 import aiokafka
 from aiokafka.consumer.fetcher import FetchResult
-from aiokafka.errors import ConsumerStoppedError
+from aiokafka.errors import ConsumerStoppedError, KafkaConnectionError
 from faust.transport.consumer import ensure_TP
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from mode.threads import WorkerThread
 
-from streams.errors import BrokerError
+from streams.errors import BrokerError, FraudstreamError
 from streams.live.chunks import Chunk, by_chunks, sliced, to_batch
 from streams.live.loose import install
 from streams.live.ranges import Fetched, LogRange, Reach
@@ -28,6 +29,8 @@ from streams.schema import MAX_UNPACKED_BYTES
 from streams.store.checks import REBUILD
 
 STOP_S: Final = 1.0
+CONNECT_PAUSE_S: Final = 0.5
+"""From one try to reach a broker, at the start, to the next."""
 DRAIN_BYTES: Final = MAX_UNPACKED_BYTES
 """What is unpacked at once, but for the batch that goes beyond it. The rest stays packed with
 aiokafka: a megabyte on the wire may be thousands of batches, each of which is within its limit."""
@@ -214,6 +217,39 @@ class FetchThread(driver.AIOKafkaConsumerThread):
         and its loop is closed."""
         if not self.parent_loop.is_closed():
             super().set_shutdown()
+
+    async def on_start(self) -> None:
+        """Connect. A broker may have gone since the worker's start looked for it, which may be a
+        minute ago. Raises BrokerError when it is away for `retry_s`."""
+        patience_s = self.transport.retry_s  # type: ignore[attr-defined]
+        deadline = self.thread_loop.time() + patience_s
+        while True:
+            try:
+                await super().on_start()
+                return
+            except KafkaConnectionError:
+                # It stays in its place until the next one: Faust asks it for its partitions.
+                await self._ensure_consumer().stop()
+                if self.should_stop or self.thread_loop.time() > deadline:
+                    raise BrokerError(
+                        f"Kafka went away as the worker started, for {patience_s:.0f} s",
+                        remedy="Start it again, then the worker",
+                    ) from None
+            await self.sleep(CONNECT_PAUSE_S)
+
+    def on_crash(self, msg: str, *fmt: Any, **kwargs: Any) -> None:
+        """Print what ended the thread, unless it is told to the user without a traceback."""
+        if not any(isinstance(each, FraudstreamError) for each in fmt):
+            super().on_crash(msg, *fmt, **kwargs)
+
+    def _start_thread(self) -> None:
+        with suppress(FraudstreamError):  # it crashed the app, which tells
+            super()._start_thread()
+
+    def _stopped_set(self) -> None:
+        """Tell the thread to end, unless it ended by itself."""
+        if not self.thread_loop.is_closed():
+            super()._stopped_set()
 
     async def on_thread_stop(self) -> None:
         """See `_end_fetches`."""

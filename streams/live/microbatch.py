@@ -281,10 +281,11 @@ class MicroBatchTransport(driver.Transport):
 
     Consumer = RangeConsumer
 
-    def __init__(self, app: AppT, ownership: Ownership, fetch_max_wait_ms: int) -> None:
+    def __init__(self, app: AppT, ownership: Ownership, settings: Settings) -> None:
         super().__init__(app.conf.broker_consumer, app)
         self.ownership = ownership
-        self.fetch_max_wait_ms = fetch_max_wait_ms
+        self.fetch_max_wait_ms = settings.kafka.fetch_max_wait_ms
+        self.retry_s = settings.worker.retry_s
 
 
 class _ConsumeOnly(BootStrategy):
@@ -329,5 +330,5 @@ def make_app(settings: Settings, ownership: Ownership) -> MicroBatchApp:
         autodiscover=False,
         cython_optimizations=True,
     )
-    app.transport = MicroBatchTransport(app, ownership, settings.kafka.fetch_max_wait_ms)
+    app.transport = MicroBatchTransport(app, ownership, settings)
     return app

@@ -206,5 +206,5 @@ def _broker_error(error: errors.KafkaError) -> BrokerError:
     elif isinstance(
         error, errors.TopicAuthorizationFailedError | errors.ClusterAuthorizationFailedError
     ):
-        remedy = "Give the worker's user Write and IdempotentWrite; see infra/"
+        remedy = f"Let the worker's user write it; docs/security.md has the rights. {KEPT}"
     return BrokerError(f"Kafka did not take a message: {error!r}", remedy=remedy)

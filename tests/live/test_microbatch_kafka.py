@@ -6,6 +6,8 @@ import asyncio
 import itertools
 import time
 from contextlib import AsyncExitStack
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,9 +16,13 @@ from confluent_kafka.admin import AdminClient
 from faust.types import TP
 
 from streams.connect import confluent_config
+from streams.dev import kafka as kafka_server
+from streams.dev import process
 from streams.errors import BrokerError
+from streams.live.microbatch import make_app
 from streams.live.ranges import LogRange
 from streams.schema import MAX_UNPACKED_BYTES, UNREAD
+from streams.settings import load
 from tests.live.reading import PATIENCE_S, Reader, Shelf, publish, reading, settings_for
 
 
@@ -41,6 +47,51 @@ def test_bytes_keys_and_offsets_survive_every_codec(kafka: str, topic_prefix: st
             assert len(reader.messages) < 100, "batches, not messages"
 
     asyncio.run(check())
+
+
+def test_a_broker_that_is_away_at_the_start_is_waited_for(
+    topic_prefix: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It may go in the minute between a worker's first look and its group."""
+    broker = kafka_server.start(tmp_path / "kafka", die_with_parent=True)
+    try:
+        settings = settings_for(broker.bootstrap, topic_prefix, partitions=1)
+        publish(settings, [(0, b"k", b"v")])
+        process.stop(broker.child, 0)
+
+        async def back() -> kafka_server.Broker:
+            while "Unable connect" not in caplog.text:
+                await asyncio.sleep(0.05)
+            start = partial(kafka_server.start, tmp_path / "kafka", die_with_parent=True)
+            return await asyncio.to_thread(start)
+
+        async def check() -> kafka_server.Broker:
+            coming = asyncio.create_task(back())
+            async with reading(settings) as reader:
+                await reader.until(lambda: reader.values() == [b"v"])
+            return await coming
+
+        broker = asyncio.run(check())
+    finally:
+        process.stop(broker.child, 0)
+
+
+def test_a_broker_that_stays_away_at_the_start_is_an_error_in_words(
+    capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    app = make_app(load(flags=["kafka.bootstrap=127.0.0.1:1", "worker.retry_s=1"]), Shelf())
+
+    async def check() -> None:
+        app.loop = asyncio.get_running_loop()
+        try:
+            await app.start()
+        finally:
+            await app.stop()
+
+    with pytest.raises(BrokerError, match=r"went away as the worker started.*Start it again"):
+        asyncio.run(check())
+    assert "Traceback" not in capfd.readouterr().err
+    assert "Event loop is closed" not in caplog.text
 
 
 def test_a_batch_that_unpacks_to_too_much_is_not_read(kafka: str, topic_prefix: str) -> None:
