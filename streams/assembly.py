@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -215,14 +216,20 @@ def scorer(settings: Settings) -> AnyScorer:
         )
     trained, told = loaded.bundle.about.get("risk"), Pace.of(settings.risk).told()
     if trained not in (None, told):
-        _logger.warning(
-            "bundle %s was trained on risk snapshots of %s, these settings say %s: "
-            "set them alike, or train it again",
-            loaded.model_id,
-            trained,
-            told,
-        )
+        _warn_of_risk(loaded.model_id, str(trained), str(told))
     return loaded
+
+
+@cache
+def _warn_of_risk(model_id: str, trained: str, told: str) -> None:
+    """Once a process: a replay loads its judge for each partition."""
+    _logger.warning(
+        "bundle %s was trained on risk snapshots of %s, these settings say %s: "
+        "set them alike, or train it again",
+        model_id,
+        trained,
+        told,
+    )
 
 
 def judge(settings: Settings) -> Judge:

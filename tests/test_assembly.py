@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +100,21 @@ def test_a_key_that_is_none_lets_no_bundle_score(
         key.write_bytes(content)
     with pytest.raises(ConfigError, match=said):
         assembly.judge(load(flags=[f"model.public_key={key}"]))
+
+
+def test_other_risk_settings_than_those_of_the_training_are_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A replay loads its judge for each partition: with 64 of them this hid how far it was."""
+    shipped = bundles.read(bundles.shipped())
+    trained = {"delay_days": 7, "period_hours": 3}
+    about = {**shipped.about, "risk": trained}
+    bundles.write(replace(shipped, about=about), tmp_path / "other")
+    settings = load(flags=[f"model.bundle={tmp_path / 'other'}"])
+    for _ in range(2):
+        assembly.judge(settings)
+    (told,) = [record.getMessage() for record in caplog.records]
+    assert f"was trained on risk snapshots of {trained}, these settings say {{" in told
 
 
 RULE = rule_file("large")
