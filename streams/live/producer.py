@@ -159,8 +159,10 @@ class BatchProducer:
         """A topic that brokers were to confirm something of, and no longer know."""
         if self._producer is None:
             return None
-        known: Callable[[str], object] = self._producer.client.cluster.partitions_for_topic
+        cluster = self._producer.client.cluster
+        known: Callable[[str], object] = cluster.partitions_for_topic
         topics = {topic for sent, topic in waiting.items() if not sent.done()}
+        topics -= set(cluster.unauthorized_topics)  # not seen, which is not gone
         return next((each for each in sorted(topics) if known(each) is None), None)
 
     async def _drop(self, patience_s: float) -> None:
