@@ -160,7 +160,7 @@ def resume(
         model.load_state_dict(saved["model"])
         optimiser.load_state_dict(saved["optimiser"])
         processes.set_random_states(saved["random"])
-    except (RuntimeError, KeyError, IndexError, TypeError) as error:
+        average.values, average.count = saved["average"], saved["count"]
+        return dict(saved["progress"]), saved["best"]
+    except (RuntimeError, KeyError, IndexError, TypeError, ValueError) as error:
         raise _unfit(path, error) from None
-    average.values, average.count = saved["average"], saved["count"]
-    return dict(saved["progress"]), saved["best"]

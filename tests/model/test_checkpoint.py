@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import os
 import zipfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from model import data, pretrain, processes
 from model.checkpoint import steps_in
@@ -104,6 +106,30 @@ def test_one_bit_that_a_disk_turned_is_seen(whole: Dataset, tmp_path: Path) -> N
         with pytest.raises(DatasetError, match=r"run\.pt does not fit: .+\. delete it"):
             read()
     assert path.read_bytes() == raw
+
+
+def test_what_another_program_or_version_saved_is_said_not_to_fit(
+    whole: Dataset, tmp_path: Path
+) -> None:
+    """Where some parts lacked it ended as a traceback."""
+    path = tmp_path / "there" / "run.pt"
+    run(whole, SHORT, path)
+    raw = path.read_bytes()
+    changes: list[Callable[[dict[str, Any]], object]] = [
+        lambda saved: saved.pop("progress"),
+        lambda saved: saved.update(run=None),
+        lambda saved: saved.pop("best"),
+        lambda saved: saved.pop("average"),
+        lambda saved: saved["optimiser"]["param_groups"].pop(),
+        lambda saved: saved["model"].popitem(),
+        lambda saved: saved.update(random=[]),
+    ]
+    for change in changes:
+        saved = torch.load(io.BytesIO(raw))
+        change(saved)
+        torch.save(saved, path)
+        with pytest.raises(DatasetError, match=r"run\.pt does not fit: .+\. delete it"):
+            run(whole, replace(SHORT, steps=4), path)
 
 
 def test_ctrl_c_amid_a_save_is_ctrl_c(
