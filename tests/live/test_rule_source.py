@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -15,10 +16,12 @@ from streams.assembly import Judge
 from streams.connect import confluent_config
 from streams.errors import BrokerError
 from streams.features import NAMES
+from streams.live import rule_source
 from streams.live.app import _policy
 from streams.live.rule_source import RuleSource
 from streams.rulebook import RuleBook, parse_toml
 from streams.settings import Settings
+from streams.topics import create
 from tests.live.reading import contents, settings_for
 from tests.messages import rule_file
 from tests.test_settle import POLICY
@@ -48,6 +51,13 @@ def until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def elsewhere(settings: Settings, prefix: str) -> Settings:
+    """These settings with topics that nobody made."""
+    return settings.model_copy(
+        update={"kafka": settings.kafka.model_copy(update={"topic_prefix": prefix})}
+    )
 
 
 def known(source: RuleSource) -> dict[str, int]:
@@ -84,6 +94,7 @@ def test_a_worker_starts_with_all_rules_and_follows(
         if one.key() in (b"bad", b"wrong"):
             place = f"(partition {one.partition()} offset {one.offset()})"
             assert sum(place in words for words in said) == 1, said
+    assert all(each.name != "rules" for each in threading.enumerate()), "nobody reads on"
     with RuleSource(settings, book) as again:
         assert again.rules().digest == source.rules().digest
 
@@ -92,13 +103,47 @@ def test_an_empty_topic_leaves_the_file(kafka: str, topic_prefix: str) -> None:
     settings = settings_for(kafka, topic_prefix)
     with RuleSource(settings, parse_toml(FILE, NAMES)) as source:
         assert known(source) == {"file": 1}
+    # And a topic of one message has it at its very start.
+    send(settings, (b"only", rule("only")))
+    with RuleSource(settings, parse_toml(FILE, NAMES)) as source:
+        assert known(source) == {"file": 1, "only": 1}
+
+
+def test_a_topic_that_is_made_while_a_worker_starts_is_waited_for(
+    kafka: str, topic_prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be known to the broker that made it, and not yet to the one that answers."""
+    settings = elsewhere(settings_for(kafka, topic_prefix), f"later-{topic_prefix}")
+    monkeypatch.setattr(rule_source, "TOPIC_PATIENCE_S", 60.0)
+    made = threading.Timer(0.5, create, (settings,))
+    made.start()
+    with RuleSource(settings, parse_toml(FILE, NAMES)) as source:
+        assert known(source) == {"file": 1}
+    made.join()
+
+
+def test_after_a_fault_rules_are_followed_again(
+    kafka: str, topic_prefix: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = settings_for(kafka, topic_prefix)
+    monkeypatch.setattr(rule_source, "PAUSE_S", 0.01)
+    with RuleSource(settings, parse_toml(FILE, NAMES)) as source:
+        read, faults = source._read, [KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)] * 2
+
+        def fails_twice() -> set[int]:
+            if faults:
+                raise KafkaException(faults.pop())
+            return read()
+
+        monkeypatch.setattr(source, "_read", fails_twice)
+        until(lambda: caplog.text.count("cannot read the rules") == 2)
+        send(settings, (b"a", rule("a")))
+        until(lambda: known(source) == {"a": 1, "file": 1})
 
 
 def test_a_missing_topic_says_what_to_do(kafka: str, topic_prefix: str) -> None:
     settings = settings_for(kafka, topic_prefix)
-    other = settings.model_copy(
-        update={"kafka": settings.kafka.model_copy(update={"topic_prefix": "no-such-"})}
-    )
+    other = elsewhere(settings, "no-such-")
     with (
         pytest.raises(BrokerError, match="topics create"),
         RuleSource(other, RuleBook(frozenset(NAMES))),
