@@ -124,6 +124,38 @@ def test_the_work_that_a_plan_tells_is_done(taught: bool, monkeypatch: pytest.Mo
     assert tuple(done) == teacher.work(int(rows.sum()), int(others.sum()))
 
 
+def test_what_is_told_is_the_mean_of_the_log_odds_row_by_row(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In whatever blocks the rows are told; a row that is neither counts for nothing."""
+    whole = made.dataset(8, 60)
+    rows, others = whole.account < 3, whole.account > 4
+    seeds: list[int] = []
+
+    class Trees:
+        def __init__(self, seed: int) -> None:
+            self.seed = seed
+
+        def predict(self, x: Any, raw_score: bool) -> Any:
+            assert raw_score
+            return x[:, 0] * self.seed
+
+    def grow(x: Any, y: Any, seed: int, **other: Any) -> Trees:
+        assert (x == whole.features[rows]).all() and (y == whole.label[rows]).all()
+        seeds.append(seed)
+        return Trees(seed)
+
+    monkeypatch.setattr(baseline, "lightgbm", grow)
+    monkeypatch.setattr(teacher, "BLOCK", 7)
+    found = teacher.lesson(whole, rows, others, seed=4, bags=3)
+    assert seeds == [4, 5, 6], "other samples"
+    logit = whole.features[:, 0].astype(float) * 5
+    said = np.where(rows, whole.label, 1 / (1 + np.exp(-logit)))
+    assert found.target[rows | others] == pytest.approx(said[rows | others], abs=1e-6)
+    assert (found.weight == np.where(rows, teacher.LABEL_WEIGHT, np.where(others, 1, 0))).all()
+    assert (found.chosen == (rows | others)).all()
+
+
 class Fixed(torch.nn.Module):
     """A model that answers what it is told to."""
 
