@@ -45,7 +45,8 @@ LOOKED_AT: Final = 5
 def rows_of(dataset: Dataset, transaction_id: str) -> NDArray[np.int64]:
     """The rows of a transaction_id, by the 48 bits of it that the words keep: several where more
     than one account uses it."""
-    wanted = np.uint64(max(xxhash.xxh3_64_intdigest(transaction_id.encode()) >> 16, 1))
+    text = transaction_id.encode(errors="surrogatepass")  # what is no text is found nowhere
+    wanted = np.uint64(max(xxhash.xxh3_64_intdigest(text) >> 16, 1))
     return np.flatnonzero((np.asarray(dataset.words[:, 2]) >> np.uint64(ID_SHIFT)) == wanted)
 
 

@@ -27,10 +27,13 @@ SERVE = "workers that start from now on serve it; running ones go on as they are
 
 
 def _registry(config: Path | None, sets: list[str] | None) -> Registry:
-    return _registry_of(options.settings(config, sets))
+    """To look at: no key is asked for."""
+    from model.registry import Registry
+
+    return Registry(options.settings(config, sets).model.registry)
 
 
-def _registry_of(settings: Settings, key: bytes | None = None) -> Registry:
+def _strict(settings: Settings, key: bytes | None = None) -> Registry:
     """Bundles must be signed by the key given, else by that of the settings, where there is one."""
     from model.registry import Registry
     from streams.assembly import public_key
@@ -132,7 +135,7 @@ def models_add(
     Example: fraudstream models add bundles/fraud
     """
     seed, expected = checks.signing_key(key), checks.public_key(public_key)
-    registry = _registry_of(options.settings(config, sets), expected)
+    registry = _strict(options.settings(config, sets), expected)
     _name(registry.add(bundle, seed).model_id, as_json)
 
 
@@ -151,7 +154,7 @@ def models_promote(
     from model import bundle as bundles
 
     settings = options.settings(config, sets)
-    registry = _registry_of(settings)
+    registry = _strict(settings)
     found = bundles.read(Path(model) if Path(model).is_dir() else registry.path(model))
     bundles.require_fitted(found)
     _check_features(found)
@@ -178,7 +181,8 @@ def models_rollback(
 
     Example: fraudstream models rollback
     """
-    promoted = _registry(config, sets).roll_back(_now(), _check_features).model_id
+    registry = _strict(options.settings(config, sets))
+    promoted = registry.roll_back(_now(), _check_features).model_id
     typer.echo(SERVE, err=True)
     _name(promoted, as_json)
 

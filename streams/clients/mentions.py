@@ -22,7 +22,10 @@ def mentions(
     settings: Settings, topic: str, transaction: str, start: str = "earliest"
 ) -> Iterator[bytes]:
     """The messages in whose text the id stands, repeats too. Raises BrokerError."""
-    wanted = orjson.dumps(transaction)
+    try:
+        wanted = orjson.dumps(transaction)
+    except TypeError:  # no UTF-8, so no message has it
+        return
     with Subscriber(topic, settings=settings, start=start, follow=False) as reader:
         for message in reader.messages():
             value = content_bytes(message.value())

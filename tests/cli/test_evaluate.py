@@ -313,6 +313,7 @@ def test_of_payments_with_one_id_the_one_that_is_meant_can_be_chosen(
     """An id is an account's own; that of the first account was explained, and nothing said so."""
     whole, one = data.read(made[0]), made[1].to_pylist()[0]
     words, alike = np.array(whole.words), rows_of(whole, one["transaction_id"])
+    assert len(rows_of(whole, "\udcff")) == 0, "what is no UTF-8 is an unknown id"
     other = int(np.flatnonzero(whole.account != whole.account[alike[0]])[-1])
     words[other, 2] = words[alike[0], 2]
     data.write(replace(whole, words=words), tmp_path / "shared")

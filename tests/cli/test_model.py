@@ -329,6 +329,12 @@ def test_a_promoted_bundle_that_is_gone_is_said_and_not_served(tmp_path: Path) -
     listed = RUN.invoke(build(), ["models", "list", "--set", place])
     assert listed.stderr.startswith(f"{promoted} is promoted and no longer in ")
     assert "shipped" not in listed.stderr
+    # Who only looks needs no key.
+    key = ["--set", f"model.public_key={tmp_path / 'gone.pub'}"]
+    for look in ("list", "history"):
+        assert promoted in RUN.invoke(build(), ["models", look, "--set", place, *key]).output
+    refused = RUN.invoke(build(), ["models", "rollback", "--set", place, *key])
+    assert "cannot read model.public_key" in str(refused.exception)
     with pytest.raises(BundleError):
         scorer(load(flags=[place]))
 

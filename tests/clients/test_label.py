@@ -76,6 +76,7 @@ def test_what_is_no_verdict_on_one_known_payment_is_refused(kafka: str, topic_pr
     )  # fmt: skip
     for words, code, told in (
         (["t80", "fraud"], 1, "no alert and no score of a transaction t80."),
+        (["\udcff", "fraud"], 1, "no alert and no score of a transaction"),  # no UTF-8
         (["t8", "fraud"], 2, "2 accounts have a transaction t8. Say which with --account"),
         (["t8", "fraud", "--account", "nobody"], 1, "a transaction t8 of that account"),
         (["t9", "fraud", "--from", "latest"], 1, "t9 in what --from latest reads. Look further"),
