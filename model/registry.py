@@ -250,8 +250,11 @@ class Registry:
 
     def _shipped(self) -> Path:
         """The shipped bundle, or its copy here, which somebody may have signed."""
-        copy = self._folder(bundles.read(bundles.shipped()).model_id)
-        return copy if copy.exists() and self._public_key is not None else bundles.shipped()
+        shipped = bundles.shipped()
+        if self._public_key is None:
+            return shipped
+        copy = self._folder(bundles.read(shipped).model_id)
+        return copy if copy.exists() else shipped
 
     def _append(self, entry: Promotion) -> Promotion:
         self._write([*self.history(), entry])

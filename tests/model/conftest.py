@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -26,3 +27,17 @@ def model(data: Dataset) -> Transformer:
 def folder(data: Dataset, tmp_path: Path) -> Path:
     bundles.write(made.bundle(data), tmp_path / "b")
     return tmp_path / "b"
+
+
+@pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The inodes of what was brought to the disk, in order; it grows while the test runs."""
+    inodes: list[int] = []
+    sync = os.fsync
+
+    def noted(descriptor: int) -> None:
+        sync(descriptor)
+        inodes.append(os.fstat(descriptor).st_ino)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    return inodes

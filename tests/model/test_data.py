@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -198,16 +197,8 @@ def test_a_stop_amid_the_renames_leaves_no_mixture(
 
 
 def test_the_arrays_are_on_the_disk_before_the_manifest_that_names_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, synced: list[int]
 ) -> None:
-    synced: list[int] = []
-    sync = os.fsync
-
-    def noted(descriptor: int) -> None:
-        sync(descriptor)
-        synced.append(os.fstat(descriptor).st_ino)
-
-    monkeypatch.setattr(os, "fsync", noted)
     data.write(made.dataset(accounts=2), tmp_path)
     names = [*(f"{name}.npy" for name in data.ARRAYS), data.MANIFEST]
     files = [(tmp_path / name).stat().st_ino for name in names]

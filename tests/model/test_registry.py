@@ -263,17 +263,9 @@ def test_what_another_user_made_is_locked_and_what_may_not_be_read_is_not_empty(
 
 
 def test_what_serves_is_on_the_disk_before_it_is_named(
-    data: Dataset, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Dataset, registry: Registry, tmp_path: Path, synced: list[int]
 ) -> None:
     """Else a machine that loses its power may keep the name of a bundle, and not the bundle."""
-    synced: list[int] = []
-    sync = os.fsync
-
-    def noted(descriptor: int) -> None:
-        sync(descriptor)
-        synced.append(os.fstat(descriptor).st_ino)
-
-    monkeypatch.setattr(os, "fsync", noted)
     bundles.write(made.bundle(data, seed=1), tmp_path / "new")
     own = [(tmp_path / "new" / name).stat().st_ino for name in (bundles.WEIGHTS, bundles.MANIFEST)]
     assert set(own) <= set(synced), "a fit took hours"
