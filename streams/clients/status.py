@@ -7,12 +7,13 @@ answers when none runs. Does not know how the store or the worker use what it re
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import redis
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from streams.clients.outage import PASSING, answered, limits
 from streams.connect import (
@@ -25,6 +26,7 @@ from streams.connect import (
 )
 from streams.errors import BrokerError
 from streams.findings import plural
+from streams.schema import TOPICS
 from streams.settings import Settings
 from streams.store import generations, keys, scripts
 
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
     from confluent_kafka.admin import PartitionMetadata
 
 TIMEOUT_S = 15.0
+NEW_TOPIC_S = 1.0
+"""How long a topic that was just made may be unknown to a broker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +121,20 @@ def _layout(consumer: Consumer, topic: str) -> dict[int, PartitionMetadata]:
     return {number: metadata.partitions[number] for number in sorted(metadata.partitions)}
 
 
+def _missing(consumer: Consumer, settings: Settings) -> list[str]:
+    """The service's topics that are not there. Raises KafkaException."""
+
+    def missing(name: str) -> bool:
+        # One that this user may not see has another error, and is not missing.
+        error = consumer.list_topics(name, timeout=TIMEOUT_S).topics[name].error
+        return error is not None and error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART
+
+    found = [name for spec in TOPICS if missing(name := settings.topic(spec.name))]
+    if found:
+        time.sleep(NEW_TOPIC_S)
+    return [name for name in found if missing(name)]
+
+
 def _committed(consumer: Consumer, places: list[TopicPartition]) -> dict[int, int]:
     """The group's offsets by partition, where it has any. Raises KafkaException."""
     found = answered(consumer.committed(places, timeout=TIMEOUT_S))
@@ -148,10 +166,19 @@ def _partition(partition: int, stored: _Stored, log: _Log) -> PartitionStatus:
 
 
 def _problems(
-    found: list[PartitionStatus], logs: dict[int, _Log], made_for: int | None
+    found: list[PartitionStatus],
+    logs: dict[int, _Log],
+    made_for: int | None,
+    missing: list[str],
 ) -> list[str]:
-    """`made_for`: the partition count that the state was made for, None before any."""
+    """`made_for`: the partition count that the state was made for, None before any.
+    `missing`: topics that are not there."""
     problems = []
+    if missing:
+        problems.append(
+            f"workers cannot go on without {', '.join(missing)}, which Kafka does not have: "
+            "run `fraudstream topics create`"
+        )
     if made_for is not None and made_for != len(logs):
         problems.append(
             f"the topic has {len(logs)} partitions, and the state was made for {made_for}: "
@@ -246,6 +273,7 @@ def status(settings: Settings) -> Status:
         check_redis(settings, client, to_read=True)
         with _asking(settings, topic) as consumer:
             layout = _layout(consumer, topic)
+            missing = _missing(consumer, settings)
             # Workers go on meanwhile: Redis is never behind what was committed to Kafka before,
             # and never ahead of a log that is looked at afterwards.
             places = [TopicPartition(topic, partition) for partition in layout]
@@ -259,7 +287,7 @@ def status(settings: Settings) -> Status:
     finally:
         client.close()
     found = [_partition(one, stored[one], log) for one, log in logs.items()]
-    problems = _store_problems(info, refusal) + _problems(found, logs, now.partitions)
+    problems = _store_problems(info, refusal) + _problems(found, logs, now.partitions, missing)
     return Status(
         topic=topic,
         lag=sum(each.lag for each in found),

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import orjson
 import pytest
 import redis
 from confluent_kafka import Consumer, TopicPartition
@@ -59,6 +60,29 @@ def publish(settings: Settings, count: int) -> None:
 def test_no_topic_is_an_error_that_says_what_to_do(settings: Settings) -> None:
     with pytest.raises(BrokerError, match="topics create"):
         status(settings)
+
+
+def test_a_topic_that_is_gone_is_named(settings: Settings) -> None:
+    create(settings)
+    assert status(settings).problems == []
+    gone = [settings.topic(name) for name in ("transactions.dlq", "scores")]
+    admin = AdminClient(confluent_config(settings))
+    for done in admin.delete_topics(gone).values():
+        done.result(120)
+    flags = [
+        "--set", f"kafka.bootstrap={settings.kafka.bootstrap}",
+        "--set", f"kafka.topic_prefix={settings.kafka.topic_prefix}",
+        "--set", f"redis.url={settings.redis.url.get_secret_value()}",
+    ]  # fmt: skip
+    code, out, _ = run("status", "--json", *flags)
+    (problem,) = orjson.loads(out)["problems"]
+    assert (code, orjson.loads(out)["healthy"]) == (1, False)
+    assert f"without {gone[1]}, {gone[0]}, which Kafka does not have" in problem
+    assert "fraudstream topics create" in problem
+    code, out, _ = run("status", *flags)
+    assert (code, f"problem: {problem}" in out) == (1, True)
+    create(settings)
+    assert status(settings).problems == []
 
 
 def test_lag_and_outbox_are_those_of_log_and_store(settings: Settings, redis_url: str) -> None:
