@@ -43,7 +43,8 @@ class Balance:
     """The result. Latency is from broker append of a transaction to broker append of its score.
 
     quality is None without labels; missing_at names the first few offsets without a result; foreign
-    counts results that are older than the transaction at their offset, by topic.
+    counts results of messages that the topic does not hold, by topic: it held them before it was
+    deleted and made again.
     """
 
     balanced: bool
@@ -112,7 +113,7 @@ def _enter_results(
     settings: Settings, books: dict[int, Ledger], start: str, told: Callable[[str, int], None]
 ) -> None:
     """Scores, alerts and dead letters into the books; those of other topics are passed over."""
-    name = settings.topic("transactions")
+    name, first = settings.topic("transactions"), next(iter(books.values()))
     for topic in ("scores", "alerts"):
         for message in _sweep(settings, topic, start, told):
             value = content_bytes(message.value())
@@ -120,21 +121,25 @@ def _enter_results(
                 continue
             record = record_of(topic, value)
             if record is None:
-                first = next(iter(books.values()))
                 first.faults[f"{topic}: a message that the service does not write"] += 1
                 continue
             source = record["source"]
-            if source["topic"] != name or source["partition"] not in books:
+            if source["topic"] != name:
                 continue
-            book, time = books[source["partition"]], _place(message)[2]
-            if topic == "scores":
+            book, time = books.get(source["partition"]), _place(message)[2]
+            if book is None:
+                # A topic loses no partition, but one that is made again may have fewer.
+                first.foreign[topic] += 1
+            elif topic == "scores":
                 book.add_score(record, value, time)
             else:
                 book.add_alert(record, value, time)
     for message in _sweep(settings, "transactions.dlq", start, told):
         letter = parse(message)
         found, partition, offset = letter.source
-        if found == name and partition in books:
+        if found == name and partition not in books:
+            first.foreign["transactions.dlq"] += 1
+        elif found == name:
             books[partition].add_dead(offset, letter.reason, _place(message)[2])
 
 

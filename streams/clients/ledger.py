@@ -46,7 +46,7 @@ class Ledger:
     present, null: was a message read there; had it no value (an erasure)
     older:         digests of open messages that stand before the base, too, or earlier in another
                    partition
-    content, time: digest of key and value; broker append time
+    content, time: digest of key and value; broker append time (latest: of the last message)
     scored, dead:  what came out of it; decision, late, identity of the score
                    (dead: 0, REFUSED or ERASED; reason: which of `names`, of a dead letter)
     alert:         decision of its alert, NOTHING without one
@@ -68,6 +68,7 @@ class Ledger:
         self.late = np.zeros(n, np.bool_)
         self.decision = np.full(n, NOTHING, np.int8)
         self.alert = np.full(n, NOTHING, np.int8)
+        self.latest = 0
         self.score_time = np.zeros(n, np.int64)
         self.score_content = np.zeros(n, np.uint64)
         self.identity = np.zeros(n, np.uint64)
@@ -86,7 +87,12 @@ class Ledger:
     def _own_row(self, topic: str, offset: int, time: int) -> int | None:
         """The row that a result is about; None outside the books, and for one of before."""
         row = self._row(offset)
-        if row is not None and time < self.time[row] - BEFORE_MS:
+        if row is not None:
+            appended = int(self.time[row])
+        else:
+            # Past the end is what was appended after all that is here, or what was there before.
+            appended = self.latest if offset >= self.base + self.rows else 0
+        if time < appended - BEFORE_MS:
             self.foreign[topic] += 1
             return None
         return row
@@ -100,6 +106,7 @@ class Ledger:
         self.null[row] = value is None
         self.content[row] = content_of(key, value)
         self.time[row] = time
+        self.latest = max(self.latest, time)
 
     def add_score(self, record: dict[str, Any], value: bytes, time: int) -> None:
         """A message of `scores` whose source is this partition, parsed and as it came."""

@@ -50,7 +50,7 @@ def summary(found: Balance) -> Iterator[str]:
         yield f"sent twice      {told} (equal but for produced_time, readers drop them)"
     if found.foreign:
         told = _listed(found.foreign)
-        yield f"left out        {told} (older than their transactions: the topic was made again)"
+        yield f"left out        {told} (of messages that a topic made again does not hold)"
     if found.latency_ms is not None:
         spent = found.latency_ms
         yield (

@@ -170,22 +170,6 @@ def test_repeats_and_what_lies_outside() -> None:
     assert told.endswith("(equal but for produced_time, readers drop them)"), "not the same bytes"
 
 
-def test_results_of_a_topic_that_was_replaced_are_no_results_of_the_new_one() -> None:
-    """`transactions` was deleted and made again; `scores` keeps what was said of its offsets."""
-    books, long_ago = good(), 1_000 - 60_001
-    untold = Books([message(0), message(1)])
-    for each in (books, untold):
-        each.score(100, "review", time=long_ago)
-        each.alert(100, "review", time=long_ago)
-        each.ledger.add_dead(101, "bad_value", long_ago)
-    found = books.close()
-    assert found.balanced and found.headings == good().close().headings
-    assert found.foreign == {"scores": 1, "alerts": 1, "transactions.dlq": 1}
-    said = next(line for line in summary(found) if line.startswith("left out"))
-    assert "scores 1, alerts 1, transactions.dlq 1 (older than their transactions" in said
-    assert untold.close().headings["waiting"] == 2
-
-
 def test_an_erased_account_may_have_been_scored() -> None:
     books = good()
     books.ledger.add_dead(100, "forgotten", 1_500)
