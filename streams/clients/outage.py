@@ -15,6 +15,7 @@ from itertools import count
 from typing import Final, TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from streams.connect import patiently
 from streams.logs import Seldom
@@ -85,7 +86,7 @@ def limits(consumer: Consumer, topic: str, partition: int) -> tuple[int, int]:
     Raises KafkaException.
     """
     place = TopicPartition(topic, partition)
-    low, high = _asked(consumer, topic, partial(consumer.get_watermark_offsets, place))
+    low, high = asked(consumer, topic, partial(consumer.get_watermark_offsets, place))
     return int(low), int(high)
 
 
@@ -97,20 +98,20 @@ def answered(found: list[TopicPartition]) -> list[TopicPartition]:
     return found
 
 
-def at_times(consumer: Consumer, asked: Sequence[TopicPartition]) -> list[TopicPartition]:
+def at_times(consumer: Consumer, places: Sequence[TopicPartition]) -> list[TopicPartition]:
     """The first offset of each partition at or after the time that stands in its place.
 
     Raises KafkaException.
     """
 
     def ask(timeout: float) -> list[TopicPartition]:
-        return answered(consumer.offsets_for_times(list(asked), timeout=timeout))
+        return answered(consumer.offsets_for_times(list(places), timeout=timeout))
 
-    return _asked(consumer, asked[0].topic, ask) if asked else []
+    return asked(consumer, places[0].topic, ask) if places else []
 
 
-def _asked(consumer: Consumer, topic: str, question: Callable[..., Answer]) -> Answer:
-    """The answer to a question with a `timeout`. Raises KafkaException."""
+def asked(client: Consumer | AdminClient, topic: str, question: Callable[..., Answer]) -> Answer:
+    """The answer to a question with a `timeout` about a topic. Raises KafkaException."""
     waits = count()
 
     def ask() -> Answer:
@@ -118,7 +119,7 @@ def _asked(consumer: Consumer, topic: str, question: Callable[..., Answer]) -> A
         if asked_before:
             # librdkafka goes on waiting for the leader that it knew, until somebody asks who leads.
             with suppress(KafkaException):
-                consumer.list_topics(topic, timeout=FIRST_S)
+                client.list_topics(topic, timeout=FIRST_S)
         return question(timeout=min(ANSWER_S, FIRST_S * 2**asked_before))
 
     return patiently(ask, (*PASSING, *UNANSWERED), ANSWER_S)

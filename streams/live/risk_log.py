@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -28,7 +29,7 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from streams.batch import Batch
-from streams.clients.outage import passes
+from streams.clients.outage import asked, passes
 from streams.connect import confluent_config, headers_of, topic_remedy
 from streams.errors import BrokerError
 from streams.risk import kind
@@ -86,8 +87,8 @@ class RiskLog:
 
     def about(self, pace: Pace) -> str:
         """What snapshots of these topics belong to: their ids, the pace, and what they tell."""
-        asked = TopicCollection(list(self._names))
-        futures = self._admin.describe_topics(asked, request_timeout=ADMIN_TIMEOUT_S)
+        topics = TopicCollection(list(self._names))
+        futures = self._admin.describe_topics(topics, request_timeout=ADMIN_TIMEOUT_S)
         found = kind(pace)
         for full, future in futures.items():
             try:
@@ -102,20 +103,26 @@ class RiskLog:
 
     def _partitions(self, name: str) -> list[int]:
         full = self._topics[name]
-        found = self._admin.list_topics(full, timeout=ADMIN_TIMEOUT_S).topics[full]
+        found = asked(self._admin, full, partial(self._admin.list_topics, full)).topics[full]
         if found.error is not None:
             raise BrokerError(f"cannot read the topic: {found.error.str()}", topic=full)
         return sorted(found.partitions)
 
     def _offsets(self, name: str, partitions: Iterable[int], where: OffsetSpec) -> dict[int, int]:
         full = self._topics[name]
-        asked = {TopicPartition(full, partition): where for partition in partitions}
-        futures = self._admin.list_offsets(
-            asked,
-            isolation_level=IsolationLevel.READ_COMMITTED,
-            request_timeout=ADMIN_TIMEOUT_S,
-        )
-        return {tp.partition: future.result().offset for tp, future in futures.items()}
+        wanted = {TopicPartition(full, partition): where for partition in partitions}
+
+        def ask(timeout: float) -> dict[int, int]:
+            futures = self._admin.list_offsets(
+                wanted, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=timeout
+            )
+            found = {tp.partition: future.result().offset for tp, future in futures.items()}
+            if any(offset < 0 for offset in found.values()):
+                # What librdkafka says in the place of an error where the leader it knew is away.
+                raise KafkaException(KafkaError(KafkaError.LEADER_NOT_AVAILABLE))
+            return found
+
+        return asked(self._admin, full, ask)
 
     def open(self, name: str, restart: Mapping[str, int]) -> dict[int, int]:
         """Begin at these offsets, at the earliest where none is given; where that is."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 
 import orjson
@@ -20,6 +21,7 @@ from streams.live import risk_log
 from streams.live.risk_log import NAMES, Chunk, RiskLog
 from streams.risk_pace import Pace
 from streams.settings import Settings
+from tests.faults.cluster import three_nodes
 from tests.live.reading import PATIENCE_S, ends, publish, settings_for
 
 
@@ -136,6 +138,23 @@ def test_a_topic_with_more_partitions_is_begun_again(
     with pytest.raises(BrokerError, match=f"the partition count changed.*{topic}"):
         read_until(log, lambda _: False)
     assert len(log.open("labels", {})) == count
+
+
+def test_the_next_leader_tells_the_ends(tmp_path: Path) -> None:
+    """A builder that was refused here would begin again, weeks back in the log."""
+    with three_nodes(tmp_path) as cluster:
+        settings = settings_for(cluster.bootstrap, "", "topics.replication=3", partitions=1)
+        publish(settings, numbered(0, 3))
+        log = RiskLog(settings)
+        try:
+            assert log.open("transactions", {}) == {0: 0}
+            for _ in range(2):
+                cluster.kill(led := cluster.leader("transactions", 0))
+                assert log.ends("transactions") == {0: 3}
+                cluster.start(led)
+                cluster.whole(["transactions"])
+        finally:
+            log.close()
 
 
 def test_snapshots_belong_to_these_topics_and_this_pace(settings: Settings, log: RiskLog) -> None:
