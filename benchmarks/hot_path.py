@@ -188,6 +188,7 @@ def service(settings: Settings, meter: Meter) -> dict[str, float]:
     import os
     import signal
 
+    from streams import assembly
     from streams.connect import redis_client
     from streams.live import app
     from streams.live.suspects import RedisNotes
@@ -196,7 +197,8 @@ def service(settings: Settings, meter: Meter) -> dict[str, float]:
     app.quiet(settings)
     client = redis_client(settings)
     space = settings.redis.namespace
-    worker = app.assemble(settings, RedisStore(client, space), RedisNotes(client, space))
+    store, notes = RedisStore(client, space), RedisNotes(client, space)
+    worker = app.assemble(settings, assembly.judge(settings), store, notes)
     count = worker.metrics.count
 
     def counted(counts: Mapping[str, int]) -> None:

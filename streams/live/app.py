@@ -105,14 +105,14 @@ class Worker:
 
 def assemble(
     settings: Settings,
+    judge: Judge,
     store: Store,
     notes: Notes,
     *,
     risk: RiskSource | None = None,
     rules: Callable[[], RuleSet] | None = None,
 ) -> Worker:
-    """Put a worker together. Checks what can be checked before a partition is claimed."""
-    judge = assembly.judge(settings)
+    """Put a worker together, before a partition is claimed."""
     warm(judge.scorer, judge.policy)
     metrics = Metrics()
     failpoint = Failpoint(settings.worker.failpoint)
@@ -286,16 +286,18 @@ def run(settings: Settings, ready: Callable[[], None] = lambda: None) -> int:
             require_durable=settings.redis.require_durable,
         )
         store.check()
+        about = check_topics(settings) if settings.risk.enabled else ""
+        # What may refuse the start does so before another process is started.
+        judge = assembly.judge(settings)
+        rules = kept.enter_context(RuleSource(settings, assembly.rule_book(settings)))
         risk = None
         ask_builder: Callable[[], None] = lambda: None  # noqa: E731
         if settings.risk.enabled:
-            about = check_topics(settings)
             ask_builder = kept.enter_context(RiskProcess(settings)).ask
             snapshots = RiskStore(client, settings.redis.namespace)
             risk = RiskSource(snapshots, about, Pace.of(settings.risk), settings.risk.wait_s)
-        rules = kept.enter_context(RuleSource(settings, assembly.rule_book(settings)))
         notes = RedisNotes(client, settings.redis.namespace)
-        worker = assemble(settings, store, notes, risk=risk, rules=rules.rules)
+        worker = assemble(settings, judge, store, notes, risk=risk, rules=rules.rules)
         if settings.metrics.port:
             kept.callback(_metrics_server(settings, worker.metrics))
         collect_seldom()

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import shutil
 import signal
 import time
 import urllib.request
@@ -17,12 +18,15 @@ import pytest
 import redis
 from confluent_kafka.admin import AdminClient, NewPartitions
 
+from model import bundle as bundles
 from streams import logs
 from streams.connect import confluent_config
 from streams.dev import kafka as kafka_server
 from streams.dev import process
-from streams.errors import BrokerError
+from streams.errors import BrokerError, FraudstreamError
 from streams.live import app
+from streams.live.risk_process import RiskProcess
+from streams.settings import load
 from tests.certificates import Certificates
 from tests.conftest import PASSWORD, USER
 from tests.live.reading import publish, settings_for
@@ -138,6 +142,40 @@ def test_partitions_added_to_the_topic_end_a_running_worker_soon(
         assert worker.ended(patience_s=120) == 1
         assert "made with 2 partitions, but the topic has 3" in worker.said()
         assert "fraudstream rebuild" in worker.said()
+
+
+def test_a_bad_bundle_or_rules_file_is_refused_before_the_risk_builder_is_started(
+    kafka: str,
+    redis_url: str,
+    topic_prefix: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It was started first, and had seconds of imports on the way to be ended for nothing."""
+    settings = settings_for(kafka, topic_prefix)
+    shutil.copytree(bundles.shipped(), tmp_path / "bad")
+    weights = tmp_path / "bad" / bundles.WEIGHTS
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    (tmp_path / "rules.toml").write_text("[[rule")
+    start, started = RiskProcess._start, []
+
+    def noted(process: RiskProcess) -> None:
+        started.append(process)
+        start(process)
+
+    monkeypatch.setattr(RiskProcess, "_start", noted)
+    monkeypatch.setattr(app, "quiet", lambda _: None)  # which would last
+    flags = [f"kafka.bootstrap={kafka}", f"kafka.topic_prefix={topic_prefix}"]
+    flags += [f"redis.url={redis_url}", f"kafka.group={settings.kafka.group}"]
+    for wrong, told in (
+        (f"model.bundle={tmp_path / 'bad'}", r"do not match their checksum"),
+        (f"decide.rules={tmp_path / 'rules.toml'}", "rules file is not TOML"),
+    ):
+        with pytest.raises(FraudstreamError, match=told):
+            app.run(load(flags=[*flags, "model.bundle=stub", wrong]))
+        assert started == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGTERM])
