@@ -89,11 +89,14 @@ def _copy(
             with writing(target):
                 with (source / file).open("rb") as there, (part / file).open("wb") as to:
                     shutil.copyfileobj(there, to)
-                if seed is not None and file == bundles.MANIFEST:
-                    _sign(part / file, seed)
                 to_disk(part / file)
-        if bundles.read(part, public_key).digest != digest:
+        # Not before it is known to be what was checked is it signed, where others may read it.
+        if bundles.read(part, None if seed is not None else public_key).digest != digest:
             raise BundleError(f"{source} was changed while it was read", remedy="try again")
+        if seed is not None:
+            with writing(target):
+                _sign(part / bundles.MANIFEST, seed)
+                to_disk(part / bundles.MANIFEST)
         folder_into_place(part, target)
     finally:
         shutil.rmtree(part, ignore_errors=True)

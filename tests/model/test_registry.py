@@ -350,6 +350,30 @@ def test_a_bundle_that_was_replaced_while_it_was_read_is_not_taken(
     assert sorted(registry.root.rglob("*")) == before
 
 
+@pytest.mark.parametrize("torn", [False, True])
+def test_what_was_not_checked_is_not_signed_either(
+    data: Dataset,
+    registry: Registry,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    torn: bool,
+) -> None:
+    """The copy of what took its place was signed first, and lay for a moment where all may read."""
+    bundles.write(made.bundle(data, seed=1), tmp_path / "two")
+
+    def swapped(_: Bundle) -> None:
+        bundles.write(made.bundle(data, seed=2), tmp_path / "two")
+        if torn:
+            (tmp_path / "two" / bundles.MANIFEST).write_text("{")
+
+    signed: list[object] = []
+    monkeypatch.setattr("model.registry._check_scores", swapped)
+    monkeypatch.setattr("model.registry.signing.sign", lambda *given: signed.append(given))
+    with pytest.raises(BundleError):
+        registry.add(tmp_path / "two", bytes(range(32)))
+    assert signed == []
+
+
 def test_what_has_seen_no_label_is_kept_and_not_promoted(
     data: Dataset, registry: Registry, tmp_path: Path
 ) -> None:
