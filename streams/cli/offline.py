@@ -152,11 +152,12 @@ def _resend(settings: Settings, recording: str, topic: str, speed: float, as_jso
     from streams.offline.source import RecordingSource
 
     check_kafka(settings)
-    markers = _forgotten(settings, RecordingSource(recording))
+    source = RecordingSource(recording)
+    markers = _forgotten(settings, source)
     with Shown("stopped; what was sent stays, and the same command sends all again") as shown:
         sent, left_out = resend(
             confluent_config(settings),
-            recording,
+            source,
             topic,
             speed,
             forgotten=markers,

@@ -21,6 +21,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from streams.errors import BrokerError
 from streams.offline.erased import cut_of
 from streams.offline.recording import Manifest, Recording
+from streams.offline.source import Source
 
 BATCH = 2_048
 FLUSH_S = 120.0
@@ -79,7 +80,7 @@ class _Deliveries:
 
 def resend(
     config: dict[str, Any],
-    path: str,
+    source: Source,
     topic: str,
     speed: float,
     *,
@@ -89,11 +90,11 @@ def resend(
     """Send everything but what is of an erased account; `speed` times the recorded pace, 0 without
     waiting. Returns how many messages were sent, and how many left out.
 
+    `source`: a recording, of which that is sent which it held when it was opened.
     `forgotten`: by the digest of an account, the offset before which it is erased.
     Raises BrokerError when the topic is not there or a message is not delivered.
     """
-    recording = Recording(path)
-    manifest = recording.manifest()
+    recording, manifest = Recording(source.location()), source.manifest()
     total = manifest.rows("transactions")
     producer = Producer(
         config

@@ -14,6 +14,7 @@ from streams.errors import BrokerError
 from streams.offline.record import Recorder, Request
 from streams.offline.recording import Recording
 from streams.offline.resend import resend
+from streams.offline.source import RecordingSource
 from streams.privacy import account_digest
 from tests.offline import kafka_log
 from tests.offline.kafka_log import Log
@@ -48,7 +49,7 @@ def test_the_topic_gets_the_same_messages(
     began, told = time.monotonic(), []
     sent, left_out = resend(
         {"bootstrap.servers": kafka},
-        recording.path,
+        RecordingSource(recording.path),
         topic,
         speed,
         forgotten={},
@@ -70,7 +71,7 @@ def test_a_topic_with_other_partitions_keeps_accounts_together(
     """Fewer or more: by key, where all other publishers put the account, too."""
     topic = f"{topic_prefix}other"
     kafka_log.make_topics(kafka, {topic: count})
-    resend({"bootstrap.servers": kafka}, recording.path, topic, 0.0, forgotten={})
+    resend({"bootstrap.servers": kafka}, RecordingSource(recording.path), topic, 0.0, forgotten={})
     got = kafka_log.read(kafka, topic, count)
     places: dict[bytes, set[int]] = {}
     for partition, rows in got.items():
@@ -92,7 +93,7 @@ def test_what_an_erased_account_did_before_is_not_sent(
     told: list[tuple[int, int]] = []
     sent, left_out = resend(
         {"bootstrap.servers": kafka},
-        recording.path,
+        RecordingSource(recording.path),
         topic,
         0.0,
         forgotten={account_digest(key.decode()): offset},
@@ -105,6 +106,28 @@ def test_what_an_erased_account_did_before_is_not_sent(
     assert without_place(kafka_log.read(kafka, topic, PARTITIONS)) == without_place(kept)
     assert sent == sum(map(len, kept.values())) and sent + left_out == PARTITIONS * COUNT
     assert left_out > 0 and told[-1] == (PARTITIONS * COUNT, PARTITIONS * COUNT)
+
+
+def test_a_recording_that_grows_is_sent_as_it_was_when_it_was_opened(
+    kafka: str, topic_prefix: str, tmp_path: Path
+) -> None:
+    """What came later may hold the erasure of an account, and nobody has looked there for it."""
+    names = {"transactions": f"{topic_prefix}source"}
+    topic = f"{topic_prefix}again"
+    kafka_log.make_topics(kafka, {names["transactions"]: 1, topic: 1})
+    made = Recording(str(tmp_path / "r"))
+
+    def record(follow: bool) -> None:
+        kafka_log.publish(kafka, names["transactions"], 0, 0, COUNT)
+        recorder = Recorder({"bootstrap.servers": kafka}, Request(names, follow=follow), made)
+        recorder.run(stop=lambda: follow and made.manifest().rows("transactions") >= COUNT)
+
+    record(follow=True)
+    source, held = RecordingSource(made.path), kafka_log.recorded(made, "transactions")
+    record(follow=False)
+    assert len(kafka_log.recorded(made, "transactions")[0]) > len(held[0])
+    resend({"bootstrap.servers": kafka}, source, topic, 0.0, forgotten={})
+    assert without_place(kafka_log.read(kafka, topic, 1)) == without_place(held)
 
 
 def test_what_only_the_broker_may_refuse(
@@ -122,21 +145,27 @@ def test_what_only_the_broker_may_refuse(
     made = Recording(str(tmp_path / "r"))
     Recorder({"bootstrap.servers": kafka}, Request({"transactions": source}), made).run()
     config = {"bootstrap.servers": kafka}
-    assert resend(config, made.path, f"{topic_prefix}again", 0.0, forgotten={}) == (3, 0)
+    assert resend(
+        config, RecordingSource(made.path), f"{topic_prefix}again", 0.0, forgotten={}
+    ) == (3, 0)
     got = kafka_log.read(kafka, f"{topic_prefix}again", 1)
     assert [row[3] for row in got[0]] == [b"small", large, b"small, too"]
     with pytest.raises(BrokerError, match="not delivered") as told:
-        resend(config, made.path, narrow, 0.0, forgotten={})
+        resend(config, RecordingSource(made.path), narrow, 0.0, forgotten={})
     assert (told.value.topic, told.value.partition, told.value.offset) == (narrow, 0, 1)
     assert told.value.remedy is not None and "may be on the topic already" in told.value.remedy
     monkeypatch.setattr("streams.offline.resend.SENDABLE_BYTES", 1_000)
     with pytest.raises(BrokerError, match=r"not delivered.* too large") as told:
-        resend(config, made.path, narrow, 0.0, forgotten={})
+        resend(config, RecordingSource(made.path), narrow, 0.0, forgotten={})
     assert (told.value.topic, told.value.partition, told.value.offset) == (narrow, 0, 1)
 
 
 def test_a_topic_that_is_not_there(kafka: str, topic_prefix: str, recording: Recording) -> None:
     with pytest.raises(BrokerError, match=r"no topic to send.*make.*with \d+ partitions"):
         resend(
-            {"bootstrap.servers": kafka}, recording.path, f"{topic_prefix}absent", 0.0, forgotten={}
+            {"bootstrap.servers": kafka},
+            RecordingSource(recording.path),
+            f"{topic_prefix}absent",
+            0.0,
+            forgotten={},
         )
