@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import re
 import subprocess
 import time
 import urllib.request
@@ -16,6 +17,7 @@ import redis
 from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
 from confluent_kafka.admin import (
     AclBinding,
+    AclBindingFilter,
     AclOperation,
     AclPermissionType,
     AdminClient,
@@ -306,6 +308,53 @@ def test_the_builder_of_risk_snapshots_has_the_rights_it_needs(
         store.release(token)
 
 
+@pytest.mark.parametrize("kind", [ResourceType.TOPIC, ResourceType.GROUP])
+def test_a_worker_that_loses_the_right_to_read_says_so_in_a_line(
+    as_user: As, broker: kafka_server.Broker, redis_url: str, tmp_path: Path, kind: ResourceType
+) -> None:
+    """It ended, as it should, with a hundred lines of tracebacks and no word of what to do."""
+    settings = as_user("fraudstream")
+    right = [
+        each
+        for call in told(tmp_path)
+        for each in bindings(call)
+        if (each.restype, each.operation) == (kind, AclOperation.READ)
+        and each.principal == "User:fraudstream"
+        and each.name in (PREFIX + "transactions", settings.kafka.group)
+    ]
+    (rule,) = right
+    admin = AdminClient({"bootstrap.servers": broker.bootstrap})
+    wanted = AclBindingFilter(
+        rule.restype, rule.name, rule.resource_pattern_type, rule.principal, rule.host,
+        rule.operation, rule.permission_type,
+    )  # fmt: skip
+    with team(settings, redis_url, tmp_path) as workers:
+        worker = workers.start(*sasl_flags(settings)).ready()
+        for done in admin.delete_acls([wanted]).values():
+            done.result(120)
+        try:
+            with Publisher(settings=as_user("publisher")) as out:
+                out.send_encoded(out.topic("transactions"), [b"acct-1"], [payments(1, 1)[0][2]])
+            assert worker.ended() == 1
+        finally:
+            for done in admin.create_acls(right).values():
+                done.result(120)
+        said = worker.said()
+        assert re.search(r"error: Kafka refuses the worker's user.*docs/security\.md", said), said
+        assert "Traceback" not in said and "Nothing is lost" in said
+
+
+def sasl_flags(settings: Settings) -> list[str]:
+    """How a worker enters as this user."""
+    kafka = settings.kafka
+    return [
+        "kafka.security_protocol=SASL_SSL",
+        f"kafka.sasl_username={kafka.sasl_username}",
+        f"kafka.sasl_password={PASSWORD}",
+        f"kafka.ssl_ca={kafka.ssl_ca}",
+    ]
+
+
 def redis_flags(port: int, files: Certificates) -> list[str]:
     """The restricted user of Redis, over TLS."""
     return [
@@ -323,14 +372,7 @@ def test_the_service_works_with_these_rights_and_no_others(
     """TLS to both, a principal for each part, the restricted user of Redis; all real."""
     store = redis_flags(secure_redis, tls_files)
     port = process.free_port()
-    secured = [
-        "kafka.security_protocol=SASL_SSL",
-        "kafka.sasl_username=fraudstream",
-        f"kafka.sasl_password={PASSWORD}",
-        f"kafka.ssl_ca={tls_files.ca}",
-        f"metrics.port={port}",
-        *store,
-    ]
+    secured = [*sasl_flags(as_user("fraudstream")), f"metrics.port={port}", *store]
     operator = as_user("operator", *store)
     before = scored(operator)
     with team(as_user("fraudstream"), redis_url, tmp_path) as workers:

@@ -9,13 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import wraps
 from typing import Any, Final
 
 import aiokafka
 from aiokafka.consumer.fetcher import FetchResult
-from aiokafka.errors import ConsumerStoppedError, KafkaConnectionError
+from aiokafka.errors import (
+    ConsumerStoppedError,
+    GroupAuthorizationFailedError,
+    KafkaConnectionError,
+    TopicAuthorizationFailedError,
+)
 from faust.transport.consumer import ensure_TP
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
@@ -44,6 +50,30 @@ nothing it answers at the first message again."""
 DRAIN_GAP_S: Final = 0.004
 """From one drain that found something to the next, so that several brokers' answers come
 together."""
+
+
+@contextmanager
+def _rights_told() -> Iterator[None]:
+    """Raises BrokerError, which says what is missing, where Kafka refuses this user something."""
+    try:
+        yield
+    except (GroupAuthorizationFailedError, TopicAuthorizationFailedError) as error:
+        raise BrokerError(
+            f"Kafka refuses the worker's user: {error!r}",
+            remedy="Let the worker's user read the topic and the group; docs/security.md has the"
+            " rights. Nothing is lost: a worker that starts then goes on",
+        ) from None
+
+
+def _telling(commit: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+    """See `_rights_told`. Faust logs any other error of a commit with a traceback."""
+
+    @wraps(commit)
+    async def told(*given: Any) -> None:
+        with _rights_told():
+            await commit(*given)
+
+    return told
 
 
 async def _drained(fetcher: Any, partitions: set[TP]) -> dict[Any, list[Chunk]]:
@@ -124,6 +154,7 @@ class FetchThread(driver.AIOKafkaConsumerThread):
         assert consumer._fetch_max_wait_ms == 1500 and consumer._isolation_level  # as in 0.15.3
         consumer._fetch_max_wait_ms = transport.fetch_max_wait_ms
         consumer._isolation_level = "read_committed"
+        consumer.commit = _telling(consumer.commit)
         install()
         return consumer
 
@@ -144,7 +175,7 @@ class FetchThread(driver.AIOKafkaConsumerThread):
         if consumer._closed or fetcher._closed:
             raise ConsumerStoppedError()
         deadline = self.thread_loop.time() + (timeout or 0.0)
-        with fetcher._subscriptions.fetch_context():
+        with _rights_told(), fetcher._subscriptions.fetch_context():
             while True:
                 if fetcher._subscriptions.reassignment_in_progress:
                     await fetcher._subscriptions.wait_for_assignment()
@@ -298,12 +329,13 @@ class FetchThread(driver.AIOKafkaConsumerThread):
             return {}
         consumer = self._ensure_consumer()
         wanted = [aiokafka.TopicPartition(tp.topic, tp.partition) for tp in partitions]
-        starts = await consumer.beginning_offsets(wanted)
-        ends = await consumer.end_offsets(wanted)
-        return {
-            ensure_TP(tp): LogRange(starts[tp], ends[tp], await consumer.committed(tp))
-            for tp in wanted
-        }
+        with _rights_told():
+            starts = await consumer.beginning_offsets(wanted)
+            ends = await consumer.end_offsets(wanted)
+            return {
+                ensure_TP(tp): LogRange(starts[tp], ends[tp], await consumer.committed(tp))
+                for tp in wanted
+            }
 
     def reach(self) -> dict[TP, Reach]:
         """How far reading came, per partition placed; from any thread."""
