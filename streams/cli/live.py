@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from streams.cli import options
+from streams.cli.interrupt import interrupted
 
 SLOW_S = 10.0
 """A start that takes longer than this says why it may."""
@@ -53,9 +54,10 @@ def worker(
         tell("starting")
         slow.start()
 
-        from streams.live import app  # takes seconds: a stop may come meanwhile
+        with interrupted(at_once=True) as asked:
+            from streams.live import app  # takes seconds: a stop may come meanwhile
 
-        code = app.run(settings, ready=ready)
+            code = app.run(settings, ready=ready, asked=asked)
     except KeyboardInterrupt:
         code = 0  # told to stop before it was ready, and it had not begun anything
     finally:

@@ -272,8 +272,13 @@ def _signs(worker: Worker) -> Signs:
     )
 
 
-def run(settings: Settings, ready: Callable[[], None] = lambda: None) -> int:
-    """Run one worker in this process; the exit code is its result. Raises what forbids a start."""
+def run(
+    settings: Settings,
+    ready: Callable[[], None] = lambda: None,
+    asked: Callable[[], bool] = lambda: False,
+) -> int:
+    """Run one worker in this process; the exit code is its result. Raises what forbids a start, and
+    KeyboardInterrupt where `asked` knows of a stop while it started: one may have been lost."""
     quiet(settings)
     check_kafka(settings)
     with ExitStack() as kept:
@@ -298,6 +303,8 @@ def run(settings: Settings, ready: Callable[[], None] = lambda: None) -> int:
             risk = RiskSource(snapshots, about, Pace.of(settings.risk), settings.risk.wait_s)
         notes = RedisNotes(client, settings.redis.namespace)
         worker = assemble(settings, judge, store, notes, risk=risk, rules=rules.rules)
+        if asked():
+            raise KeyboardInterrupt
         if settings.metrics.port:
             kept.callback(_metrics_server(settings, worker.metrics))
         collect_seldom()

@@ -21,7 +21,7 @@ def test_a_slow_start_says_why_it_may_be(
 ) -> None:
     """Its states stay as they are: others read them."""
 
-    def run(settings: object, ready: Callable[[], None]) -> int:
+    def run(settings: object, ready: Callable[[], None], asked: object) -> int:
         time.sleep(0.5)
         ready()
         return 0
@@ -38,7 +38,7 @@ def test_a_slow_start_says_why_it_may_be(
 def test_a_worker_stopped_while_it_starts_has_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     """It said nothing and exited with 130: a failure, to who had told it to stop."""
 
-    def run(settings: object, ready: Callable[[], None]) -> int:
+    def run(settings: object, ready: Callable[[], None], asked: object) -> int:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(app, "run", run)

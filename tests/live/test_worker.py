@@ -8,6 +8,8 @@ import logging
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 import urllib.request
 from pathlib import Path
@@ -30,7 +32,7 @@ from streams.settings import load
 from tests.certificates import Certificates
 from tests.conftest import PASSWORD, USER
 from tests.live.reading import publish, settings_for
-from tests.live.workers import check_scores, names_scored, payments, scored, team
+from tests.live.workers import Team, check_scores, names_scored, payments, scored, team
 
 
 def test_two_workers_share_the_work_and_leave_in_order(
@@ -195,6 +197,33 @@ def test_a_stop_asked_for_again_and_again_is_an_orderly_one(
         assert worker.said().endswith("stopped\n")
         with redis.Redis.from_url(redis_url) as client:
             assert client.keys("*:deaths") == []
+
+
+STOPPED_IN_A_CALLBACK = """
+import ctypes, signal
+from streams.live import app
+
+@ctypes.CFUNCTYPE(None)
+def compiled():
+    signal.raise_signal(signal.SIGTERM)
+
+app.warm = lambda *_: compiled()
+from streams.cli import main
+main()
+"""
+"""Numba calls Python from C for all that it compiles, and what is raised there Python drops."""
+
+
+def test_a_stop_while_it_compiles_is_not_lost(
+    kafka: str, redis_url: str, topic_prefix: str, tmp_path: Path
+) -> None:
+    """It became ready and went on: a signal in a callback from C was forgotten."""
+    settings = settings_for(kafka, topic_prefix, partitions=1)
+    flags = [part for flag in Team(settings, redis_url, tmp_path).flags for part in ("--set", flag)]
+    command = [sys.executable, "-c", STOPPED_IN_A_CALLBACK, "worker", *flags]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr.count("Exception ignored")) == (0, 1), done.stderr
+    assert done.stderr.endswith("stopped\n") and "ready" not in done.stderr
 
 
 def test_a_broker_that_is_away_is_told_now_and_then() -> None:
