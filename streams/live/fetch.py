@@ -20,6 +20,7 @@ from aiokafka.errors import (
     ConsumerStoppedError,
     GroupAuthorizationFailedError,
     KafkaConnectionError,
+    KafkaError,
     TopicAuthorizationFailedError,
 )
 from faust.transport.consumer import ensure_TP
@@ -50,6 +51,9 @@ nothing it answers at the first message again."""
 DRAIN_GAP_S: Final = 0.004
 """From one drain that found something to the next, so that several brokers' answers come
 together."""
+ENDS_EVERY_S: Final = 5.0
+"""Where nobody takes what was fetched, no fetch tells how far the logs have grown: then the brokers
+are asked so often. A Redis that is full for hours lets the lag grow by millions."""
 
 
 @contextmanager
@@ -147,6 +151,10 @@ class FetchThread(driver.AIOKafkaConsumerThread):
         """When, by the loop's clock, the next drain may be."""
         self._patient: asyncio.TimerHandle | None = None
         """Ends the request for fetches that are held back."""
+        self._asked = 0.0
+        """When, by the loop's clock, somebody last wanted records."""
+        self._ends: dict[TP, int] = {}
+        """Where the logs end, as far as it was asked since."""
 
     def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
         consumer = super()._create_worker_consumer(transport)
@@ -171,6 +179,7 @@ class FetchThread(driver.AIOKafkaConsumerThread):
         chunks before it is drained. It is drained with a timeout of 0, which awaits nothing.
         """
         await asyncio.sleep(self._drain_from - self.thread_loop.time())
+        self._asked, self._ends = self.thread_loop.time(), {}
         fetcher = consumer._fetcher
         if consumer._closed or fetcher._closed:
             raise ConsumerStoppedError()
@@ -257,6 +266,7 @@ class FetchThread(driver.AIOKafkaConsumerThread):
         while True:
             try:
                 await super().on_start()
+                self.add_future(self._watch_ends())
                 return
             except KafkaConnectionError:
                 # It stays in its place until the next one: Faust asks it for its partitions.
@@ -267,6 +277,19 @@ class FetchThread(driver.AIOKafkaConsumerThread):
                         remedy="Start it again, then the worker",
                     ) from None
             await self.sleep(CONNECT_PAUSE_S)
+
+    async def _watch_ends(self) -> None:
+        """Keep the ends of the logs known while nobody takes what was fetched."""
+        while not self.should_stop:
+            await self.sleep(ENDS_EVERY_S)
+            asked = self._asked
+            if self.thread_loop.time() - asked < ENDS_EVERY_S:
+                continue
+            wanted = [aiokafka.TopicPartition(tp.topic, tp.partition) for tp in self._cursor]
+            with suppress(KafkaError):  # the brokers are away, too: asked again
+                ends = await self._ensure_consumer().end_offsets(wanted)
+                if asked == self._asked:
+                    self._ends = {ensure_TP(tp): end for tp, end in ends.items()}
 
     def on_crash(self, msg: str, *fmt: Any, **kwargs: Any) -> None:
         """Print what ended the thread, unless it is told to the user without a traceback."""
@@ -348,6 +371,6 @@ class FetchThread(driver.AIOKafkaConsumerThread):
                 continue
             state = assignment.state_value(aiotp)
             if state.has_valid_position:
-                end = state.position if state.lso is None else max(state.lso, state.position)
+                end = max(state.position, state.lso or 0, self._ends.get(tp, 0))
                 found[tp] = Reach(fetched, state.position, end)
         return found

@@ -68,7 +68,11 @@ class Suspects:
         """A partition was claimed, to go on at `start`. None: no care is needed."""
         note = self._notes.read(partition)
         level, until, condemned = 0, start, NOBODY
-        if note:
+        if note.get("token") == token:
+            # This claim left it, and the answer was lost: asked again, it is no second death.
+            level, until = note["level"], note["until"]
+            condemned = start if until == start + 1 else NOBODY
+        elif note:
             before = note["level"] if start < note["until"] else 0
             level = min(before + 1, len(self._limits) - 1)
             until = start + 2 * self._limits[level - 1]

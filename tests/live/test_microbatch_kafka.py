@@ -223,6 +223,36 @@ def test_a_full_queue_blocks_and_goes_on_at_once(kafka: str, topic_prefix: str) 
     asyncio.run(check())
 
 
+def test_lag_grows_while_nobody_takes_what_was_fetched(
+    kafka: str, topic_prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full Redis stops the rounds, and these the fetches: the lag stood still for hours."""
+    monkeypatch.setattr("streams.live.fetch.ENDS_EVERY_S", 0.5)
+    settings = settings_for(
+        kafka, topic_prefix, "worker.batch_events=10", "worker.buffer_batches=1", partitions=2
+    )
+    publish(settings, [(i % 2, b"k", b"%d" % i) for i in range(400)])
+    more = [(i % 2, b"k", b"%d" % i) for i in range(300)]
+
+    async def check() -> None:
+        async with reading(settings, shut=True) as reader:
+            reach = reader.consumer.reach
+
+            def lag() -> int:
+                return sum(at.lag(0) for at in reach().values())
+
+            # What comes first finds aiokafka with nothing in hand; after that it asks for no more.
+            for total in (400, 700, 1_000):
+                await reader.until(lambda end=total: lag() == end)
+                await asyncio.get_running_loop().run_in_executor(None, publish, settings, more)
+            await reader.until(lambda: lag() == 1_300)
+            reader.gate.set()
+            await reader.until(lambda: len(reader.values()) == 1_300)
+            assert lag() == 1_300 and all(at.lag(at.fetched) == 0 for at in reach().values())
+
+    asyncio.run(check())
+
+
 def test_a_log_that_lost_its_end_is_an_error_and_no_silent_restart(
     kafka: str, topic_prefix: str
 ) -> None:

@@ -13,6 +13,7 @@ from streams.dev import redis as redis_server
 from streams.errors import StoreLost
 from streams.live.suspects import NOBODY, Care, Notes, NotesInMemory, RedisNotes, Suspects
 from streams.settings import load
+from tests.faults.proxy import Proxy
 
 ROUND = 4_096
 
@@ -134,6 +135,36 @@ def test_a_worker_that_ends_while_redis_is_away_is_no_death(tmp_path: Path) -> N
             assert kept.claimed(0, 7, 9) is not None, "a death is one still"
     finally:
         process.stop(server.child, 0)
+
+
+@pytest.mark.parametrize("deaths", [0, 1, 2, 3])
+def test_a_claim_asked_again_is_no_death(deaths: int, redis_url: str) -> None:
+    """Redis took the note and its answer was lost: the claim found its own, and took it for that
+    of a worker that had died."""
+
+    class LosesAnAnswer(RedisNotes):
+        def _call(self, partition: int, *given: str | int) -> None:
+            proxy.lose_replies(1)
+            super()._call(partition, *given)
+
+    with (
+        redis.Redis.from_url(redis_url) as near,
+        Proxy(near.get_connection_kwargs()["port"]) as proxy,
+    ):
+        settings = load(flags=[f"redis.url=redis://127.0.0.1:{proxy.port}/0"])
+        with redis_client(settings) as far:
+            kept, deaf = (
+                Suspects(each, 3, ROUND)
+                for each in (RedisNotes(near, "fs"), LosesAnAnswer(far, "fs"))
+            )
+            plain = suspects()
+            for token in range(deaths):
+                for each in (kept, plain):
+                    each.claimed(0, 7, token)
+                    each.trying(0, 7, token)
+            with pytest.raises(StoreLost):
+                deaf.claimed(0, 7, 9)
+            assert kept.claimed(0, 7, 9) == plain.claimed(0, 7, 9)
 
 
 def test_a_full_redis_takes_notes(redis_url: str) -> None:
