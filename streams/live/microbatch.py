@@ -48,7 +48,10 @@ from streams.live.ranges import Fetched, LogRange, Ownership, Reach
 from streams.settings import Settings
 
 FAUST_VERSION = "0.15.3"
-MAX_POLL_INTERVAL_S = 3_600.0
+MAX_POLL_INTERVAL_S = 10 * 365 * 86_400.0
+"""Never: after so long in one round aiokafka leaves the group, and comes back only when somebody
+fetches, which Faust forbids then. A full Redis stops rounds for as long as it lasts, and of a round
+that hangs the watchdog knows."""
 COMMIT_INTERVAL_S = 2.0
 METADATA_AGE_S = 10.0
 """So soon a topic that was given more partitions is noticed, which ends the worker. Until then
@@ -315,7 +318,6 @@ def make_app(settings: Settings, ownership: Ownership) -> MicroBatchApp:
         broker_session_timeout=session_s,
         broker_heartbeat_interval=session_s / 5,
         broker_max_poll_records=settings.worker.batch_events,
-        # A full Redis pauses the worker for as long as it lasts; that is no reason to leave.
         broker_max_poll_interval=MAX_POLL_INTERVAL_S,
         broker_commit_interval=COMMIT_INTERVAL_S,
         # Past the first claim this only answers aiokafka's own start; `_fetch_records` raises where

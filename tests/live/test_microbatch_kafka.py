@@ -253,6 +253,30 @@ def test_lag_grows_while_nobody_takes_what_was_fetched(
     asyncio.run(check())
 
 
+def test_a_worker_stays_in_its_group_however_long_a_round_takes(
+    kafka: str, topic_prefix: str
+) -> None:
+    """After an hour of a full Redis workers left the group, and stood still for ever after it."""
+    settings = settings_for(
+        kafka, topic_prefix, "worker.batch_events=10", "worker.buffer_batches=1", partitions=2
+    )
+    publish(settings, [(i % 2, b"k", b"%d" % i) for i in range(400)])
+
+    async def check() -> None:
+        async with reading(settings, shut=True) as reader:
+            fetched = reader.consumer.reach
+            await reader.until(lambda: sum(at.position for at in fetched().values()) == 400)
+            subscription = reader.consumer._thread._ensure_consumer()._subscription
+            await reader.until(lambda: subscription.fetcher_idle_time > 0)
+            subscription._last_fetch_ended -= 30 * 86_400.0
+            await asyncio.sleep(3 * settings.kafka.session_timeout_ms / 5_000)  # three heartbeats
+            assert reader.shelf.released == []
+            reader.gate.set()
+            await reader.until(lambda: len(reader.values()) == 400)
+
+    asyncio.run(check())
+
+
 def test_a_log_that_lost_its_end_is_an_error_and_no_silent_restart(
     kafka: str, topic_prefix: str
 ) -> None:
