@@ -228,9 +228,7 @@ def _store_problems(info: Mapping[str, Any], refusal: str) -> list[str]:
             "this Redis is a replica, and workers can write nothing to it: promote it, or set"
             " redis.url to the primary"
         )
-    limit = int(info.get("maxmemory", 0))
-    # The buffers of replicas and of the append-only file do not count, as in Redis itself.
-    if limit and int(info["used_memory"]) - int(info.get("mem_not_counted_for_evict", 0)) > limit:
+    if limit := scripts.full_at(info):
         problems.append(
             f"Redis is at maxmemory ({limit / 2**20:,.1f} MiB), and workers wait: raise it, and"
             " they go on by themselves"

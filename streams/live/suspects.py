@@ -14,7 +14,8 @@ message goes to the dead letters unread. Past the stretch everything is as befor
 A note belongs to the claim that left it: a worker that was frozen while others claimed the
 partition finds another's note, or none, and changes nothing. It belongs to the run of Redis that it
 was left in, too: a worker that ends while Redis is away cannot take its note off, and no message is
-to blame.
+to blame. While Redis is full no death counts: workers wait there, and each that joins the group has
+one that waits lose its partitions, alive.
 
 An ordinary crash costs one stretch of smaller rounds, about a second.
 """
@@ -40,6 +41,7 @@ class Notes(Protocol):
     def read(self, partition: int) -> dict[str, int]: ...
     def write(self, partition: int, note: Mapping[str, int], mine: int | None = None) -> None: ...
     def erase(self, partition: int, mine: int) -> None: ...
+    def full(self) -> bool: ...
 
 
 @dataclass(slots=True)
@@ -72,6 +74,9 @@ class Suspects:
             # This claim left it, and the answer was lost: asked again, it is no second death.
             level, until = note["level"], note["until"]
             condemned = start if until == start + 1 else NOBODY
+        elif note and self._notes.full():
+            level = note["level"] if start < note["until"] else 0
+            until = note["until"] if level else start
         elif note:
             before = note["level"] if start < note["until"] else 0
             level = min(before + 1, len(self._limits) - 1)
@@ -126,11 +131,17 @@ class RedisNotes:
         """Take the note of this claim away. Raises StoreLost."""
         self._call(partition, mine)
 
+    def full(self) -> bool:
+        """Whether Redis takes nothing that needs room. Raises StoreLost."""
+        return bool(scripts.full_at(self._info("memory", -1)))
+
     def _run_of_redis(self, partition: int) -> int:
         """Another number after each start of a server, and after a failover."""
+        return int(str(self._info("server", partition).get("run_id", "0"))[:RUN_DIGITS], 16)
+
+    def _info(self, section: str, partition: int) -> Mapping[str, Any]:
         with scripts.named_failures(partition):
-            info = cast(Mapping[str, Any], self._client.info("server"))
-        return int(str(info.get("run_id", "0"))[:RUN_DIGITS], 16)
+            return cast(Mapping[str, Any], self._client.info(section))
 
     def _call(self, partition: int, *given: str | int) -> None:
         name = self._name(partition)
@@ -156,6 +167,10 @@ class NotesInMemory:
         """Take the note of this claim away."""
         if self._token(partition) == mine:
             del self.notes[partition]
+
+    def full(self) -> bool:
+        """Never."""
+        return False
 
     def _token(self, partition: int) -> int | None:
         return self.notes.get(partition, {}).get("token")

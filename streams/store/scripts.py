@@ -10,7 +10,7 @@ server says so before it does anything.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -166,6 +166,14 @@ def named(error: Exception, partition: int) -> StoreError:
 def unwritable(error: Exception) -> bool:
     """Whether this is a Redis that cannot write its file: it answers reads alone."""
     return "MISCONF" in str(error)
+
+
+def full_at(info: Mapping[str, Any]) -> int:
+    """The `maxmemory` that Redis is at, by what INFO says; 0 where it has room."""
+    limit = int(info.get("maxmemory", 0))
+    # The buffers of replicas and of the append-only file do not count, as in Redis itself.
+    counted = int(info.get("used_memory", 0)) - int(info.get("mem_not_counted_for_evict", 0))
+    return limit if counted > limit else 0
 
 
 def text(reply: Any) -> str:

@@ -181,6 +181,28 @@ def test_a_full_redis_takes_notes(redis_url: str) -> None:
             client.config_set("maxmemory", "0")
 
 
+def test_a_claim_on_a_full_redis_follows_no_death(redis_url: str) -> None:
+    """Workers wait there, and one that joins has the group take their partitions. When as many had
+    joined as a message may end, one that nobody had died of was put aside."""
+    with redis.Redis.from_url(redis_url) as client:
+        kept = Suspects(RedisNotes(client, "fs"), 2, ROUND)
+        assert kept.claimed(0, 7, 1) is None
+        client.config_set("maxmemory", "1mb")
+        try:
+            for token in range(2, 6):
+                assert kept.claimed(0, 7, token) is None
+        finally:
+            client.config_set("maxmemory", "0")
+        care = Care(1, 7 + 2 * ROUND)
+        assert kept.claimed(0, 7, 6) == care, "a death is one still"
+        kept.trying(0, 7, 6)
+        client.config_set("maxmemory", "1mb")
+        try:
+            assert kept.claimed(0, 7, 7) == care, "what went before is not forgotten"
+        finally:
+            client.config_set("maxmemory", "0")
+
+
 def test_a_redis_that_is_away_is_a_lost_store() -> None:
     from redis.backoff import NoBackoff
     from redis.retry import Retry
