@@ -115,7 +115,8 @@ class WorkerSettings(Section):
     score_batch: int = Field(64, ge=1, le=1_024)
     threads: int = Field(1, ge=1, le=64)
     arena_mb: int = Field(512, ge=16, le=1_048_576)
-    watchdog_s: float = Field(30.0, ge=1, le=3_600)
+    watchdog_s: float = Field(30.0, ge=5, le=3_600)
+    """Signs of life come once a second, and a large round takes seconds."""
     retry_s: float = Field(60.0, ge=0, le=3_600)
     max_future_s: int = Field(86_400, ge=0, le=31_536_000)
     """How far event_time may be ahead of the broker's append time before it is a dead letter."""

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import os
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from streams.live.ahead import AHEAD_BYTES, Ahead, made_resident
+from streams.errors import ConfigError
+from streams.live import app
+from streams.live.ahead import AHEAD_BYTES, Ahead, check_room, made_resident
+from streams.settings import load
 from streams.state import ACCOUNT_BYTES, Arena
 
 ROOM = 256 << 20
@@ -80,3 +84,11 @@ def test_a_system_that_cannot_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> 
     made.result()
     filled(arena, 0, AHEAD_BYTES // ACCOUNT_BYTES)
     assert ahead.see(arena) is None
+
+
+def test_arenas_larger_than_the_machine_are_refused_in_words() -> None:
+    """They ended the worker with two tracebacks of numpy; a little smaller, days later, unasked."""
+    there_mb = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2**20
+    check_room(there_mb)
+    with pytest.raises(ConfigError, match=r"worker.arena_mb .* Set it lower"):
+        app.run(load(flags=[f"worker.arena_mb={there_mb + 1}", "kafka.bootstrap=127.0.0.1:1"]))

@@ -16,6 +16,7 @@ import ctypes
 import errno
 import logging
 import mmap
+import os
 import sys
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,6 +24,7 @@ from typing import Any, Final
 
 from numpy.typing import NDArray
 
+from streams.errors import ConfigError
 from streams.state import Arena
 
 AHEAD_BYTES: Final = 8 << 20
@@ -33,6 +35,17 @@ POPULATE_WRITE: Final = 23
 """MADV_POPULATE_WRITE of Linux, madvise(2); Python's `mmap` has no name for it."""
 
 _logger = logging.getLogger(__name__)
+
+
+def check_room(arena_mb: int) -> None:
+    """Raises ConfigError for arenas that are larger than the machine: they are reserved whole, and
+    filled up in days the system would end the worker, time and again."""
+    there_mb = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20
+    if arena_mb > there_mb:
+        raise ConfigError(
+            f"worker.arena_mb is {arena_mb:,}, and this machine has {there_mb:,} MiB of memory",
+            remedy="Set it lower: accounts over it stay in Redis and are read again when they pay",
+        )
 
 
 class Ahead:

@@ -28,6 +28,7 @@ from streams.assembly import Judge
 from streams.connect import check_kafka, check_redis, redis_client
 from streams.errors import ConfigError, FraudstreamError
 from streams.live.agents import Round, warm
+from streams.live.ahead import check_room
 from streams.live.failpoint import Failpoint
 from streams.live.fetch import fetching
 from streams.live.intake import Intake
@@ -280,6 +281,7 @@ def run(
     """Run one worker in this process; the exit code is its result. Raises what forbids a start, and
     KeyboardInterrupt where `asked` knows of a stop while it started: one may have been lost."""
     quiet(settings)
+    check_room(settings.worker.arena_mb)
     check_kafka(settings)
     with ExitStack() as kept:
         client = redis_client(settings)

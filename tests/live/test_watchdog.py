@@ -7,9 +7,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from streams.errors import ConfigError
 from streams.live.app import Worker, _end, _signs
 from streams.live.watchdog import EXIT_CODE, GRACE_S, Signs, Stalled, Watchdog
 from streams.metrics import Metrics
+from streams.settings import load
 
 
 class Clock:
@@ -58,6 +60,24 @@ def case() -> Case:
 def test_an_idle_worker_may_idle(case: Case) -> None:
     case.live(60)
     assert case.crashes == []
+
+
+def test_an_idle_worker_may_idle_at_the_shortest_patience(case: Case) -> None:
+    """On a busy machine a sign of life comes late. At one second that was an end, each time."""
+    shortest = next(s for s in range(1, 30) if _is_legal(f"worker.watchdog_s={s}"))
+    case.dog = Watchdog(shortest, case.crash, clock=case.clock, kill=case.kills.append)
+    for _ in range(60):
+        case.dog.report(Signs(waiting=0, rounds=0))
+        case.look(2)
+    assert case.crashes == []
+
+
+def _is_legal(flag: str) -> bool:
+    try:
+        load(flags=[flag])
+    except ConfigError:
+        return False
+    return True
 
 
 def test_progress_is_enough(case: Case) -> None:
