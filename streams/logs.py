@@ -77,6 +77,15 @@ class JsonLines(logging.Formatter):
         return masked(json.dumps(line, ensure_ascii=False))
 
 
+def line(text: str, level: int = logging.INFO) -> str:
+    """What a process says beside its log, whatever the level: the text, or an object for the
+    collector that reads the log's."""
+    form = next((each.formatter for each in logging.getLogger().handlers), None)
+    if not isinstance(form, JsonLines):
+        return text
+    return form.format(logging.LogRecord("streams", level, "", 0, text, None, None))
+
+
 def without_numbers(record: logging.LogRecord) -> str:
     """What a record says, whatever the numbers in it."""
     return _NUMBERS.sub("", record.getMessage())

@@ -9,6 +9,7 @@ Does not know what the verbs do. The modules named here import nothing heavy at 
 from __future__ import annotations
 
 import importlib
+import logging
 import signal
 import sys
 
@@ -87,7 +88,7 @@ def main() -> None:
         sys.exit(130)
     except FraudstreamError as error:
         # The error of a file may quote a value of it.
-        typer.echo(f"error: {logs.masked(str(error))}", err=True)
+        typer.echo(logs.line(f"error: {logs.masked(str(error))}", logging.ERROR), err=True)
         sys.exit(2 if error.wrong_use else 1)
     except OSError as error:
         if trouble.unread(error):
@@ -95,5 +96,5 @@ def main() -> None:
         line = trouble.told(error)
         if line is None:
             raise
-        typer.echo(f"error: {line}", err=True)
+        typer.echo(logs.line(f"error: {line}", logging.ERROR), err=True)
         sys.exit(1)

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from streams import logs
 from streams.cli import options
 from streams.cli.interrupt import interrupted
 
@@ -37,7 +38,7 @@ def worker(
         pairs.append(f"model.bundle={model}")
 
     def tell(state: str) -> None:
-        typer.echo(state, err=True)
+        typer.echo(logs.line(state), err=True)
         if as_json:
             typer.echo(f'{{"state":"{state}"}}')
 
@@ -46,7 +47,7 @@ def worker(
         tell("ready")
 
     why = "still starting: the first start on a machine compiles for about a minute"
-    slow = threading.Timer(SLOW_S, typer.echo, (why,), {"err": True})
+    slow = threading.Timer(SLOW_S, lambda: typer.echo(logs.line(why), err=True))
     slow.daemon = True
     code = 1
     try:

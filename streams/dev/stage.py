@@ -139,7 +139,8 @@ def _servers(directory: Path, say: Say) -> services.Report:
 
 def _worker(flags: Sequence[str], log: Path) -> process.Child:
     command = [sys.executable, "-c", "from streams.cli import main; main()", "worker"]
-    for flag in flags:
+    # `await_ready` reads what it says, whatever the environment makes of logs.
+    for flag in (*flags, "log.json_lines=false"):
         command += ["--set", flag]
     return process.start(command, log, die_with_parent=True)
 

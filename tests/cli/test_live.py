@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -33,6 +34,19 @@ def test_a_slow_start_says_why_it_may_be(
     assert [line for line in lines if " " not in line] == ["starting", "ready", "stopped"]
     assert any("compiles" in line for line in lines) is said
     assert done.stdout.count("\n") == 3
+
+
+def test_a_collector_of_json_lines_can_read_why_a_worker_ended() -> None:
+    """What matters most, the error at the end, and the states were no objects."""
+    code = "from streams.cli import main; main()"
+    flags = ["log.json_lines=true", "log.level=ERROR", "kafka.bootstrap=127.0.0.1:1"]
+    command = [sys.executable, "-c", code, "worker"]
+    command += [part for flag in flags for part in ("--set", flag)]
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+    found = [json.loads(line) for line in done.stderr.splitlines()]
+    assert done.returncode == 1
+    assert (found[0]["level"], found[0]["message"]) == ("INFO", "starting")
+    assert found[-1]["level"] == "ERROR" and found[-1]["message"].startswith("error: Kafka")
 
 
 def test_a_worker_stopped_while_it_starts_has_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
