@@ -6,6 +6,7 @@ A measure that the labels do not define (one class only) is NaN, never a guess.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -158,6 +159,52 @@ def bootstrap(
         return float("nan"), float("nan"), float("nan")
     low, high = np.quantile(told, [0.025, 0.975])
     return float(measure(labels, one) - measure(labels, other)), float(low), float(high)
+
+
+def ap_gap(
+    labels: Labels, one: Floats, other: Floats, rounds: int = 200, seed: int = 0
+) -> tuple[float, float, float]:
+    """`bootstrap` of average precision, for many millions of rows: nothing is sorted in a round.
+
+    Rows that no fraud's score parts, of either model, count as one cell: in a resample it holds a
+    Poisson number of them, with their number as its mean. Source: Chamandy et al., Estimating
+    Uncertainty for Massive Data Streams (2012).
+    """
+    fraud = labels > 0
+    if not fraud.any():
+        return float("nan"), float("nan"), float("nan")
+    cuts = [np.unique(scores[fraud]) for scores in (one, other)]
+    above = [
+        len(cut) - np.searchsorted(cut, scores, side="right")
+        for cut, scores in zip(cuts, (one, other), strict=True)
+    ]
+    cell = above[0] * (len(cuts[1]) + 1) + above[1]
+    sides = [np.unique(cell[part], return_counts=True) for part in (fraud, ~fraud)]
+    bad, good = (np.divmod(cells, len(cuts[1]) + 1) for cells, _ in sides)
+
+    def gap(counts: Sequence[NDArray[np.int64]]) -> float:
+        mine, theirs = (_ap_of_cells(bad[k], good[k], counts, len(cuts[k])) for k in range(2))
+        return mine - theirs
+
+    whole = [counts for _, counts in sides]
+    rng = np.random.default_rng(seed)
+    drawn = ([rng.poisson(counts) for counts in whole] for _ in range(rounds))
+    found = [gap(counts) for counts in drawn if counts[0].any()]
+    low, high = np.quantile(found, [0.025, 0.975])
+    return gap(whole), float(low), float(high)
+
+
+def _ap_of_cells(
+    bad: NDArray[np.int64],
+    good: NDArray[np.int64],
+    counts: Sequence[NDArray[np.int64]],
+    cuts: int,
+) -> float:
+    """AP of so many frauds and others a cell; `bad` and `good`: how many `cuts` lie above each."""
+    true = np.cumsum(np.bincount(bad, counts[0], cuts))
+    false = np.cumsum(np.bincount(good, counts[1], cuts + 1))[:cuts]
+    precision = true / np.maximum(true + false, 1.0)
+    return float(np.sum(np.diff(true, prepend=0.0) / true[-1] * precision))
 
 
 GAINS: Final = (

@@ -230,6 +230,7 @@ def backtest(
             f"a report needs {error.name}", remedy="pip install 'fraudstream[train]'"
         ) from None
     from streams.offline.judged import Terms
+    from streams.offline.report import told
 
     until, since = options.event_ms(as_of, "--as-of"), options.event_ms(judge_from, "--judge-from")
     names = model or ["default"]
@@ -251,29 +252,8 @@ def backtest(
             progress=shown,
         )
     _note("\n".join(filter(None, [summary["refused"], *summary["flattered"]])))
-    lines = _told(summary["models"])
-    options.say(summary, "\n".join([*lines, f"report: {target / 'report.html'}"]), as_json)
-
-
-def _told(models: list[dict[str, Any]]) -> list[str]:
-    """A line of each model, and what is odd about them."""
-    lines = [
-        "{}: AP {average_precision:.3f}, AUC {roc_auc:.3f}, {alerts_a_day:.1f} alerts a day, "
-        "precision {precision:.3f}, recall {recall:.3f}".format(_named(one), **one["overall"])
-        for one in models
-    ]
-    if len({one["model_id"] for one in models}) < len(models):
-        lines.append("warning: the same bundle under several names; `fraudstream models list`")
-    if not models[0]["overall"]["frauds"]:
-        lines.append("no fraud is known among the events judged: measures that need one are nan")
-    return lines
-
-
-def _named(model: dict[str, Any]) -> str:
-    """The name that was given, and the bundle that it stood for: `default` is another one after
-    each promotion."""
-    name, found = str(model["name"]), str(model["model_id"])
-    return name if name == found else f"{name} ({found})"
+    lines = [*told(summary["models"]), f"report: {target / 'report.html'}"]
+    options.say(summary, "\n".join(lines), as_json)
 
 
 def _thresholds(text: str) -> list[str]:

@@ -108,6 +108,7 @@ def _model(events: Events, book: LabelBook, k: int, name: str, model_id: str) ->
     }
     if k:
         found["difference"] = evaluation.difference(events, k)
+        found["ap_minus_champion"] = evaluation.ap_gap(events, k)
     return found
 
 

@@ -221,3 +221,9 @@ def difference(events: Events, k: int) -> dict[str, Any]:
         "only_champion": part(mine & ~other),
         "only_challenger": part(~mine & other),
     }
+
+
+def ap_gap(events: Events, k: int) -> dict[str, float]:
+    """Average precision of model k less the champion's, and how much of that may be chance."""
+    told = metrics.ap_gap(events.label, events.score[k], events.score[0])
+    return dict(zip(("difference", "low", "high"), told, strict=True))

@@ -1,6 +1,6 @@
 """The backtest report: one HTML page that needs nothing else, and the same numbers as JSON.
 
-In: the measures of a backtest. Out: text. Does not know how anything was computed.
+In: the measures of a backtest. Out: text, for a terminal too. Does not know how they came about.
 The page has no script, no font and no picture from elsewhere; it fits a phone and a printer.
 """
 
@@ -207,6 +207,48 @@ def _about_money(summary: dict[str, Any]) -> str:
     return f"{text}; {events_are(others)} {rest}"
 
 
+def told(models: Sequence[dict[str, Any]]) -> list[str]:
+    """For a terminal: a line of each model, which one ranks better, and what is odd about them."""
+    first = models[0]["overall"]
+    lines = [f"{first['events']:,} events judged, {first['frauds']:,} of them known as fraud"]
+    lines += [
+        "{}: AP {average_precision:.3f}, AUC {roc_auc:.3f}, {alerts_a_day:.1f} alerts a day, "
+        "precision {precision:.3f}, recall {recall:.3f}".format(_named(one), **one["overall"])
+        for one in models
+    ]
+    lines += _gaps(models)
+    if len({one["model_id"] for one in models}) < len(models):
+        lines.append("warning: the same bundle under several names; `fraudstream models list`")
+    if not models[0]["overall"]["frauds"]:
+        lines.append("no fraud is known among the events judged: measures that need one are nan")
+    return lines
+
+
+def _named(model: dict[str, Any]) -> str:
+    """The name that was given, and the bundle that it stood for: `default` is another one after
+    each promotion."""
+    name, found = str(model["name"]), str(model["model_id"])
+    return name if name == found else f"{name} ({found})"
+
+
+def _gaps(models: Sequence[dict[str, Any]]) -> list[str]:
+    """Of each challenger whether it ranks better than the champion, and how sure that is."""
+    lines, champion = [], models[0]["name"]
+    for model in models[1:]:
+        gap = model["ap_minus_champion"]
+        if math.isnan(gap["difference"]):
+            continue
+        if gap["low"] <= 0 <= gap["high"]:
+            verdict = f"and {champion} cannot be told apart by how they rank"
+        else:
+            verdict = f"ranks {'better' if gap['low'] > 0 else 'worse'} than {champion}"
+        lines.append(
+            f"{model['name']} {verdict}: average precision {gap['difference']:+.4f}, 95 % interval"
+            f" {gap['low']:+.4f} to {gap['high']:+.4f}"
+        )
+    return lines
+
+
 def page(summary: dict[str, Any], plots: Sequence[str]) -> str:
     """The report. `summary` is what the JSON beside it holds."""
     models = summary["models"]
@@ -232,6 +274,7 @@ def page(summary: dict[str, Any], plots: Sequence[str]) -> str:
         _cards(models[0]["overall"]),
         "<h2>Measures</h2>",
         _measures(summary),
+        *(f"<p class=note>{html.escape(line)} (paired bootstrap).</p>" for line in _gaps(models)),
         f"<p class=note>{html.escape(_about_money(summary))}</p>",
         "<h2>Plots</h2><div class=plots>",
         *(f"<figure>{plot}</figure>" for plot in plots),

@@ -15,8 +15,9 @@ import typer
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from streams.cli import build, offline, options
+from streams.cli import build, options
 from streams.errors import BrokerError, ConfigError
+from streams.offline import report
 from streams.offline.rebuild import Result
 
 HEAVY = ("numpy", "torch", "numba", "pydantic", "faust", "aiokafka", "confluent_kafka", "redis")
@@ -191,13 +192,36 @@ def test_an_error_shows_no_card_number() -> None:
     assert done.stderr == "error: invalid value [card number] in row 5\n"
 
 
+def _judged(name: str, model_id: str, **more: Any) -> dict[str, Any]:
+    """A model of a backtest, as the report holds it."""
+    names = ("average_precision", "roc_auc", "alerts_a_day", "precision", "recall")
+    overall = {"events": 9_000, "frauds": 1, **dict.fromkeys(names, 0.5)}
+    return {"name": name, "model_id": model_id, "overall": overall, **more}
+
+
 def test_a_backtest_tells_which_bundle_a_name_stood_for() -> None:
     """After a promotion `default` is another one."""
-    names = ("average_precision", "roc_auc", "alerts_a_day", "precision", "recall", "frauds")
-    overall = dict.fromkeys(names, 0.5)
-    models = [
-        {"name": "default", "model_id": "fraud@1", "overall": overall},
-        {"name": "stub", "model_id": "stub", "overall": overall},
-    ]
-    first, second = offline._told(models)
+    even = {"ap_minus_champion": {"difference": 0.0, "low": 0.0, "high": 0.0}}
+    _, first, second, *_ = report.told(
+        [_judged("default", "fraud@1"), _judged("stub", "stub", **even)]
+    )
     assert first.startswith("default (fraud@1): AP 0.500") and second.startswith("stub: AP")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [
+        (0.01, 0.09, "new ranks better than default"),
+        (-0.09, -0.01, "new ranks worse than default"),
+        (-0.01, 0.09, "new and default cannot be told apart by how they rank"),
+    ],
+)
+def test_a_backtest_says_which_model_is_better_and_on_how_many_frauds(
+    low: float, high: float, verdict: str
+) -> None:
+    gap = {"difference": (low + high) / 2, "low": low, "high": high}
+    rival = _judged("new", "fraud@2", ap_minus_champion=gap)
+    lines = report.told([_judged("default", "default@1"), rival])
+    assert lines[0] == "9,000 events judged, 1 of them known as fraud"
+    middle = f"average precision {gap['difference']:+.4f}"
+    assert lines[3:] == [f"{verdict}: {middle}, 95 % interval {low:+.4f} to {high:+.4f}"]

@@ -226,3 +226,20 @@ def test_an_interval_is_as_wide_as_the_error_of_a_mean() -> None:
     assert difference == pytest.approx(each.mean())
     assert high - difference == pytest.approx(reach, rel=0.07)
     assert difference - low == pytest.approx(reach, rel=0.07)
+
+
+def test_a_gap_of_average_precision_is_that_of_a_slow_bootstrap() -> None:
+    """Scores are rounded, so some of both classes and models lie at one place."""
+    rng = np.random.default_rng(3)
+    labels = (rng.random(4_000) < 0.03).astype(np.int8)
+    one = np.round(rng.normal(size=4_000) + 2.5 * labels, 1)
+    other = np.round(one + rng.normal(size=4_000), 1)
+    slow = metrics.bootstrap(labels, one, other, metrics.average_precision, rounds=1_500)
+    quick = metrics.ap_gap(labels, one, other, rounds=1_500)
+    assert quick[0] == pytest.approx(slow[0], abs=1e-12)
+    assert quick[1:] == pytest.approx(slow[1:], abs=0.06 * (slow[2] - slow[1]))
+    assert metrics.ap_gap(labels, one, one) == (0.0, 0.0, 0.0)
+    assert np.isnan(metrics.ap_gap(labels * 0, one, other)).all()
+    few = np.zeros(50, np.int8)
+    few[0] = 1  # every third resample has no fraud
+    assert np.isfinite(metrics.ap_gap(few, one[:50], other[:50])).all()

@@ -339,6 +339,14 @@ def test_differences(tmp_path: Path) -> None:
     }
 
 
+def test_the_gap_to_the_champion_is_that_of_the_measures(tmp_path: Path) -> None:
+    events = counted(tmp_path)
+    gap = evaluation.ap_gap(events, 1)
+    mine, other = (evaluation.overall(events, k)["average_precision"] for k in (1, 0))
+    assert gap["difference"] == pytest.approx(mine - other)
+    assert gap["low"] < gap["difference"] < gap["high"]
+
+
 def test_drift_is_nothing_for_equal_scores(tmp_path: Path) -> None:
     rows = [
         row(number, number // 4, score_0=[0.1, 0.2, 0.3, 0.4][number % 4]) for number in range(24)

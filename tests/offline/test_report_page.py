@@ -39,6 +39,15 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     return first
 
 
+def test_it_says_whether_the_challenger_is_better(page: str) -> None:
+    """Here both are one model, under two names."""
+    name = "a-challenger-with-quite-a-long-name-2025-01-31"
+    assert (
+        f"{name} and stub cannot be told apart by how they rank: average precision +0.0000, 95 %"
+        " interval +0.0000 to +0.0000 (paired bootstrap)."
+    ) in page
+
+
 @pytest.mark.parametrize("width", [390, 1200])
 def test_no_sideways_scrolling(page: str, tmp_path: Path, width: int) -> None:
     frame = f'<iframe style="border:0" width={width} height=844 srcdoc="{html.escape(page)}">'
