@@ -241,7 +241,7 @@ def _whole(path: Path, limit: int) -> bytes:
 def _manifest(folder: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(_whole(folder / MANIFEST, MAX_MANIFEST_BYTES).decode())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise BundleMissing(
             f"no model bundle in {folder}", remedy="give a folder with a manifest.json"
         ) from None
@@ -252,7 +252,10 @@ def _manifest(folder: Path) -> dict[str, Any]:
             f"the manifest of {folder} cannot be read: {error}", remedy=AGAIN
         ) from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise BundleError(f"{folder} is not a bundle of format {FORMAT}")
+        raise BundleError(
+            f"{folder} is not a bundle of format {FORMAT}",
+            remedy="name the folder of a bundle; fit one of another version again",
+        )
     if "kinds" in manifest:
         raise BundleError(f"{folder} is a training set, not a bundle", remedy="name a bundle")
     if manifest.get(signing.DIGEST) != signing.digest(manifest):

@@ -343,7 +343,9 @@ def read(folder: Path, *, check: bool = False) -> Dataset:
                 remedy=f"make one of it with `fraudstream dataset {folder} data/`",
             )
         if manifest["format"] != FORMAT:
-            raise DatasetError(f"{folder} has format {manifest['format']}, not {FORMAT}")
+            raise DatasetError(
+                f"{folder} has format {manifest['format']}, not {FORMAT}", remedy=AGAIN
+            )
         kept = [name for name in ARRAYS if name != "currency" or "currencies" in manifest]
         arrays: dict[str, Any] = {name: _mapped(folder, name) for name in kept}
         sums, rows = manifest["sha256"], int(manifest["rows"])
@@ -355,6 +357,11 @@ def read(folder: Path, *, check: bool = False) -> Dataset:
         raise DatasetMissing(
             f"no training set in {folder}: {error.filename} is missing",
             remedy="write one with `fraudstream dataset`",
+        ) from None
+    except NotADirectoryError:
+        raise DatasetMissing(
+            f"{folder} is a file, not the folder of a training set",
+            remedy=f"of transactions make one with `fraudstream dataset {folder} data/`",
         ) from None
     except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise DatasetError(

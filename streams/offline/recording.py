@@ -190,7 +190,10 @@ class Recording:
                 remedy="name a recording, as `fraudstream record` makes it",
             ) from None
         if version != VERSION:
-            raise RecordingError(f"{self.path}: recording version {version}, not {VERSION}")
+            raise RecordingError(
+                f"{self.path}: recording version {version}, not {VERSION}",
+                remedy="record again, or use the version of fraudstream that made it",
+            )
         if checksum != _manifest_checksum(body):
             raise RecordingDamaged(f"{self.path}/manifest.json was changed after it was written")
         try:

@@ -19,7 +19,7 @@ from model import data as datasets
 from model import explain, signing
 from model.bundle import Bundle
 from model.data import Dataset, gather
-from model.errors import BundleError, OutputTaken
+from model.errors import BundleError, BundleMissing, OutputTaken
 from model.registry import Registry
 from model.score import Scorer
 from model.stub import StubScorer
@@ -159,6 +159,15 @@ def test_a_training_set_in_place_of_a_bundle_is_called_one(data: Dataset, tmp_pa
     datasets.write(data, tmp_path / "set")
     with pytest.raises(BundleError, match="is a training set, not a bundle"):
         bundles.read(tmp_path / "set")
+
+
+def test_a_file_or_a_recording_in_place_of_a_bundle_is_told_what_to_name(tmp_path: Path) -> None:
+    (tmp_path / "stream.parquet").write_bytes(b"PAR1")
+    with pytest.raises(BundleMissing, match=r"no model bundle in .*give a folder"):
+        bundles.read(tmp_path / "stream.parquet")
+    (tmp_path / "manifest.json").write_text('{"format": "fraudstream-recording"}')
+    with pytest.raises(BundleError, match=r"is not a bundle of format 1\. name the folder of a"):
+        bundles.read(tmp_path)
 
 
 def test_a_manifest_that_nests_without_end_is_refused(folder: Path) -> None:

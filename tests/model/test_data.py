@@ -203,3 +203,12 @@ def test_the_arrays_are_on_the_disk_before_the_manifest_that_names_them(
     names = [*(f"{name}.npy" for name in data.ARRAYS), data.MANIFEST]
     files = [(tmp_path / name).stat().st_ino for name in names]
     assert [at for at in synced if at in files] == files
+
+
+def test_a_file_of_transactions_in_place_of_a_training_set_is_told_what_to_make_of_it(
+    tmp_path: Path,
+) -> None:
+    (file := tmp_path / "stream.parquet").write_bytes(b"PAR1")
+    with pytest.raises(DatasetMissing, match="is a file, not the folder") as failure:
+        data.read(file)
+    assert f"fraudstream dataset {file} data/" in (failure.value.remedy or "")
