@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from streams.cli import options
+from streams.cli import judging, options
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,6 +54,7 @@ def explain(
     dataset = datasets.read(data)
     scorer = load(settings, _served(settings) if bundle is None else bundle)
     require_features(scorer.bundle, dataset.names, dataset.feature_digest)
+    judging.say_risk(scorer.bundle, dataset)
     rows = _meant(dataset, transaction, event_time, data)
     row = int(rows[0])
     if len(rows) > 1:

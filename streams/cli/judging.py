@@ -78,6 +78,19 @@ def say_known(found: dict[str, Any], seen: bool | None, bundle: Bundle) -> None:
         typer.echo(f"warning: {told}", err=True)
 
 
+def say_risk(bundle: Bundle, dataset: Dataset) -> None:
+    """Warn where the set tells of merchants by other risk settings than the bundle was trained on:
+    a worker would, too."""
+    trained, told = bundle.about.get("risk"), dataset.about.get("risk")
+    if trained and told and trained != told:
+        typer.echo(
+            f"warning: {bundle.model_id} was trained on risk snapshots of {trained}, this training"
+            f" set has {told}: its scores are not what it would say; make the set anew with --set"
+            " risk.delay_days=... and --set risk.period_hours=..., or fit on this one",
+            err=True,
+        )
+
+
 def say_immature(immature: int, tested: int, maturity_days: float) -> None:
     """Tell of test events that count as legitimate before their labels are due."""
     typer.echo(

@@ -293,6 +293,7 @@ def evaluate(
     checks.report_parts(compare and not bare, out is not None and not bare)
     dataset = checks.whole_data(data, maturity_days)
     require_features(scorer.bundle, dataset.names, dataset.feature_digest)
+    judging.say_risk(scorer.bundle, dataset)
     if not bare:
         evaluation.require_fraud(dataset)
     wait_ms = int(maturity_days * DAY_MS)
