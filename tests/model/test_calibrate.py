@@ -98,6 +98,25 @@ def test_where_frauds_are_many_the_line_bends_to_what_was_observed() -> None:
     assert calibrate.knots(logit[rest], y[rest]) == straight_on
 
 
+@pytest.mark.parametrize(("centre", "apart"), [(-3.0, 4.0), (-3.0, 1.0), (2.0, 8.0)])
+def test_a_knot_moves_towards_what_was_observed_around_it(centre: float, apart: float) -> None:
+    """Above Platt's line where there were more frauds than it says, also where all were frauds."""
+    rng = np.random.default_rng(0)
+    y = (rng.random(3_000) < 0.1).astype(np.int8)
+    logit = rng.normal(centre, 1, 3_000).astype(np.float32) + np.float32(apart) * y
+    slope, offset = calibrate.platt(logit, y)
+    said = 1 / (1 + np.exp(-(slope * logit + offset)))
+    line = calibrate.knots(logit, y)
+    inner = line[1:-1]
+    edges = np.quantile(logit[y == 1], np.linspace(0, 1, len(inner) + 1))
+    edges[0], edges[-1] = -np.inf, np.inf
+    for (x, z), left, right in zip(inner, edges, edges[1:], strict=False):
+        inside = (logit >= left) & (logit < right)
+        more = y[inside].sum() - said[inside].sum()
+        if abs(more) > 0.01:
+            assert (z - slope * x - offset) * more > 0
+
+
 rising = st.lists(
     st.tuples(st.floats(0.01, 5), st.floats(0.01, 5)), min_size=2, max_size=6
 ).map(lambda steps: tuple(map(tuple, np.cumsum(steps, axis=0) - 8)))  # fmt: skip
