@@ -248,8 +248,11 @@ def test_the_digest_does_not_tell_how_the_rules_came() -> None:
     assert one == other and list(one) != list(other)
     conditions = [(Condition("amount", Op.IN, values),) for values in (one, other)]
     assert len({RuleSet((rule(all=each),)).digest for each in conditions}) == 1
-    lists = {name: NamedList(name, frozenset("x")) for name in ("a", "b")}
-    turned = {name: lists[name] for name in ("b", "a")}
+    shops = [f"m-{n}" for n in range(300)]
+    here, there = frozenset(shops), frozenset(reversed(shops))
+    assert list(here) != list(there)
+    lists = {name: NamedList(name, here) for name in ("a", "b")}
+    turned = {name: NamedList(name, there) for name in ("b", "a")}
     assert RuleSet((), lists).digest == RuleSet((), turned).digest
 
 
