@@ -14,13 +14,14 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from model.stub import StubScorer
 from streams.assembly import Judge
 from streams.connect import confluent_config
+from streams.dev.process import free_port
 from streams.errors import BrokerError
 from streams.features import NAMES
 from streams.live import rule_source
 from streams.live.app import _policy
 from streams.live.rule_source import RuleSource
 from streams.rulebook import RuleBook, parse_toml
-from streams.settings import Settings
+from streams.settings import Settings, load
 from streams.topics import create
 from tests.live.reading import contents, settings_for
 from tests.messages import rule_file
@@ -149,6 +150,19 @@ def test_a_missing_topic_says_what_to_do(kafka: str, topic_prefix: str) -> None:
         RuleSource(other, RuleBook(frozenset(NAMES))),
     ):
         pass
+
+
+def test_a_broker_that_does_not_answer_ends_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a bounded time, and nothing of it goes on."""
+    monkeypatch.setattr(rule_source, "START_S", 0.3)
+    settings = load(flags=[f"kafka.bootstrap=127.0.0.1:{free_port()}"])
+    before = threading.active_count()
+    with (
+        pytest.raises(BrokerError, match="cannot read the rules"),
+        RuleSource(settings, RuleBook(frozenset(NAMES))),
+    ):
+        pass
+    assert threading.active_count() == before
 
 
 def test_rules_that_come_with_a_fault_are_not_lost(
