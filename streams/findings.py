@@ -346,7 +346,8 @@ def _entity_risk(entity: str) -> Callable[[Case], Finding | None]:
             if frauds < 2:
                 continue
             seen = case.get(f"{entity}_{days}d_transactions")
-            share = case.get(f"{entity}_{days}d_fraud_share")
+            # Not the feature: 2 of 100 as a float32 is less than 0.02.
+            share = frauds / max(seen, frauds)
             if share < 0.02:
                 continue
             span = plural(days, "day")
