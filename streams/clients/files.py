@@ -157,15 +157,18 @@ def _check_texts(batch: pa.RecordBatch, where: str) -> None:
     other: a few bytes of a compressed file may say it ten thousand times. Nor does Parquet check
     that texts are UTF-8. Raises FormatError."""
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        texts, place = column, f"{where}, column {name}"
+        if pa.types.is_dictionary(column.type):
+            # It has the values of rows that follow, too.
+            texts, place = column.dictionary, f"{where} or below, column {name}"
         try:
             column.validate(full=True)
         except pa.ArrowInvalid:
-            raise FormatError(f"{where}, column {name}: a text that is not UTF-8") from None
-        texts = column.dictionary if pa.types.is_dictionary(column.type) else column
+            raise FormatError(f"{place}: a text that is not UTF-8") from None
         if not (pa.types.is_string(texts.type) or pa.types.is_large_string(texts.type)):
             continue
         if (pc.max(pc.binary_length(texts)).as_py() or 0) > MAX_MESSAGE_BYTES:
-            raise FormatError(f"{where}, column {name}: longer than {MAX_MESSAGE_BYTES} bytes")
+            raise FormatError(f"{place}: longer than {MAX_MESSAGE_BYTES} bytes")
 
 
 def _ext(column: pa.Array, where: str) -> pa.Array:

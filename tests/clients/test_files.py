@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -160,7 +161,8 @@ def test_texts_of_parquet_that_are_not_utf8(name: str, tmp_path: Path) -> None:
     column = pa.MapArray.from_arrays([0, 1], pa.array(["a"]), texts) if name == "ext" else texts
     at = full.schema.names.index(name)
     pq.write_table(pa.Table.from_batches([full]).set_column(at, name, column), path)
-    with pytest.raises(FormatError, match=f"rows 1 to 1, column {name}: a text that is not UTF-8"):
+    where = "rows 1 to 1 or below" if name in ("account_id", "merchant_id") else "rows 1 to 1"
+    with pytest.raises(FormatError, match=f"{where}, column {name}: a text that is not UTF-8"):
         list(batches(path, path.name, "parquet"))
 
 
@@ -193,6 +195,31 @@ def test_a_value_that_says_little_ten_thousand_times(tmp_path: Path) -> None:
     assert path.stat().st_size < 50_000
     with pytest.raises(FormatError, match="column merchant_id: longer than"):
         list(batches(path, path.name, "parquet"))
+
+
+def test_a_fault_far_down_is_named_by_its_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file is read in parts, and a person counts from its beginning."""
+    path = tmp_path / "p.parquet"
+    monkeypatch.setattr("streams.clients.files.ROWS", 7)
+    for name, where in (("transaction_id", "15 to 21"), ("merchant_id", "1 to 7 or below")):
+        rows = [{**ROWS[1], name: "m" * (100_000 if at == 16 else 1)} for at in range(30)]
+        pq.write_table(table(rows), path)
+        with pytest.raises(FormatError, match=f"rows {where}, column {name}: longer than"):
+            list(batches(path, path.name, "parquet"))
+    path = tmp_path / "p.csv"
+    monkeypatch.setattr("streams.clients.files.CSV_BLOCK", 256)
+    heading = "schema_version,transaction_id,account_id,event_time,amount,currency,ext\n"
+    for bad, said in (("[1]", "not a JSON object"), ("{", "not JSON")):
+        cells = [bad if at == 22 else "{}" for at in range(30)]
+        lines = [f"1,t{at},a1,1735689600000,12,EUR,{cell}\n" for at, cell in enumerate(cells)]
+        path.write_text(heading + "".join(lines))
+        with pytest.raises(FormatError, match=said) as refusal:
+            list(batches(path, path.name, "csv"))
+        where = re.search(r"rows (\d+) to \d+, row (\d+) of them", str(refusal.value))
+        assert where is not None and int(where[1]) > 1
+        assert int(where[1]) - 1 + int(where[2]) == 23
 
 
 def test_an_error_in_csv_quotes_no_row(tmp_path: Path) -> None:
