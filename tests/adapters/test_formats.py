@@ -191,7 +191,8 @@ def test_paysim() -> None:
         ("sparkov", "107.23", "-107.23", "row 2, column amt: negative"),
         ("sparkov", "107.23", "107.235", "row 2, column amt: more than 2 decimals"),
         ("sparkov", "grocery_pos", "groceries", "row 2, column category"),
-        ("sparkov", "49.159047", "149.159047", "row 2, column merch_lat"),
+        ("sparkov", "49.159047", "90.1", "row 2, column merch_lat"),
+        ("sparkov", "-118.186462", "-180.1", "row 2, column merch_long"),
         ("sparkov", "2019-01-01 00:00:44", "yesterday", "row 2, column trans_date_trans_time"),
         ("sparkov", "5555555555554444", "", "row 2, column cc_num: empty"),
         ("sparkov", "5555555555554444", "5.55556E+15", "row 2, column cc_num: not digits alone"),
@@ -204,7 +205,10 @@ def test_paysim() -> None:
         ("tabformer", "0,1,2002", ",1,2002", "row 3, column User"),
         ("paysim", "1,TRANSFER,181.0", "0,TRANSFER,181.0", "row 2, column step"),
         ("paysim", "TRANSFER", "GIFT", "row 2, column type"),
-        ("paysim", "5337.77,C1", "inf,C1", "row 3, column amount"),
+        ("paysim", "5337.77,C1", "inf,C1", "row 3, column amount: not an amount"),
+        ("paysim", "5337.77,C1", "nan,C1", "row 3, column amount: not an amount"),
+        ("paysim", "5337.77,C1", "1e13,C1", "row 3, column amount: not an amount"),
+        ("paysim", "5337.77,C1", "-0.01,C1", "row 3, column amount: negative"),
         ("paysim", "0.0,1,0\n2", "0.0,2,0\n2", "row 2, column isFraud: neither 1 nor 0"),
         ("tabformer", "91754.0,5411,,No", "91754.0,5411,,no", "column Is Fraud?: neither Yes nor"),
         ("tabformer", "5411", "grocer", "row 2, column MCC: not a number"),
@@ -261,6 +265,16 @@ def test_handbook_faults(column: str, values: Any, said: str, tmp_path: Path) ->
     )
     with pytest.raises(FormatError, match=said):
         read("handbook", tmp_path / "h.parquet")
+
+
+def test_a_payment_of_nothing_is_one(tmp_path: Path) -> None:
+    """As a card is tried: schema v1 has amounts from 0 on."""
+    path = tmp_path / "h.parquet"
+    pq.write_table(pa.table({**HANDBOOK, "amount": [0, 0, 0]}), path)
+    assert [row["amount"] for row in read("handbook", path)[0]] == [0, 0, 0]
+    for name, amount in (("sparkov", "107.23"), ("tabformer", "-38.48"), ("paysim", "5337.77")):
+        path.write_text((DATA / f"{name}.csv").read_text().replace(amount, "0.00"))
+        assert 0 in [row["amount"] for row in read(name, path)[0]]
 
 
 def test_files_that_are_something_else(tmp_path: Path) -> None:
