@@ -22,7 +22,7 @@ from torch.nn import functional
 from model import tokens
 from model.inputs import HISTORY
 from model.rows import marks
-from model.transformer import TAPS, Shape, Transformer
+from model.transformer import TAPS, Transformer
 
 Floats = Any
 """float32: numpy arrays for the CPU kernel, tensors for `forward`."""
@@ -91,20 +91,6 @@ def fold(model: Transformer) -> Folded:
         head_bias=m["head.bias"],
     )
     return Folded(*(np.ascontiguousarray(a.numpy().astype(np.float32)) for a in arrays))
-
-
-def shape_of(folded: Folded) -> Shape:
-    """Read the sizes back from the arrays."""
-    layers, heads, _ = folded.recency.shape
-    return Shape(
-        width=folded.current.shape[1],
-        layers=layers,
-        heads=heads,
-        key=folded.relation_key.shape[1],
-        value=folded.relation_value.shape[2],
-        hidden=folded.up.shape[2],
-        knots=folded.knots.shape[1],
-    )
 
 
 class Codes(NamedTuple):

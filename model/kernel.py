@@ -27,7 +27,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from model import tokens
-from model.fold import Codes, Folded, shape_of
+from model.fold import Codes, Folded
 from model.inputs import AUTH_MASK, AUTH_SHIFT, HISTORY
 from model.transformer import TAPS
 
@@ -318,6 +318,8 @@ def kernel_for(width: int, layers: int, heads: int, key: int, value: int, hidden
 
 def kernel_of(folded: Folded) -> Kernel:
     """The kernel that fits these weights. Sizes must be multiples of 16 (lanes)."""
-    s = shape_of(folded)
-    assert s.width % _LANES == 0 and s.key % 8 == 0 and s.value % 8 == 0, s
-    return kernel_for(s.width, s.layers, s.heads, s.key, s.value, s.hidden)
+    layers, heads, _ = folded.recency.shape
+    width, hidden = folded.up.shape[1:]
+    key, value = folded.relation_key.shape[1], folded.relation_value.shape[2]
+    assert width % _LANES == 0 and key % 8 == 0 and value % 8 == 0, (width, key, value)
+    return kernel_for(width, layers, heads, key, value, hidden)

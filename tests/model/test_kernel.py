@@ -11,7 +11,7 @@ from model import fold, kernel, tokens
 from model.data import Dataset, gather
 from model.inputs import HISTORY, ScoringBatch
 from model.loop import Source
-from model.transformer import PRESETS, Transformer, cost
+from model.transformer import PRESETS, Shape, Transformer, cost
 from streams.features import COUNT
 from tests.model import streams_of_words as made
 
@@ -44,6 +44,16 @@ def test_folded_equals_unfolded(data: Dataset, model: Transformer) -> None:
     assert unfolded.std() > 0.5
     far = np.abs(probability(folded.reshape(rows.shape)) - probability(unfolded))
     assert far.max() < 1e-6
+
+
+def test_the_kernel_has_the_sizes_of_the_model(
+    data: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever they are; none of them is compiled here."""
+    monkeypatch.setattr(kernel, "kernel_for", lambda *sizes: sizes)
+    s = Shape(width=32, layers=3, heads=2, key=8, value=24, hidden=48, event=40, knots=16)
+    asked: object = kernel.kernel_of(fold.fold(made.model(data, s)))
+    assert asked == (s.width, s.layers, s.heads, s.key, s.value, s.hidden)
 
 
 def test_history_counts(data: Dataset, model: Transformer) -> None:
