@@ -191,10 +191,11 @@ def service(settings: Settings, meter: Meter) -> dict[str, float]:
     from streams import assembly
     from streams.connect import redis_client
     from streams.live import app
+    from streams.live.quiet import quiet
     from streams.live.suspects import RedisNotes
     from streams.store.redis import RedisStore
 
-    app.quiet(settings)
+    quiet(settings)
     client = redis_client(settings)
     space = settings.redis.namespace
     store, notes = RedisStore(client, space), RedisNotes(client, space)

@@ -36,6 +36,7 @@ from streams.live.microbatch import MicroBatchApp, RangeConsumer, make_app
 from streams.live.outbox import Outbox
 from streams.live.partitions import Partitions
 from streams.live.patience import Patience
+from streams.live.quiet import hush, quiet
 from streams.live.risk_agent import check_topics
 from streams.live.risk_process import RiskProcess
 from streams.live.risk_source import RiskSource
@@ -43,7 +44,6 @@ from streams.live.risk_store import RiskStore
 from streams.live.rule_source import RuleSource
 from streams.live.suspects import Notes, RedisNotes, Suspects
 from streams.live.watchdog import Signs, Stalled, Watchdog
-from streams.logs import Seldom
 from streams.metrics import Metrics
 from streams.risk_pace import Pace
 from streams.rules import RuleSet
@@ -58,22 +58,8 @@ STOP_TIMEOUT_S: Final = 4.0
 LAST_S: Final = 8.0
 """After this from the begin of the stop the process ends, whatever hangs."""
 REPORT_EVERY_S: Final = 1.0
-REPEAT_S: Final = 10.0
 GC_THRESHOLD: Final = 100_000
 """Objects made and not yet let go."""
-CHATTY: Final = ("faust", "mode", "aiokafka", "streams.live.microbatch", "streams.live.fetch")
-"""Loggers that tell of every start and stop of a part; below DEBUG only their warnings count.
-They never go below INFO: Faust's own debug lines hold keys and values."""
-NO_FAILURE: Final = (
-    ("aiokafka.consumer.group_coordinator", " because it is rebalancing"),
-    ("streams.live.microbatch", "wait_empty: Waiting for tasks "),
-    ("streams.live.microbatch", "Warning: Task timed out!"),
-    ("streams.live.microbatch", "Please make sure it's hanging before restart."),
-)
-"""Warnings, by logger and words, of what goes on as it should: a group that is joined or left, and
-a rebalance that waits for a round. Why a round takes long is told by `patience`, and by the
-watchdog where it does not end."""
-
 _logger = logging.getLogger(__name__)
 
 
@@ -225,8 +211,7 @@ async def serve(
         reason = worker.failed
         if isinstance(reason, FraudstreamError):
             # It is told to the user; what Faust says of parts that broke with it hides the cause.
-            for name in CHATTY:
-                logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+            hush()
         starting.cancel()
         with suppress(asyncio.CancelledError, Exception):
             await starting
@@ -366,39 +351,3 @@ def collect_seldom() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD)
-
-
-class _Told(logging.Filter):
-    """Keeps Faust from logging, with a traceback, a deliberate error that is told to the user."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Whether the record is to be logged."""
-        given = record.args if isinstance(record.args, tuple) else ()
-        return not any(isinstance(each, FraudstreamError) for each in given) or (
-            record.name.startswith("streams.") and record.exc_info is None
-        )
-
-
-def _said_by_aiokafka(record: logging.LogRecord) -> tuple[str, int] | None:
-    """The line of code that speaks: of a broker that is away it does so sixty times a second."""
-    return (record.pathname, record.lineno) if record.name.startswith("aiokafka") else None
-
-
-def _is_failure(record: logging.LogRecord) -> bool:
-    """Whether a warning of Faust or aiokafka is one."""
-    words = [each for name, each in NO_FAILURE if name == record.name]
-    return record.levelno > logging.WARNING or not any(
-        each in record.getMessage() for each in words
-    )
-
-
-def quiet(settings: Settings) -> None:
-    """Let Faust and aiokafka say what matters to somebody who runs a worker."""
-    level = logging.INFO if settings.log.level == "DEBUG" else logging.WARNING
-    for name in CHATTY:
-        logging.getLogger(name).setLevel(level)
-    for handler in logging.getLogger().handlers:
-        handler.addFilter(_Told())
-        if level > logging.INFO:
-            handler.addFilter(_is_failure)
-            handler.addFilter(Seldom(_said_by_aiokafka, again_s=REPEAT_S, over_s=REPEAT_S))

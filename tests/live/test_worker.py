@@ -21,12 +21,12 @@ import redis
 from confluent_kafka.admin import AdminClient, NewPartitions
 
 from model import bundle as bundles
-from streams import logs
 from streams.connect import confluent_config
 from streams.dev import kafka as kafka_server
 from streams.dev import process
 from streams.errors import BrokerError, FraudstreamError
 from streams.live import app
+from streams.live.quiet import CHATTY
 from streams.live.risk_process import RiskProcess
 from streams.settings import load
 from tests.certificates import Certificates
@@ -202,6 +202,7 @@ def test_a_stop_asked_for_again_and_again_is_an_orderly_one(
 STOPPED_IN_A_CALLBACK = """
 import ctypes, signal
 from streams.live import app
+from streams.live.quiet import CHATTY
 
 @ctypes.CFUNCTYPE(None)
 def compiled():
@@ -226,38 +227,6 @@ def test_a_stop_while_it_compiles_is_not_lost(
     assert done.stderr.endswith("stopped\n") and "ready" not in done.stderr
 
 
-def test_a_broker_that_is_away_is_told_now_and_then() -> None:
-    """It was told 60 times a second: what else a worker says could not be found."""
-    seldom = logs.Seldom(app._said_by_aiokafka, again_s=app.REPEAT_S, over_s=app.REPEAT_S)
-
-    def passes(name: str, line: int, time_s: float) -> bool:
-        record = logging.LogRecord(name, logging.ERROR, "client.py", line, "no %s", ("node",), None)
-        record.created = time_s
-        return seldom.filter(record)
-
-    assert passes("aiokafka", 7, 100.0) and passes("aiokafka.consumer.fetcher", 8, 100.0)
-    assert not any(passes("aiokafka", 7, 100.0 + tenths / 10) for tenths in range(100))
-    assert passes("aiokafka", 7, 110.0)
-    assert passes("aiokafka", 7, 50.0), "the clock was put back"
-    assert all(passes("streams.live.app", 7, 100.0) for _ in range(2)), "ours is all said"
-
-
-def test_warnings_of_what_is_no_failure_are_left_out() -> None:
-    """As Faust and aiokafka word them. The first is heard wherever two workers share the work."""
-    coordinator, microbatch = "aiokafka.consumer.group_coordinator", "streams.live.microbatch"
-
-    def passes(name: str, text: str, level: int = logging.WARNING) -> bool:
-        return app._is_failure(logging.LogRecord(name, level, "x.py", 7, text, (), None))
-
-    rejoining = "Heartbeat failed for group g because it is rebalancing"
-    assert not passes(coordinator, rejoining)
-    assert not passes(microbatch, "[^-RangeConsumer]: wait_empty: Waiting for tasks [(1, 2)]")
-    assert not passes(microbatch, "[^MicroBatchApp]: Warning: Task timed out!")
-    assert passes(coordinator, rejoining, logging.ERROR) and passes("streams.live.app", rejoining)
-    assert passes(coordinator, "Heartbeat failed for group g: generation id is not  current.")
-    assert passes(microbatch, "[^MicroBatchApp]: Timer livelocked")
-
-
 def test_what_broke_first_is_told_though_the_stop_is_cancelled() -> None:
     """Faust's thread, where it ends by the same fault, cancels the stop that waits for it."""
     cause = BrokerError("Kafka did not confirm what was sent in 60 s")
@@ -277,7 +246,7 @@ def test_what_broke_first_is_told_though_the_stop_is_cancelled() -> None:
         stalled=None,
         failed=cause,
     )
-    levels = {name: logging.getLogger(name).level for name in app.CHATTY}
+    levels = {name: logging.getLogger(name).level for name in CHATTY}
     try:
         assert asyncio.run(app.serve(cast(app.Worker, parts))) is cause
     finally:
