@@ -198,10 +198,7 @@ def _problems(
                 f"partition {each.partition}: the state is at offset {each.applied}, the log holds "
                 f"{log.low} to {log.high}; run `fraudstream rebuild`"
             )
-    models = sorted({each.model for each in found if each.model})
-    if len(models) > 1:
-        problems.append(f"several models at work: {', '.join(models)}")
-    return problems + _divided(found)
+    return problems + _unlike(found)
 
 
 def _refusal(client: redis.Redis) -> str:
@@ -236,16 +233,29 @@ def _store_problems(info: Mapping[str, Any], refusal: str) -> list[str]:
     return problems
 
 
-def _divided(found: list[PartitionStatus]) -> list[str]:
-    """One problem where workers decide by different thresholds or rules files."""
-    by: dict[str, list[int]] = {}
-    for each in found:
-        if each.decides:
-            by.setdefault(each.decides, []).append(each.partition)
-    if len(by) < 2:
-        return []
-    told = "; ".join(f"{what} in {', '.join(map(str, where))}" for what, where in by.items())
-    return [f"partitions are decided by different settings ({told}): give all workers the same"]
+def _unlike(found: list[PartitionStatus]) -> list[str]:
+    """One problem where workers score by different models, one where they decide by different
+    thresholds or rules files."""
+
+    def told(what: Mapping[int, str]) -> str:
+        where: dict[str, list[str]] = {}
+        for partition, each in what.items():
+            if each:
+                where.setdefault(each, []).append(str(partition))
+        each_where = (f"{each} in {', '.join(numbers)}" for each, numbers in where.items())
+        return "; ".join(each_where) if len(where) > 1 else ""
+
+    problems = []
+    if models := told({each.partition: each.model for each in found}):
+        problems.append(
+            f"several models at work ({models}): give all workers the same, or wait until the last"
+            " one has it"
+        )
+    if decides := told({each.partition: each.decides for each in found}):
+        problems.append(
+            f"partitions are decided by different settings ({decides}): give all workers the same"
+        )
+    return problems
 
 
 def _notes(found: list[PartitionStatus], layout: Mapping[int, PartitionMetadata]) -> list[str]:

@@ -106,7 +106,10 @@ def test_lag_and_outbox_are_those_of_log_and_store(settings: Settings, redis_url
     assert after.as_json()["healthy"] is True
     assert "lag 3, outbox 1" in text(after)
     store.acquire(1 - busy, Identity("topic", 2, "stub@2"))
-    assert status(settings).problems == ["several models at work: stub@1, stub@2"]
+    (problem,) = status(settings).problems
+    models = {busy: "stub@1 in", 1 - busy: "stub@2 in"}
+    told = "; ".join(f"{models[number]} {number}" for number in range(2))
+    assert f"several models at work ({told}): give all workers the same" in problem
 
 
 def test_a_worker_that_goes_on_meanwhile_is_not_ahead_of_the_log(
