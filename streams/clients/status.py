@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import redis
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 TIMEOUT_S = 15.0
 NEW_TOPIC_S = 1.0
 """How long a topic that was just made may be unknown to a broker."""
+LOOK_S = 5.0
+"""So long it is looked whether what was not applied holds a message at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +102,13 @@ def _asking(settings: Settings, topic: str) -> Iterator[Consumer]:
 
     Raises BrokerError where an answer is an error.
     """
-    consumer = Consumer(confluent_config(settings, {"group.id": settings.kafka.group}))
+    changes = {
+        "group.id": settings.kafka.group,
+        "enable.auto.commit": False,
+        "enable.partition.eof": True,
+        "queued.min.messages": 1,
+    }
+    consumer = Consumer(confluent_config(settings, changes))
     try:
         yield consumer
     except KafkaException as error:
@@ -139,6 +147,29 @@ def _committed(consumer: Consumer, places: list[TopicPartition]) -> dict[int, in
     """The group's offsets by partition, where it has any. Raises KafkaException."""
     found = answered(consumer.committed(places, timeout=TIMEOUT_S))
     return {each.partition: each.offset for each in found if each.offset >= 0}
+
+
+def _without_messages(consumer: Consumer, topic: str, begins: Mapping[int, int]) -> set[int]:
+    """The partitions that hold no message from their offset on: what lies there was aborted by its
+    sender. No worker gets to see it, so none can apply it. What does not answer is not among them.
+    """
+    asked, found = set(begins), set()
+    consumer.assign([TopicPartition(topic, one, begin) for one, begin in begins.items()])
+    deadline = time.monotonic() + LOOK_S
+    while asked and time.monotonic() < deadline:
+        message = consumer.poll(0.1)
+        if message is None:
+            continue
+        error, partition = message.error(), message.partition()
+        if error is None:
+            asked.discard(partition)
+        elif error.code() != KafkaError._PARTITION_EOF:
+            break
+        elif partition in asked:
+            asked.discard(partition)
+            found.add(partition)
+    consumer.unassign()
+    return found
 
 
 def _stored(client: redis.Redis, settings: Settings, generation: int, partition: int) -> _Stored:
@@ -292,9 +323,12 @@ def status(settings: Settings) -> Status:
                 info: Any = client.info()
                 refusal = _refusal(client)
             logs = {one: _Log(*limits(consumer, topic, one), committed.get(one)) for one in layout}
+            found = [_partition(one, stored[one], log) for one, log in logs.items()]
+            begins = {one.partition: one.end - one.lag for one in found if one.lag}
+            nothing = _without_messages(consumer, topic, begins)
+            found = [replace(one, lag=0) if one.partition in nothing else one for one in found]
     finally:
         client.close()
-    found = [_partition(one, stored[one], log) for one, log in logs.items()]
     problems = _store_problems(info, refusal) + _problems(found, logs, now.partitions, missing)
     return Status(
         topic=topic,

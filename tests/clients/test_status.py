@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 import pytest
 import redis
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions
 from pydantic import SecretStr
 
@@ -110,6 +110,24 @@ def test_lag_and_outbox_are_those_of_log_and_store(settings: Settings, redis_url
     models = {busy: "stub@1 in", 1 - busy: "stub@2 in"}
     told = "; ".join(f"{models[number]} {number}" for number in range(2))
     assert f"several models at work ({told}): give all workers the same" in problem
+
+
+def test_what_its_sender_aborted_is_no_lag(settings: Settings) -> None:
+    """It stayed lag until the next message came: no worker ever gets to see it."""
+    create(settings)
+    topic = settings.topic("transactions")
+    sender = Producer(confluent_config(settings, {"transactional.id": topic}))
+    sender.init_transactions()
+    sender.begin_transaction()
+    for partition in range(2):
+        sender.produce(topic, b"{}", b"a", partition)
+    sender.flush()
+    sender.abort_transaction()
+    found = status(settings)
+    assert [(each.end, each.lag) for each in found.partitions] == [(2, 0), (2, 0)]
+    assert (found.lag, found.notes, found.problems) == (0, ["nothing committed yet"], [])
+    publish(settings, 1)
+    assert sorted(each.lag > 0 for each in status(settings).partitions) == [False, True]
 
 
 def test_a_worker_that_goes_on_meanwhile_is_not_ahead_of_the_log(
