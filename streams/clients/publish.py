@@ -205,7 +205,6 @@ class _Clock:
         self._pace = pace
         self._sent = 0
         self._first_ms: int | None = None
-        self._latest_ms = 0
         self._start: float | None = None
 
     def due(self, chunk: Chunk) -> NDArray[np.float64] | None:
@@ -224,10 +223,9 @@ class _Clock:
         if self._first_ms is None:
             if not known.any():
                 return None
-            self._first_ms = self._latest_ms = int(chunk.times[known][0])
-        times = np.where(known, chunk.times, 0)
-        rising = np.maximum(np.maximum.accumulate(times), self._latest_ms)
-        self._latest_ms = int(rising[-1])
+            self._first_ms = int(chunk.times[known][0])
+        # What is behind the chunk before is due at once, as that one was sent.
+        rising = np.maximum.accumulate(np.where(known, chunk.times, 0))
         return (rising - self._first_ms) / (1_000.0 * self._pace.speed)
 
     def now(self) -> float:
