@@ -42,6 +42,11 @@ class Batch:
     def __len__(self) -> int:
         return len(self.values)
 
+    @property
+    def first(self) -> int:
+        """The offset of the first message; `next_offset` where there is none."""
+        return int(self.offsets[0]) if len(self) else self.next_offset
+
 
 def headers_of(batches: Sequence[Batch]) -> list[Headers] | None:
     """The headers of batches end to end, one sequence a message; None when no message has any."""

@@ -158,7 +158,7 @@ class Round:
         held = [self._partitions.held[batch.partition] for batch in batches]
         passed("fetched")
         unread = [
-            self._partitions.careful(each, int(batch.offsets[0]), len(batch))
+            len(batch) > 0 and self._partitions.careful(each, batch.first, len(batch))
             for batch, each in zip(batches, held, strict=True)
         ]
         self._failpoint.reading(

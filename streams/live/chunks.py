@@ -32,6 +32,7 @@ from streams.schema import UNREAD
 
 MESSAGE_BYTES = 256
 """What Python adds to the contents of a message."""
+_NO_OFFSETS = np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,13 +133,13 @@ def _unread(batch: Any, first: int) -> Chunk:
 
 
 def to_batch(tp: TP, chunks: Sequence[Chunk], next_offset: int) -> Batch:
-    """One batch of a partition's chunks, their bytes untouched."""
+    """One batch of a partition's chunks, if any, their bytes untouched."""
     headers = list(chain.from_iterable(chunk.headers for chunk in chunks))
     times = [-1 if at is None else at for chunk in chunks for at in chunk.timestamps]
     return Batch(
         topic=tp.topic,
         partition=tp.partition,
-        offsets=np.concatenate([np.array(chunk.offsets, np.int64) for chunk in chunks]),
+        offsets=np.concatenate([_NO_OFFSETS, *(np.array(c.offsets, np.int64) for c in chunks)]),
         timestamps=np.array(times, np.int64),
         keys=list(chain.from_iterable(chunk.keys for chunk in chunks)),
         values=list(chain.from_iterable(chunk.values for chunk in chunks)),

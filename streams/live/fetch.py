@@ -51,6 +51,8 @@ nothing it answers at the first message again."""
 DRAIN_GAP_S: Final = 0.004
 """From one drain that found something to the next, so that several brokers' answers come
 together."""
+QUIET_S: Final = 2.0
+"""So long nothing came before a range is made of offsets that hold no message."""
 ENDS_EVERY_S: Final = 5.0
 """Where nobody takes what was fetched, no fetch tells how far the logs have grown: then the brokers
 are asked so often. A Redis that is full for hours lets the lag grow by millions."""
@@ -199,13 +201,15 @@ class FetchThread(driver.AIOKafkaConsumerThread):
                     self._drain_from = self.thread_loop.time() + DRAIN_GAP_S
                     self._collect(fetcher)
                 left = deadline - self.thread_loop.time()
-                if chunks or left <= 0:
+                if chunks:
                     return self._ranges(consumer, chunks, max_records)
+                if left <= 0:
+                    return self._without_messages(consumer, active_partitions)
                 waiter = fetcher._create_fetch_waiter()
                 done, _ = await asyncio.wait([waiter], timeout=left)
                 if not done or fetcher._closed:
                     waiter.cancel()
-                    return {}
+                    return self._without_messages(consumer, active_partitions)
                 waiter.result()  # raises when the group or the topic is forbidden
 
     def _collect(self, fetcher: Any) -> None:
@@ -250,6 +254,26 @@ class FetchThread(driver.AIOKafkaConsumerThread):
                 )
             self._cursor[tp] = (epoch, end)
             fetched[tp] = list(sliced(to_batch(tp, chunks, end), begin, epoch, limit))
+        return fetched
+
+    def _without_messages(
+        self, consumer: aiokafka.AIOKafkaConsumer, partitions: Iterable[TP]
+    ) -> dict[TP, list[Fetched]]:
+        """Ranges of what a quiet log ends in that is no message: the marks that end transactions,
+        and what was aborted. The state must come past them: retention, which takes them in time,
+        would seem to have taken what was not read."""
+        fetched: dict[TP, list[Fetched]] = {}
+        if self.thread_loop.time() - self._drain_from < QUIET_S:
+            return fetched
+        assignment = consumer._subscription.subscription.assignment
+        for tp in self._cursor.keys() & partitions:
+            epoch, begin = self._cursor[tp]
+            aiotp = aiokafka.TopicPartition(tp.topic, tp.partition)
+            if aiotp in assignment.tps and assignment.state_value(aiotp).has_valid_position:
+                end = assignment.state_value(aiotp).position
+                if end > begin:
+                    self._cursor[tp] = (epoch, end)
+                    fetched[tp] = [Fetched(to_batch(tp, (), end), begin, epoch)]
         return fetched
 
     def set_shutdown(self) -> None:

@@ -331,8 +331,7 @@ class Intake:
                 partition=tp.partition,
                 offset=begin,
             )
-        first = int(fetched.batch.offsets[0])
-        if first > begin:
+        if fetched.batch.first > begin:
             # Control records and compaction leave holes; retention takes what was not read.
             start = (await self._consumer().earliest_offsets(tp))[tp]
             if start > begin:

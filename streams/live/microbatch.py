@@ -76,7 +76,7 @@ class RangeMessage(ConsumerMessage):
             tp.topic,
             tp.partition,
             first.begin,
-            timestamp=float(first.batch.timestamps[0]) / 1000.0,
+            timestamp=float(first.batch.timestamps[0]) / 1000.0 if len(first.batch) else 0.0,
             timestamp_type=0,
             headers=None,
             key=None,

@@ -35,7 +35,7 @@ class Fetcher:
         self._on_arrival = on_arrival
         self._fetch_min_bytes, self._fetch_max_wait_ms = 1, -1
         self.there = False
-        self.position = 5
+        self.position, self.has_valid_position = 5, True
 
     async def fetched_records(
         self, partitions: set[Any], timeout: float, max_records: int
@@ -72,7 +72,7 @@ def thread_at(position: int) -> Iterator[FetchThread]:
 
 def reading_with(fetcher: Fetcher) -> Any:
     """The part of aiokafka's consumer that a fetch touches."""
-    assignment = SimpleNamespace(state_value=lambda _: fetcher)
+    assignment = SimpleNamespace(tps={AIO0}, state_value=lambda _: fetcher)
     subscription = SimpleNamespace(subscription=SimpleNamespace(assignment=assignment))
     return SimpleNamespace(_closed=False, _fetcher=fetcher, _subscription=subscription)
 

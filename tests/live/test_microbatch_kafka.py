@@ -143,6 +143,16 @@ def test_aborted_messages_are_left_out_and_leave_no_lag(kafka: str, topic_prefix
             tp = TP(topic, 0)
             await reader.until(lambda: reader.consumer.reach()[tp].position == 12)
             assert reader.consumer.reach()[tp].lag(ranges[-1][1]) == 0
+            producer.begin_transaction()
+            producer.produce(topic, b"6", b"k")
+            producer.flush()
+            producer.abort_transaction()
+            await reader.until(lambda: reader.ranges()[-1].batch.next_offset == 14)
+            last = reader.ranges()[-1]
+            assert (last.begin, len(last.batch)) == (ranges[-1][1], 0), "offsets without a message"
+            publish(settings, [(0, b"k", b"7")])
+            await reader.until(lambda: reader.values() == [b"0", b"2", b"4", b"7"])
+            assert reader.ranges()[-1].begin == 14
 
     asyncio.run(check())
 

@@ -18,6 +18,7 @@ from typing import cast
 
 import pytest
 import redis
+from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions
 
 from model import bundle as bundles
@@ -86,6 +87,35 @@ def test_two_workers_share_the_work_and_leave_in_order(
         assert "is rebalancing" not in said and "FetchThread" not in said, "no failures"
     copies = check_scores(settings, 400)
     assert set(copies.values()) == {1}
+
+
+def test_what_a_log_ends_in_without_messages_may_be_taken_by_retention(
+    kafka: str, redis_url: str, topic_prefix: str, tmp_path: Path
+) -> None:
+    """The mark of a transaction, or what was aborted: the next worker took it for unread."""
+    settings = settings_for(kafka, topic_prefix, partitions=1)
+    topic = settings.topic("transactions")
+    producer = Producer(confluent_config(settings, {"transactional.id": topic_prefix}))
+    producer.init_transactions()
+    with team(settings, redis_url, tmp_path) as workers, redis.Redis.from_url(redis_url) as client:
+        one = workers.start().ready()
+        for number, end in enumerate((producer.commit_transaction, producer.abort_transaction)):
+            producer.begin_transaction()
+            for _, key, value in payments(3, 1, begin=3 * number):
+                producer.produce(topic, value, key, partition=0)
+            producer.flush()
+            end()
+            one.until(lambda: scored(settings) >= 3)
+        one.until(lambda: [client.hget(key, "offset") for key in client.keys("*:part")] == [b"8"])
+        assert one.stop()[0] == 0
+        admin = AdminClient(confluent_config(settings))
+        for future in admin.delete_records([TopicPartition(topic, 0, 8)]).values():
+            assert future.result().low_watermark == 8
+        two = workers.start().ready()
+        publish(settings, payments(3, 1, begin=6))
+        two.until(lambda: scored(settings) >= 6)
+        assert two.stop()[0] == 0
+    assert len(names_scored(settings)) == 6
 
 
 def test_a_killed_worker_loses_nothing_and_its_partitions_move(
