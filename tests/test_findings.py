@@ -140,6 +140,41 @@ def test_a_reason_stands_where_the_documentation_says(f: Values, counts: bool) -
     assert set(found(f, counts)) == documented(f, counts)
 
 
+@pytest.mark.parametrize(
+    ("code", "edge", "beyond"),
+    [
+        ("VELOCITY", {"count_24h": 2, "count_30d": 30}, {"count_30d": 31}),
+        ("VELOCITY", {"count_1h": 2, "count_30d": 15}, {"count_1h": 1}),
+        ("AMOUNT_HIGH", {"amount_ratio_30d": 3, "amount": 9_001, "count_30d": 3},
+         {"amount_ratio_30d": 2.99, "amount": 9_000, "count_30d": 2}),
+        ("SPEND_HIGH", {"sum_24h": 5_800, "count_24h": 1, "age_days": 2, "sum_30d": 3_520},
+         {"sum_24h": 5_799, "count_24h": 0, "age_days": 1.99}),
+        ("SMALL_THEN_LARGE", {"count_1h": 3, "max_1h": 300}, {"count_1h": 2, "amount": 2_999}),
+        ("SMALL_THEN_LARGE", {"count_1h": 3, "max_1h": 0, "amount": 10}, {"amount": 9}),
+        ("MANY_MERCHANTS", {"places_1h": 4, "places_30d": 10}, {"places_1h": 3, "places_30d": 11}),
+        ("MANY_MERCHANTS", {"places_24h": 8, "places_30d": 20},
+         {"places_24h": 7, "places_30d": 21}),
+        ("MANY_COUNTRIES", {"countries_24h": 3}, {"countries_24h": 2}),
+        ("NEW_COUNTRY", {"new_country": 1, "lifetime_count": 5}, {"lifetime_count": 4}),
+        ("NEW_DEVICE", {"new_device": 1, "lifetime_count": 5}, {"lifetime_count": 4}),
+        ("NEW_MERCHANT", {"new_place": 1, "lifetime_count": 5}, {"lifetime_count": 4}),
+        ("REPEATED_AMOUNT", {"same_amount": 3, "lifetime_count": 12}, {"lifetime_count": 13}),
+        ("REPEATED_AMOUNT", {"same_amount": 3, "lifetime_count": 5}, {"same_amount": 2}),
+        ("NEW_ACCOUNT", {"lifetime_count": 4}, {"lifetime_count": 5}),
+        ("DORMANT", {"since_last_s": 14 * 86_400}, {"since_last_s": 14 * 86_400 - 1}),
+        ("TRAVEL", {"speed_kmh": 900, "distance_km": 50}, {"speed_kmh": 899, "distance_km": 49}),
+        ("DECLINES", {"declined_1h": 2}, {"declined_1h": 1}),
+        ("DECLINES", {"declined_24h": 4}, {"declined_24h": 3}),
+    ],
+)  # fmt: skip
+def test_a_reason_begins_where_the_documentation_says(
+    code: str, edge: Values, beyond: Values
+) -> None:
+    assert code in found(edge)
+    for name, value in beyond.items():
+        assert code not in found(edge | {name: value}), name
+
+
 def test_two_frauds_of_a_hundred_payments_are_two_per_cent() -> None:
     """As a float32 the share is a little less."""
     risky = {"merchant_30d_transactions": 100.0, "merchant_30d_frauds": 2.0}
