@@ -24,7 +24,7 @@ def explain(
     transaction: Annotated[str, typer.Argument(help="transaction_id.")],
     data: Annotated[Path, typer.Option(help="Training set that holds it.")] = Path("data"),
     bundle: Annotated[
-        Path | None, typer.Option(help="Bundle; default: the one that the settings serve.")
+        str | None, typer.Option(help="Folder or name; default: the one that the settings serve.")
     ] = None,
     event_time: Annotated[
         int | None, typer.Option(help="Its event_time, ms, where several accounts use the id.")
@@ -52,7 +52,8 @@ def explain(
 
     settings = options.settings(config, sets)
     dataset = datasets.read(data)
-    scorer = load(settings, _served(settings) if bundle is None else bundle)
+    place = _served(settings) if bundle is None else judging.place_of(settings, bundle)
+    scorer = load(settings, place)
     require_features(scorer.bundle, dataset.names, dataset.feature_digest)
     judging.say_risk(scorer.bundle, dataset)
     rows = _meant(dataset, transaction, event_time, data)

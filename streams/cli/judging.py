@@ -5,6 +5,7 @@ In: a bundle, a training set, flags. Out: rows; warnings on stderr. Does not kno
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -15,6 +16,15 @@ if TYPE_CHECKING:
     from model.bundle import Bundle
     from model.data import Dataset
     from model.evaluate import Split
+    from streams.settings import Settings
+
+
+def place_of(settings: Settings, bundle: str) -> Path:
+    """Where a bundle lies: a folder, else a name as `models show` takes it. Raises ConfigError."""
+    from streams.assembly import bundle_path, with_model
+
+    given = Path(bundle)
+    return given if given.exists() else bundle_path(with_model(settings, bundle))
 
 
 def split_of(
@@ -92,7 +102,9 @@ def say_risk(bundle: Bundle, dataset: Dataset) -> None:
 
 
 def say_immature(immature: int, tested: int, maturity_days: float) -> None:
-    """Tell of test events that count as legitimate before their labels are due."""
+    """Tell of test events, if any, that count as legitimate before their labels are due."""
+    if not immature:
+        return
     typer.echo(
         f"note: {immature:,} of {tested:,} test events have no label and are younger than"
         f" {maturity_days:g} days: they count as legitimate, though some may yet be reported",

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 Data = Annotated[Path, typer.Argument(help="Training set, as `fraudstream dataset` writes it.")]
 Out = Annotated[Path, typer.Argument(help="Folder of the bundle to write.")]
+Named = Annotated[
+    str, typer.Argument(help="Folder of the bundle, its name, or default: the one that serves.")
+]
 Preset = Annotated[str, typer.Option(help="small, base or large.")]
 Base = Annotated[
     Path | None,
@@ -251,7 +254,7 @@ def _say_judged(made: Bundle, as_json: bool) -> None:
 
 
 def evaluate(
-    bundle: Annotated[Path, typer.Argument(help="Folder of the bundle.")],
+    bundle: Named,
     data: Data,
     out: Annotated[Path | None, typer.Option(help="HTML page to write.")] = None,
     test_from: TestFrom = None,
@@ -269,6 +272,8 @@ def evaluate(
     ] = None,
     cost: Cost = None,
     threads: Threads = 1,
+    config: options.Config = None,
+    sets: options.Set = None,
     as_json: options.Json = False,
 ) -> None:
     """Measure a bundle on the newest days, beside LightGBM and logistic regression.
@@ -288,7 +293,7 @@ def evaluate(
 
     limits, costs = checks.limits(ceiling), checks.costs(cost)
     checks.page(out)
-    scorer = Scorer.load(bundle, threads=threads)
+    scorer = Scorer.load(judging.place_of(options.settings(config, sets), bundle), threads=threads)
     bare = scorer.bundle.only_pretrained
     checks.report_parts(compare and not bare, out is not None and not bare)
     dataset = checks.whole_data(data, maturity_days)
@@ -312,8 +317,7 @@ def evaluate(
         text, to_html = evaluation.to_text(found), page.to_html
     judging.say_known(found, seen, scorer.bundle)
     found["immature"] = evaluation.immature(dataset, split.test, wait_ms)
-    if found["immature"]:
-        judging.say_immature(found["immature"], len(split.test), maturity_days)
+    judging.say_immature(found["immature"], len(split.test), maturity_days)
     if out is not None:
         with writing(out):
             out.write_text(to_html(found), "utf-8")

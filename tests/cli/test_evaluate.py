@@ -47,21 +47,6 @@ def test_a_fit_that_may_have_known_the_test_days_is_said(
     assert json.loads(old.stdout)["immature"] == 0
 
 
-@pytest.mark.parametrize("verb_", ["evaluate", "explain"])
-def test_a_set_of_other_risk_settings_is_told(
-    verb_: str, made: tuple[Path, pa.Table], bundles: Path, tmp_path: Path
-) -> None:
-    whole, folder = data.read(made[0]), tmp_path / "hourly"
-    hourly = {"delay_days": 3, "period_hours": 1}
-    data.write(replace(whole, about={**whole.about, "risk": hourly}), folder)
-    for path, warned in ((made[0], False), (folder, True)):
-        words = ["explain", "nobody", "--bundle", str(bundles / "fraud"), "--data", str(path)]
-        if verb_ == "evaluate":
-            words = ["evaluate", str(bundles / "fraud"), str(path), "--from", "2200-01-01"]
-        told = RUN.invoke(build(), words).stderr
-        assert (f", this training set has {hourly}: its scores are not" in told) is warned
-
-
 def test_frauds_that_become_known_after_the_maturity_are_told(
     made: tuple[Path, pa.Table], bundles: Path, tmp_path: Path
 ) -> None:
