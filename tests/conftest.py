@@ -9,6 +9,7 @@ from __future__ import annotations
 import faulthandler
 import hashlib
 import itertools
+import logging
 import os
 import signal
 import sys
@@ -51,6 +52,18 @@ def pytest_unconfigure() -> None:
     """A thread that a failed test left behind must not keep the process for ever."""
     if "PYTEST_XDIST_WORKER" not in os.environ:  # which waits for the others, and is ended for them
         faulthandler.dump_traceback_later(120, exit=True, file=sys.__stderr__)
+
+
+@pytest.fixture(autouse=True)
+def root_logger_as_before() -> Iterator[None]:
+    """What a verb that runs in this process makes of the logs is not left to the next test."""
+    root = logging.getLogger()
+    level, filters = root.level, {each: each.filters[:] for each in root.handlers}
+    yield
+    root.setLevel(level)
+    root.handlers[:] = list(filters)
+    for handler, those in filters.items():
+        handler.filters[:] = those
 
 
 USER, PASSWORD = "payments", "right-Pa55word"

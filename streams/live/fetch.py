@@ -9,20 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from functools import wraps
+from collections.abc import Awaitable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 import aiokafka
 from aiokafka.consumer.fetcher import FetchResult
-from aiokafka.errors import (
-    ConsumerStoppedError,
-    GroupAuthorizationFailedError,
-    KafkaConnectionError,
-    KafkaError,
-    TopicAuthorizationFailedError,
-)
+from aiokafka.errors import ConsumerStoppedError, KafkaConnectionError, KafkaError
 from faust.transport.consumer import ensure_TP
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
@@ -32,6 +25,7 @@ from streams.errors import BrokerError, FraudstreamError
 from streams.live.chunks import Chunk, by_chunks, sliced, to_batch
 from streams.live.loose import install
 from streams.live.ranges import Fetched, LogRange, Reach
+from streams.live.rights import rights_told, telling
 from streams.schema import MAX_UNPACKED_BYTES
 from streams.store.checks import REBUILD
 
@@ -56,30 +50,6 @@ QUIET_S: Final = 2.0
 ENDS_EVERY_S: Final = 5.0
 """Where nobody takes what was fetched, no fetch tells how far the logs have grown: then the brokers
 are asked so often. A Redis that is full for hours lets the lag grow by millions."""
-
-
-@contextmanager
-def _rights_told() -> Iterator[None]:
-    """Raises BrokerError, which says what is missing, where Kafka refuses this user something."""
-    try:
-        yield
-    except (GroupAuthorizationFailedError, TopicAuthorizationFailedError) as error:
-        raise BrokerError(
-            f"Kafka refuses the worker's user: {error!r}",
-            remedy="Let the worker's user read the topic and the group; docs/security.md has the"
-            " rights. Nothing is lost: a worker that starts then goes on",
-        ) from None
-
-
-def _telling(commit: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
-    """See `_rights_told`. Faust logs any other error of a commit with a traceback."""
-
-    @wraps(commit)
-    async def told(*given: Any) -> None:
-        with _rights_told():
-            await commit(*given)
-
-    return told
 
 
 async def _drained(fetcher: Any, partitions: set[TP]) -> dict[Any, list[Chunk]]:
@@ -164,7 +134,7 @@ class FetchThread(driver.AIOKafkaConsumerThread):
         assert consumer._fetch_max_wait_ms == 1500 and consumer._isolation_level  # as in 0.15.3
         consumer._fetch_max_wait_ms = transport.fetch_max_wait_ms
         consumer._isolation_level = "read_committed"
-        consumer.commit = _telling(consumer.commit)
+        consumer.commit = telling(consumer.commit)
         install()
         return consumer
 
@@ -186,7 +156,7 @@ class FetchThread(driver.AIOKafkaConsumerThread):
         if consumer._closed or fetcher._closed:
             raise ConsumerStoppedError()
         deadline = self.thread_loop.time() + (timeout or 0.0)
-        with _rights_told(), fetcher._subscriptions.fetch_context():
+        with rights_told(), fetcher._subscriptions.fetch_context():
             while True:
                 if fetcher._subscriptions.reassignment_in_progress:
                     await fetcher._subscriptions.wait_for_assignment()
@@ -376,7 +346,7 @@ class FetchThread(driver.AIOKafkaConsumerThread):
             return {}
         consumer = self._ensure_consumer()
         wanted = [aiokafka.TopicPartition(tp.topic, tp.partition) for tp in partitions]
-        with _rights_told():
+        with rights_told():
             starts = await consumer.beginning_offsets(wanted)
             ends = await consumer.end_offsets(wanted)
             return {

@@ -10,9 +10,12 @@ import logging
 from typing import Final
 
 from streams.errors import FraudstreamError
+from streams.live.rights import REFUSALS
 from streams.logs import Seldom
 from streams.settings import Settings
 
+OURS: Final = ("streams.", "model.")
+"""Whose records of a deliberate error are told, unless Faust's mixins log a traceback by them."""
 REPEAT_S: Final = 10.0
 """Of what a broker that is away makes aiokafka say, each line is said so often."""
 CHATTY: Final = ("faust", "mode", "aiokafka", "streams.live.microbatch", "streams.live.fetch")
@@ -30,13 +33,17 @@ watchdog where it does not end."""
 
 
 class _Told(logging.Filter):
-    """Keeps Faust from logging, with a traceback, a deliberate error that is told to the user."""
+    """Keeps Faust from logging, with a traceback, a deliberate error that is told to the user, and
+    asyncio a refusal by Kafka that nobody waits for any more, since another one ends the worker."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether the record is to be logged."""
         given = record.args if isinstance(record.args, tuple) else ()
+        error = record.exc_info[1] if record.exc_info else None
+        if record.name == "asyncio":
+            return not isinstance(error, (FraudstreamError, *REFUSALS))
         return not any(isinstance(each, FraudstreamError) for each in given) or (
-            record.name.startswith("streams.") and record.exc_info is None
+            record.name.startswith(OURS) and error is None
         )
 
 

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import logging
+from types import TracebackType
 
+from aiokafka.errors import GroupAuthorizationFailedError
+
+from model.errors import DeviceFailed
 from streams import logs
-from streams.live.quiet import REPEAT_S, is_failure, said_by_aiokafka
+from streams.errors import BrokerError
+from streams.live.quiet import REPEAT_S, is_failure, quiet, said_by_aiokafka
+from streams.settings import load
 
 
 def test_a_broker_that_is_away_is_told_now_and_then() -> None:
@@ -38,3 +44,26 @@ def test_warnings_of_what_is_no_failure_are_left_out() -> None:
     assert passes(coordinator, rejoining, logging.ERROR) and passes("streams.live.app", rejoining)
     assert passes(coordinator, "Heartbeat failed for group g: generation id is not  current.")
     assert passes(microbatch, "[^MicroBatchApp]: Timer livelocked")
+
+
+def test_a_deliberate_error_is_told_by_us_and_once() -> None:
+    """Faust's tracebacks of it are left out. The warning that the CPU scores in the place of a GPU
+    was, too, since it names such an error: no worker ever said it."""
+    handler = logging.StreamHandler()
+    logging.getLogger().addHandler(handler)
+    quiet(load())
+
+    def passes(name: str, told: Exception, raised: Exception | None = None) -> bool:
+        exc: tuple[type[Exception], Exception, TracebackType | None] | None = None
+        if raised is not None:
+            exc = (type(raised), raised, None)
+        record = logging.LogRecord(name, logging.ERROR, "x.py", 7, "what: %s", (told,), exc)
+        return bool(handler.filter(record))
+
+    lost, refused = BrokerError("gone"), GroupAuthorizationFailedError("group")
+    assert passes("model.score", DeviceFailed("the GPU cannot take the model"))
+    assert passes("streams.live.intake", lost)
+    assert not passes("streams.live.microbatch", lost, lost)
+    assert not passes("faust.app", lost) and not passes("mode.services", lost, lost)
+    assert not passes("asyncio", refused, refused)
+    assert passes("asyncio", ValueError(), ValueError())
