@@ -227,7 +227,7 @@ class FetchThread(driver.AIOKafkaConsumerThread):
         return fetched
 
     def _without_messages(
-        self, consumer: aiokafka.AIOKafkaConsumer, partitions: Iterable[TP]
+        self, consumer: aiokafka.AIOKafkaConsumer, partitions: set[TP]
     ) -> dict[TP, list[Fetched]]:
         """Ranges of what a quiet log ends in that is no message: the marks that end transactions,
         and what was aborted. The state must come past them: retention, which takes them in time,
@@ -235,15 +235,11 @@ class FetchThread(driver.AIOKafkaConsumerThread):
         fetched: dict[TP, list[Fetched]] = {}
         if self.thread_loop.time() - self._drain_from < QUIET_S:
             return fetched
-        assignment = consumer._subscription.subscription.assignment
-        for tp in self._cursor.keys() & partitions:
-            epoch, begin = self._cursor[tp]
-            aiotp = aiokafka.TopicPartition(tp.topic, tp.partition)
-            if aiotp in assignment.tps and assignment.state_value(aiotp).has_valid_position:
-                end = assignment.state_value(aiotp).position
-                if end > begin:
-                    self._cursor[tp] = (epoch, end)
-                    fetched[tp] = [Fetched(to_batch(tp, (), end), begin, epoch)]
+        for tp, (epoch, begin, state) in self._placed(consumer).items():
+            end = state.position
+            if tp in partitions and end > begin:
+                self._cursor[tp] = (epoch, end)
+                fetched[tp] = [Fetched(to_batch(tp, (), end), begin, epoch)]
         return fetched
 
     def set_shutdown(self) -> None:
@@ -356,15 +352,23 @@ class FetchThread(driver.AIOKafkaConsumerThread):
 
     def reach(self) -> dict[TP, Reach]:
         """How far reading came, per partition placed; from any thread."""
-        subscription = self._ensure_consumer()._subscription.subscription
-        assignment = subscription.assignment if subscription is not None else None
         found: dict[TP, Reach] = {}
-        for tp, (_, fetched) in list(self._cursor.items()):
+        for tp, (_, fetched, state) in self._placed(self._ensure_consumer()).items():
+            end = max(state.position, state.lso or 0, self._ends.get(tp, 0))
+            found[tp] = Reach(fetched, state.position, end)
+        return found
+
+    def _placed(self, consumer: aiokafka.AIOKafkaConsumer) -> dict[TP, tuple[int, int, Any]]:
+        """Of each partition placed that has a position: epoch, end of its last range, aiokafka's
+        state. From any thread."""
+        subscription = consumer._subscription.subscription
+        assignment = subscription.assignment if subscription is not None else None
+        found: dict[TP, tuple[int, int, Any]] = {}
+        for tp, (epoch, fetched) in list(self._cursor.items()):
             aiotp = aiokafka.TopicPartition(tp.topic, tp.partition)
             if assignment is None or aiotp not in assignment.tps:
                 continue
             state = assignment.state_value(aiotp)
             if state.has_valid_position:
-                end = max(state.position, state.lso or 0, self._ends.get(tp, 0))
-                found[tp] = Reach(fetched, state.position, end)
+                found[tp] = (epoch, fetched, state)
         return found

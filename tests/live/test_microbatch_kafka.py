@@ -23,7 +23,7 @@ from streams.errors import BrokerError
 from streams.live.microbatch import make_app
 from streams.live.ranges import LogRange
 from streams.schema import MAX_UNPACKED_BYTES, UNREAD
-from streams.settings import load
+from streams.settings import Settings, load
 from tests.live.reading import PATIENCE_S, Reader, Shelf, publish, reading, settings_for
 
 
@@ -213,11 +213,17 @@ def test_a_seek_back_starts_an_epoch_and_reads_again(kafka: str, topic_prefix: s
     asyncio.run(check())
 
 
-def test_a_full_queue_blocks_and_goes_on_at_once(kafka: str, topic_prefix: str) -> None:
+def full_queues(kafka: str, topic_prefix: str) -> Settings:
+    """Settings under which the 400 messages that are there are more than the queues take."""
     settings = settings_for(
         kafka, topic_prefix, "worker.batch_events=10", "worker.buffer_batches=1", partitions=2
     )
     publish(settings, [(i % 2, b"k", b"%d" % i) for i in range(400)])
+    return settings
+
+
+def test_a_full_queue_blocks_and_goes_on_at_once(kafka: str, topic_prefix: str) -> None:
+    settings = full_queues(kafka, topic_prefix)
 
     async def check() -> None:
         async with reading(settings, shut=True) as reader:
@@ -238,10 +244,7 @@ def test_lag_grows_while_nobody_takes_what_was_fetched(
 ) -> None:
     """A full Redis stops the rounds, and these the fetches: the lag stood still for hours."""
     monkeypatch.setattr("streams.live.fetch.ENDS_EVERY_S", 0.5)
-    settings = settings_for(
-        kafka, topic_prefix, "worker.batch_events=10", "worker.buffer_batches=1", partitions=2
-    )
-    publish(settings, [(i % 2, b"k", b"%d" % i) for i in range(400)])
+    settings = full_queues(kafka, topic_prefix)
     more = [(i % 2, b"k", b"%d" % i) for i in range(300)]
 
     async def check() -> None:
@@ -267,10 +270,7 @@ def test_a_worker_stays_in_its_group_however_long_a_round_takes(
     kafka: str, topic_prefix: str
 ) -> None:
     """After an hour of a full Redis workers left the group, and stood still for ever after it."""
-    settings = settings_for(
-        kafka, topic_prefix, "worker.batch_events=10", "worker.buffer_batches=1", partitions=2
-    )
-    publish(settings, [(i % 2, b"k", b"%d" % i) for i in range(400)])
+    settings = full_queues(kafka, topic_prefix)
 
     async def check() -> None:
         async with reading(settings, shut=True) as reader:
