@@ -347,7 +347,7 @@ def to_bundle(
         about={
             "data_digest": dataset.digest,
             "risk": dataset.about.get("risk"),
-            "judged": measure(dataset, found.rows, y, p),
+            "judged": metrics.defined(measure(dataset, found.rows, y, p)),
             **({} if costs is None else {"costs": costs.told(y, p)}),
             **about,
         },

@@ -6,7 +6,8 @@ A measure that the labels do not define (one class only) is NaN, never a guess.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -133,12 +134,13 @@ def log_loss(labels: Labels, scores: Floats) -> float:
 
 
 def value_detected(labels: Labels, scores: Floats, amounts: NDArray[Any], alerts: int) -> float:
-    """The share of the defrauded amount among the `alerts` highest scores."""
+    """The share of the defrauded amount among the `alerts` highest scores; NaN where that is 0, as
+    where all frauds are in a currency that is not counted."""
     fraud = labels > 0
-    if not fraud.any():
+    lost = amounts[fraud].sum(dtype=np.float64)
+    if not lost:
         return float("nan")
-    caught = (amounts * highest(scores, alerts))[fraud].sum(dtype=np.float64)
-    return float(caught / max(amounts[fraud].sum(dtype=np.float64), 1))
+    return float((amounts * highest(scores, alerts))[fraud].sum(dtype=np.float64) / lost)
 
 
 def bootstrap(
@@ -218,6 +220,11 @@ GAINS: Final = (
     "value_budget",
 )
 """Measures of `summary` of which more is better: those that a ceiling can be put on."""
+
+
+def defined(measures: Mapping[str, float]) -> dict[str, float]:
+    """Those that the labels define: NaN is no JSON."""
+    return {name: value for name, value in measures.items() if math.isfinite(value)}
 
 
 def summary(

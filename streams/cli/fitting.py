@@ -55,6 +55,7 @@ def fit_plan(
 
     from model import data
     from model import finetune as tuning
+    from model.evaluate import immature
     from streams.errors import DatasetError
     from streams.schema import DAY_MS
 
@@ -82,11 +83,15 @@ def fit_plan(
             if test_days is not None:
                 raise
             say_why("no days are left for a test, all labels are used", error)
+    if cut is not None:
+        found = blocks_of(cut)
+        learnt = found[2].fit | found[2].judge
+        early = immature(dataset, np.flatnonzero(learnt), wait)
+        say_immature(early, f"{learnt.sum():,} events of the fit", maturity_days)
+        return found
     try:
-        return blocks_of(data.now(dataset) if cut is None else cut)
+        return blocks_of(data.now(dataset))
     except DatasetError as error:
-        if cut is not None:
-            raise
         say_why("events count as legitimate before their labels are due", error)
     return blocks_of(int(np.asarray(dataset.label_time).max()) + 1)
 
@@ -113,10 +118,38 @@ def _check_both_kinds(dataset: Dataset) -> None:
         )
 
 
+def say_immature(immature: int, those: str, maturity_days: float) -> None:
+    """Tell of events, if any, that count as legitimate before their labels are due."""
+    if immature:
+        tell(
+            f"note: {immature:,} of {those} have no label and are younger than {maturity_days:g}"
+            " days: they count as legitimate, though some may yet be reported"
+        )
+
+
 def say_why(done: str, error: FraudstreamError) -> None:
     """What is done instead, and why; not the remedy, which is for who would not have it so."""
     why = str(error).removesuffix(f". {error.remedy}")
     tell(f"{done}: {why}")
+
+
+def seen_until(dataset: Dataset, until: int | None) -> int:
+    """Up to when a pretraining sees events, ms: where nobody says, not the newest days; and no
+    later than the set does."""
+    from streams.schema import DAY_MS
+
+    newest = int(dataset.time.max())
+    usual = int(newest - usual_days(dataset) * DAY_MS)
+    return usual if until is None else min(until, newest + 1)
+
+
+def learnt_until(dataset: Dataset, plan: Plan, base: Bundle | None) -> int:
+    """Up to when a fit knows the stream, ms: no later than the set does, whatever moment it is
+    of."""
+    from model import data
+    from model import finetune as tuning
+
+    return max(min(plan.cut_ms, data.now(dataset)), tuning.learnt_until(base))
 
 
 def check_base(base: Bundle | None, dataset: Dataset, learnt_until: int, cut_ms: int) -> None:

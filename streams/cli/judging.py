@@ -99,14 +99,3 @@ def say_risk(bundle: Bundle, dataset: Dataset) -> None:
             " risk.delay_days=... and --set risk.period_hours=..., or fit on this one",
             err=True,
         )
-
-
-def say_immature(immature: int, tested: int, maturity_days: float) -> None:
-    """Tell of test events, if any, that count as legitimate before their labels are due."""
-    if not immature:
-        return
-    typer.echo(
-        f"note: {immature:,} of {tested:,} test events have no label and are younger than"
-        f" {maturity_days:g} days: they count as legitimate, though some may yet be reported",
-        err=True,
-    )

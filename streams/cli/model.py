@@ -83,9 +83,14 @@ Device = Annotated[str, typer.Option(help="auto, cpu or cuda.", callback=checks.
 Board = Annotated[Path | None, typer.Option("--tensorboard", help="Folder of TensorBoard events.")]
 
 
+def _moment(text: str) -> int | None:
+    """A time that events can have, in ms; or 0, before all of them."""
+    return 0 if text == "0" else options.event_ms(text)
+
+
 def _time(told: str, *flags: str) -> Any:
     """An option that takes an ISO time, or ms."""
-    return typer.Option(*flags, parser=options.time_ms, metavar="TIME", help=told)
+    return typer.Option(*flags, parser=_moment, metavar="TIME", help=told)
 
 
 Until = Annotated[
@@ -150,15 +155,13 @@ def pretrain(
     from model.pretrain import pretrain as run
     from model.pretrained import to_bundle
     from streams.cli.training import Training
-    from streams.schema import DAY_MS
 
     bundles.check_name(name)
     shape = _shape(preset)
     bundles.check_place(out)
     dataset = checks.whole_data(data)
     recipe = Recipe(steps=steps, seed=seed)
-    if until is None:
-        until = int(dataset.time.max() - fitting.usual_days(dataset) * DAY_MS)
+    until = fitting.seen_until(dataset, until)
     chosen = require_any(dataset.time < until)
     room = room_for(out, shape, len(dataset.names))
     with room as held, Training(steps, threads, device, tensorboard) as training, stoppable():
@@ -238,7 +241,7 @@ def finetune(
         if not training.first:
             return
         about = {
-            "plan": vars(plan), "learnt_until": max(plan.cut_ms, tuning.learnt_until(start)),
+            "plan": vars(plan), "learnt_until": fitting.learnt_until(dataset, plan, start),
             "maturity_days": maturity_days, "steps": recipe.steps, "seed": seed,
             "place_sizes": place_sizes, "card": card(dataset, plan, chosen, base_id, taught),
         }  # fmt: skip
@@ -317,12 +320,12 @@ def evaluate(
         text, to_html = evaluation.to_text(found), page.to_html
     judging.say_known(found, seen, scorer.bundle)
     found["immature"] = evaluation.immature(dataset, split.test, wait_ms)
-    judging.say_immature(found["immature"], len(split.test), maturity_days)
-    if out is not None:
+    fitting.say_immature(found["immature"], f"{len(split.test):,} test events", maturity_days)
+    options.say({k: v for k, v in found.items() if k != "curves"}, text, as_json)
+    if out is not None:  # last: a disk that does not take it costs no figures
         with writing(out):
             out.write_text(to_html(found), "utf-8")
         _say(f"wrote {out}")
-    options.say({k: v for k, v in found.items() if k != "curves"}, text, as_json)
 
 
 def register(app: typer.Typer) -> None:

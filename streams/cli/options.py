@@ -77,9 +77,10 @@ def time_ms(text: str | None) -> int | None:
         raise typer.BadParameter(f"no time {text!r}; write 2025-01-31T12:00") from None
 
 
-def event_ms(text: str | None, flag: str) -> int | None:
+def event_ms(text: str | None, flag: str | None = None) -> int | None:
     """The same, within the years that events and labels can have: seconds or microseconds since
-    1970, or a date without hyphens, are no time that anybody meant."""
+    1970, or a date without hyphens, are no time that anybody meant. `flag`: where typer does not
+    know it."""
     found = time_ms(text)
     if found is not None:
         from streams.schema import MAX_EVENT_TIME_MS, MIN_EVENT_TIME_MS

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from model import finetune
+from model import data, finetune
 from model.errors import DatasetError
 from model.finetune import MIN_FRAUDS, Blocks
 from streams.cli import fitting
@@ -63,6 +63,28 @@ def test_what_is_done_instead_comes_with_its_reason_alone(
     said = capsys.readouterr().err
     assert "no days are left for a test, all labels are used: " in said
     assert "--" not in said
+
+
+def test_days_that_are_yet_to_come_are_not_learnt(capsys: pytest.CaptureFixture[str]) -> None:
+    """Every later test of such a bundle was said to flatter it, and what was not yet due was told
+    by `evaluate` alone."""
+    whole = made.dataset(12, 150)
+    fraud, wait = whole.label == 1, 14.0
+    silent = whole.time + int(wait) * made.DAY_MS
+    whole = replace(whole, label_time=np.where(fraud, whole.label_time, silent))
+    newest = int(whole.time.max()) + 1
+    far = newest + 400 * made.DAY_MS
+    assert fitting.seen_until(whole, far) == newest
+    assert fitting.seen_until(whole, newest - 5) == newest - 5
+    _, plan, chosen = fit_plan(whole, far, None, None, wait, 0.5)
+    assert plan.cut_ms == far
+    assert fitting.learnt_until(whole, plan, None) == data.now(whole) < far
+    learnt = chosen.fit | chosen.judge
+    early = int((learnt & ~fraud & (silent >= data.now(whole))).sum())
+    said = capsys.readouterr().err
+    assert f"note: {early:,} of {learnt.sum():,} events of the fit have no label" in said
+    fit_plan(whole, data.now(whole) - 1, None, None, 0.0, 0.5)
+    assert "note: " not in capsys.readouterr().err
 
 
 def test_of_several_processes_the_first_tells_what_is_done_instead(

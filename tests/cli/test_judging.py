@@ -26,7 +26,7 @@ def test_a_set_of_other_risk_settings_is_told(
     for path, warned in ((made[0], False), (folder, True)):
         words = ["explain", "nobody", "--bundle", str(bundles / "fraud"), "--data", str(path)]
         if verb_ == "evaluate":
-            words = ["evaluate", str(bundles / "fraud"), str(path), "--from", "2200-01-01"]
+            words = ["evaluate", str(bundles / "fraud"), str(path), "--from", "2099-12-31"]
         told = RUN.invoke(build(), words).stderr
         assert (f", this training set has {hourly}: its scores are not" in told) is warned
 
