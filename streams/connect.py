@@ -343,7 +343,7 @@ def check_redis(
     """
     import redis
 
-    from streams.store.scripts import RIGHTS, unwritable
+    from streams.store.scripts import RIGHTS, to_write_again, unwritable
 
     own = client is None
     used = redis_client(settings) if client is None else client
@@ -361,10 +361,13 @@ def check_redis(
             remedy=RIGHTS,
         ) from None
     except redis.exceptions.RedisError as error:
-        if to_read and unwritable(error):
+        # A PING is refused, too, as long as it cannot write.
+        cannot_write, said = unwritable(error), str(error)
+        if to_read and cannot_write:
             return
         raise StoreUnready(
-            f"Redis at {address} cannot be used: {error}", remedy=_remedy(str(error), address)
+            f"Redis at {address} cannot be used: {said}",
+            remedy=to_write_again(said) if cannot_write else _remedy(said, address),
         ) from None
     finally:
         if own:
@@ -373,8 +376,6 @@ def check_redis(
 
 def _remedy(said: str, address: str) -> str:
     """What to do about a Redis that answers with this error, or not at all."""
-    if "MISCONF" in said:  # a PING is refused, too, as long as it cannot write
-        return "Make room on its disk; it goes on by itself"
     if "loading" in said:
         return "Try again when it has: loading_eta_seconds of `redis-cli INFO` tells when"
     if "ssl" in said.lower() or "certificate" in said.lower():

@@ -19,7 +19,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from streams import alerts, topics
 from streams.connect import check_kafka, check_redis, confluent_config, redis_client
-from streams.errors import BrokerError, ConfigError
+from streams.errors import BrokerError, ConfigError, StoreError
 from streams.privacy import has_pan
 from streams.schema import MAX_ID_LENGTH
 from streams.settings import Settings
@@ -60,10 +60,17 @@ def forget(settings: Settings, account: str) -> list[Erased]:
         # Publishers may follow another rule than ours: the tombstone goes where the state is. Where
         # there is none, messages may still wait; then the rule is all there is.
         places = _send(settings, account, holders or [None])
-        for partition, offset in places:
-            scrub = partial(alerts.scrub, account=account, until=offset)
-            store.forget(partition, account, offset, scrub)
-        _clear_before(client, settings.redis.namespace, account)
+        try:
+            for partition, offset in places:
+                scrub = partial(alerts.scrub, account=account, until=offset)
+                store.forget(partition, account, offset, scrub)
+            _clear_before(client, settings.redis.namespace, account)
+        except StoreError as error:
+            raise StoreError(
+                "the tombstone is in the log, and workers erase the account where they come to it;"
+                f" not all that Redis holds of it is erased yet: {error}",
+                remedy="Then run this again",
+            ) from None
     finally:
         client.close()
     return [Erased(number, offset, number in holders) for number, offset in places]

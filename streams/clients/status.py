@@ -248,13 +248,12 @@ def _store_problems(info: Mapping[str, Any], refusal: str) -> list[str]:
     problems = []
     if refusal:
         problems.append(
-            f"Redis cannot write its file, and workers wait ({refusal}): make room on its disk, and"
-            " they go on by themselves"
+            f"Redis cannot write its file, and workers wait ({refusal}):"
+            f" {scripts.to_write_again(refusal)}"
         )
     if info.get("role") != "master":
         problems.append(
-            "this Redis is a replica, and workers can write nothing to it: promote it, or set"
-            " redis.url to the primary"
+            f"this Redis is a replica, and workers can write nothing to it. {scripts.PRIMARY}"
         )
     if limit := scripts.full_at(info):
         problems.append(

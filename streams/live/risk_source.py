@@ -17,6 +17,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Final
 
 from streams.columns import Columns
@@ -33,9 +34,12 @@ LONGEST_WAITS: Final = 10
 NOBODY_S: Final = 10.0
 """No builder for so long: none will come. Longer than a new one needs to take over."""
 FOREIGN: Final = (
-    ": those in Redis are built for other topics, settings or another version than this worker's."
+    "those in Redis are built for other topics, settings or another version than this worker's."
     " Give all workers of the group the same risk.delay_days and risk.period_hours"
 )
+NOBODY: Final = "no worker builds them. What the worker says of its risk builder tells why"
+STUCK: Final = "their builder makes no step. What it says (risk snapshots: ...) tells why"
+BEHIND: Final = "their builder gets on, and is still behind"
 
 _logger = logging.getLogger(__name__)
 
@@ -97,18 +101,27 @@ class RiskSource:
                     sign, moved = self._sign, now
                 if self._store.alive():
                     seen = now
-                stuck = now - moved >= self._wait_s or now - seen >= NOBODY_S
-                if stuck or now - began >= LONGEST_WAITS * self._wait_s:
+                stuck = now - moved >= self._wait_s
+                if stuck or now - seen >= NOBODY_S or now - began >= LONGEST_WAITS * self._wait_s:
                     self._given_up, self._glanced = period, now
-                    _logger.warning(
-                        "no risk snapshot of period %d after %.1f s%s",
-                        period, now - began, FOREIGN if self._foreign else "",
-                    )  # fmt: skip
+                    self._tell(now - began, NOBODY if seen < now else STUCK if stuck else BEHIND)
                     return
                 if self._stopping.wait(LOOK_EVERY_S):
                     return
         finally:
             self.waiting = False
+
+    def _tell(self, waited_s: float, why: str) -> None:
+        assert self._given_up is not None
+        known = "no risk at all" if self._front is None else f"that of {self._begin(self._front)}"
+        _logger.warning(
+            "no risk snapshot of %s after %.1f s: %s. Scores use %s until there is one",
+            self._begin(self._given_up), waited_s, FOREIGN if self._foreign else why, known,
+        )  # fmt: skip
+
+    def _begin(self, period: int) -> str:
+        began = datetime.fromtimestamp(period * self._pace.ms / 1_000, UTC)
+        return f"{began:%Y-%m-%d %H:%M}"
 
     def _look(self) -> int:
         state = self._store.state()

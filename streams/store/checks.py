@@ -37,7 +37,7 @@ def check_server(client: redis.Redis, *, require_durable: bool) -> None:
     if major(version) < MIN_MAJOR:
         raise StoreUnready(f"Redis is {version}", remedy=f"Use Redis >= {MIN_MAJOR} or Valkey")
     if info.get("role") not in (None, "master"):
-        raise StoreUnready("this Redis is a replica", remedy="Set redis.url to the primary")
+        raise StoreUnready("this Redis is a replica", remedy=scripts.PRIMARY)
     policy = str(info.get("maxmemory_policy", "noeviction"))
     if policy != "noeviction":
         raise StoreUnready(

@@ -35,6 +35,7 @@ WAITING_WORDS = ("BUSY", "NOREPLICAS")
 """More of them: redis-py has no class for these, and of the others it drops the word."""
 FORBIDDEN = ("ACL failure in script", "The user executing the script")
 """In an answer: a script came to a command that its user may not run; Redis 7.0 has other words."""
+PRIMARY = "Promote it, or set redis.url to the primary"
 RIGHTS = "Give the user the commands and keys of infra/redis/users.acl"
 
 
@@ -152,20 +153,33 @@ def named(error: Exception, partition: int) -> StoreError:
         return StoreFull(
             f"Redis cannot write its file: {said}",
             partition=partition,
-            remedy="Make room on its disk; the worker goes on by itself",
+            remedy=to_write_again(said),
         )
     if isinstance(error, exceptions.BusyLoadingError):
         return StoreLoading("Redis still loads its data")
     if isinstance(error, exceptions.ConnectionError | exceptions.TimeoutError | OSError):
         return StoreLost(f"no answer from Redis: {said}")
     if isinstance(error, WAITING) or said.startswith(WAITING_WORDS):
-        return StoreLost(f"Redis cannot answer now: {said}")
+        remedy = PRIMARY if isinstance(error, exceptions.ReadOnlyError) else None
+        return StoreLost(f"Redis cannot answer now: {said}", remedy=remedy)
     return StoreError(f"Redis answers with an error: {said}")
 
 
 def unwritable(error: Exception) -> bool:
     """Whether this is a Redis that cannot write its file: it answers reads alone."""
     return "MISCONF" in str(error)
+
+
+def to_write_again(said: str) -> str:
+    """What to do about a Redis that cannot write its file, by its own words. One whose snapshot
+    failed takes no write before the next one, and makes that when its `save` rule says: in an hour
+    by default, however soon the cause is gone."""
+    if "snapshot" not in said:
+        return "Make room on its disk; it goes on by itself"
+    return (
+        "Its log says why; mostly its disk is full. Then run `redis-cli BGSAVE`: it takes no write"
+        " before a snapshot came out well"
+    )
 
 
 def full_at(info: Mapping[str, Any]) -> int:

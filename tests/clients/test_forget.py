@@ -11,9 +11,9 @@ import orjson
 import pytest
 import redis
 
-from streams.clients.forget import forget
+from streams.clients.forget import Erased, forget
 from streams.entry import Entry, pack, unpack
-from streams.errors import BrokerError, ConfigError
+from streams.errors import BrokerError, ConfigError, StoreError
 from streams.offline.routing import java
 from streams.privacy import account_digest
 from streams.settings import Settings, load
@@ -164,6 +164,24 @@ def test_the_tombstone_goes_where_the_state_is(settings: Settings, client: redis
     assert RedisStore(client).load(again, [ACCOUNT], 1) == [b"r" * 96]
     assert forget(settings, ACCOUNT)[0].offset == 1
     assert RedisStore(client).load(claim_at(settings, client, away), [ACCOUNT], 1) == [None]
+
+
+def test_a_redis_that_refuses_the_erasure_once_the_tombstone_is_sent(
+    settings: Settings, client: redis.Redis
+) -> None:
+    claim = claim_at(settings, client, HOME)
+    step = Commit(None, 0, Writes.of([(ACCOUNT, [(WHOLE, b"r" * 96)])]))
+    RedisStore(client).commit(claim, step)
+    client.execute_command("REPLICAOF", "127.0.0.1", "1")
+    try:
+        told = r"the tombstone is in the log.*read only.*Promote it.*Then run this again"
+        with pytest.raises(StoreError, match=told):
+            forget(settings, ACCOUNT)
+    finally:
+        client.execute_command("REPLICAOF", "NO", "ONE")
+    assert ends(settings, "transactions")[HOME] == 1
+    assert forget(settings, ACCOUNT) == [Erased(HOME, 1, had_state=True)]
+    assert RedisStore(client).load(claim_at(settings, client, HOME), [ACCOUNT], 0) == [None]
 
 
 def test_what_a_rebuild_that_died_left_behind_goes_too(

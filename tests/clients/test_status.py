@@ -18,10 +18,10 @@ from pydantic import SecretStr
 
 from streams.clients.publisher import Publisher
 from streams.clients.status import PartitionStatus, Status, _notes, status, text
-from streams.connect import confluent_config
+from streams.connect import check_redis, confluent_config
 from streams.dev import process
 from streams.dev import redis as redis_server
-from streams.errors import BrokerError, StoreUnready
+from streams.errors import BrokerError, StoreFull, StoreUnready
 from streams.settings import Settings, load
 from streams.store import Commit, Identity, generations
 from streams.store.redis import RedisStore
@@ -176,7 +176,7 @@ def test_a_redis_that_takes_no_write_is_a_problem(settings: Settings, redis_url:
         finally:
             client.config_set("maxmemory", "0")
             client.execute_command("REPLICAOF", "NO", "ONE")
-    assert "this Redis is a replica" in found.problems[0]
+    assert re.search(r"this Redis is a replica.*Promote it", found.problems[0])
     assert "problem: this Redis" in text(found)
 
 
@@ -184,27 +184,38 @@ def test_a_redis_that_cannot_write_its_file_is_asked_all_the_same(
     settings: Settings, tmp_path: Path
 ) -> None:
     create(settings)
-    server = redis_server.start(tmp_path / "gone", extra={"save": "3600 1"}, die_with_parent=True)
+    server = redis_server.start(tmp_path, extra={"save": "3600 1"}, die_with_parent=True)
+    in_its_way = tmp_path / "dump.rdb" / "something"
     try:
         with redis.Redis.from_url(server.url) as client:
             claim = RedisStore(client).acquire(0, Identity("topic", 2, "stub@1"))
             publish(settings, 3)
             RedisStore(client).commit(claim, Commit(None, 1))
-            shutil.rmtree(tmp_path / "gone")
-            client.bgsave()
-            deadline = time.monotonic() + 30
-            while "status:ok" in str(client.execute_command("INFO", "persistence")):
-                assert time.monotonic() < deadline
-                time.sleep(0.01)
-        found = status(
-            settings.model_copy(
-                update={"redis": settings.redis.model_copy(update={"url": SecretStr(server.url)})}
-            )
-        )
+            in_its_way.mkdir(parents=True)
+            _save(client, "err")
+            asked = settings.redis.model_copy(update={"url": SecretStr(server.url)})
+            found = status(settings.model_copy(update={"redis": asked}))
+            shutil.rmtree(in_its_way.parent)
+            with pytest.raises(StoreFull, match="redis-cli BGSAVE"):
+                RedisStore(client).commit(claim, Commit(1, 2))
+            with pytest.raises(StoreUnready, match="redis-cli BGSAVE"):
+                check_redis(settings, client)
+            _save(client, "ok")  # which is what they say
+            RedisStore(client).commit(claim, Commit(1, 2))
     finally:
         process.stop(server.child, 0)
     assert found.partitions[0].applied == 1 and found.lag > 0
-    assert re.fullmatch(r"Redis cannot write its file.*MISCONF.*make room.*", found.problems[0])
+    told = r"Redis cannot write its file.*MISCONF.*disk is full.*`redis-cli BGSAVE`.*"
+    assert re.fullmatch(told, found.problems[0])
+
+
+def _save(client: redis.Redis, outcome: str) -> None:
+    """Make a snapshot, which ends as told."""
+    client.bgsave()
+    deadline = time.monotonic() + 30
+    while client.info("persistence")["rdb_last_bgsave_status"] != outcome:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("forbidden", ["hlen", "hgetall", "info"])

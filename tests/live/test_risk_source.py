@@ -5,7 +5,9 @@ What a worker sees and how long it waits is in test_risk_agent.py, where snapsho
 
 from __future__ import annotations
 
+import re
 import time
+from datetime import UTC, datetime
 
 import pytest
 import redis
@@ -75,4 +77,41 @@ def test_a_builder_of_other_settings_is_not_waited_for_and_told(
     assert time.monotonic() - began < 4, "ten times risk.wait_s"
     assert stale == 1 and view.lookup(columns)[1] == [NO_SNAPSHOT]
     assert "the same risk.delay_days and risk.period_hours" in caplog.text
+    client.close()
+
+
+@pytest.mark.parametrize("builder", ["away", "stuck", "behind"])
+def test_a_wait_in_vain_says_of_which_day_and_why(
+    redis_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    builder: str,
+) -> None:
+    """It told a number of days since 1970, and nothing of what to look at."""
+    client = redis.Redis.from_url(redis_url)
+    store = RiskStore(client, f"why{builder}")
+    token = store.take()
+    assert token is not None
+    store.begin(token, "these topics")
+    store.publish(token, FIRST - 1, None, None)
+    look, steps = store.state, iter(range(1_000_000))
+
+    def gets_on() -> State:
+        store.renew(token, next(steps))
+        return look()
+
+    if builder == "away":
+        store.release(token)
+    elif builder == "behind":
+        monkeypatch.setattr(store, "state", gets_on)
+    columns = columns_of([Payment("a", "t", FIRST, "m", None, 10)])
+    RiskSource(store, "these topics", Pace(1), wait_s=0.2).view([columns])
+    why = {
+        "away": "no worker builds them",
+        "stuck": "their builder makes no step",
+        "behind": "their builder gets on, and is still behind",
+    }
+    days = [str(datetime.fromtimestamp(n * 86_400, UTC))[:16] for n in (FIRST, FIRST - 1)]
+    told = rf"no risk snapshot of {days[0]} after .* s: {why[builder]}.* use that of {days[1]} "
+    assert re.search(told, caplog.text), caplog.text
     client.close()
