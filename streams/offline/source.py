@@ -190,8 +190,11 @@ def spool(transactions: Path, labels: Path | None, recording: Recording) -> None
     about = {FILE: _file_digest(transactions)} | (
         {} if labels is None else {"labels": _file_digest(labels)}
     )
-    if recording.exists() and recording.manifest().origin == about:
-        return
+    if recording.exists():
+        if recording.manifest().origin == about:
+            return
+        # Of other files, which are written over from here on: a stop must not leave it their name.
+        recording.save(Manifest())
     manifest = Manifest(origin=about, complete=True)
     for topic, path, parts in (
         ("transactions", transactions, FILE_PARTITIONS),

@@ -12,8 +12,9 @@ import pytest
 from model import bundle as bundles
 from model.registry import Registry
 from streams.batch import Batch
-from streams.errors import ConfigError
+from streams.errors import ConfigError, FormatError
 from streams.offline import results
+from streams.offline import source as spooled
 from streams.offline.replay import ARENA_BYTES, Shard
 from streams.offline.run import Job, replay
 from streams.offline.source import RecordingSource, open_source
@@ -56,6 +57,23 @@ def test_a_run_goes_on_with_the_shards_that_are_missing(
     assert again["digest"] == whole["digest"]
     assert kept.stat().st_mtime_ns == before
     assert not list((tmp_path / "a").glob("*.part"))
+
+
+def test_a_file_that_was_given_before_is_read_whole_after_another_one_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one, broken in its last line, had written over files that the manifest named."""
+    monkeypatch.setattr(spooled, "FILE_ROWS", 2)
+    good, broken = tmp_path / "good.jsonl", tmp_path / "broken.jsonl"
+    rows = [message(transaction_id=f"t-{n}", account_id="a") for n in range(4)]
+    good.write_bytes(b"\n".join(rows))
+    broken.write_bytes(b"\n".join([*rows[::-1], b"{"]))
+    open_source(good, None, tmp_path / "out")
+    with pytest.raises(FormatError, match="line 5"):
+        open_source(broken, None, tmp_path / "out")
+    again = open_source(good, None, tmp_path / "out")
+    read = [each for shard in again.shards() for each in again.batches(shard, 10)]
+    assert [value for batch in read for value in batch.values] == rows
 
 
 def test_a_promotion_in_the_middle_changes_nothing(tmp_path: Path) -> None:
