@@ -116,30 +116,33 @@ def _exempt_number(data: NDArray[np.uint8], low: int, start: int, stop: int, hig
 
 
 @njit(cache=True)
-def _in_hash(data: NDArray[np.uint8], low: int, start: int, stop: int, high: int) -> bool:
-    """Step 3b: is [start, stop) inside one hash or UUID?"""
-    a = start
-    while a > low and (_is_word(data[a - 1]) or data[a - 1] == 45):
-        a -= 1
-    b = stop
-    while b < high and (_is_word(data[b]) or data[b] == 45):
-        b += 1
-    uuid = b - a == UUID_LENGTH
-    if not uuid:  # a hash has no dashes: take the word around the candidate
-        a, b = start, stop
-        while a > low and _is_word(data[a - 1]):
-            a -= 1
-        while b < high and _is_word(data[b]):
-            b += 1
-        if b - a < MIN_HASH:
-            return False
+def _hexadecimal(data: NDArray[np.uint8], start: int, stop: int, dashes: bool) -> bool:
+    """Are these hexadecimal digits, a letter among them, with the dashes of a UUID or with none?"""
     letters = False
-    for i in range(a, b):
-        dash = uuid and i - a in (8, 13, 18, 23)
+    for i in range(start, stop):
+        dash = dashes and i - start in (8, 13, 18, 23)
         if dash != (data[i] == 45) or not (dash or _is_hex(data[i])):
             return False
         letters = letters or data[i] > 57
     return letters
+
+
+@njit(cache=True)
+def _in_hash(data: NDArray[np.uint8], low: int, start: int, stop: int, high: int) -> bool:
+    """Step 3b: is [start, stop) inside one hash or UUID?"""
+    a, b = start, stop
+    while a > low and (_is_word(data[a - 1]) or data[a - 1] == 45):
+        a -= 1
+    while b < high and (_is_word(data[b]) or data[b] == 45):
+        b += 1
+    if b - a == UUID_LENGTH and _hexadecimal(data, a, b, True):
+        return True
+    a, b = start, stop  # a hash has no dashes: take the word around the candidate
+    while a > low and _is_word(data[a - 1]):
+        a -= 1
+    while b < high and _is_word(data[b]):
+        b += 1
+    return b - a >= MIN_HASH and _hexadecimal(data, a, b, False)
 
 
 @njit(cache=True)
