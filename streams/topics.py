@@ -8,6 +8,7 @@ partitions, away from their state.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
@@ -28,7 +29,8 @@ PATIENCE_S: Final = 120.0
 """How long a broker that answers nothing is asked again, by a new client each time."""
 REQUEST_TIMEOUT_S: Final = 30.0
 OPERATION_TIMEOUT_S: Final = 20.0
-"""How long the broker itself may wait for a topic to be made."""
+"""How long the broker itself may wait for a topic to be made, and we for it to be shown."""
+LOOK_EVERY_S: Final = 0.05
 MAX_DEAD_LETTER_BYTES: Final = 2 * 1_048_588
 """A dead letter holds the original bytes and headers: its limit is above that of its source."""
 
@@ -90,6 +92,7 @@ def _make_all(
                 "in place, accounts would move away from their state",
             )
     _create(client, settings, new, wanted, outcome)
+    _see(client, [settings.topic(spec.name) for spec in new])
     copies = {spec: _copies(existing[settings.topic(spec.name)]) for spec in old}
     _bring_in_line(client, settings, copies, outcome)
     _tell_of_few_copies(settings, copies)
@@ -180,6 +183,30 @@ def _create(
                 ) from None
         else:
             outcome[name] = "created"
+
+
+def _see(client: AdminClient, made: list[str]) -> None:
+    """Wait until a broker shows these topics with a leader for each partition. The controller's
+    answer comes before: who asks for them at once would be told that there are none."""
+    until = time.monotonic() + OPERATION_TIMEOUT_S
+    while made:
+        shown = client.list_topics(timeout=REQUEST_TIMEOUT_S).topics
+        made = [name for name in made if name not in shown or not _led(shown[name])]
+        if made and time.monotonic() >= until:
+            _logger.warning(
+                "made, but not shown by the broker after %.0f s: %s; `fraudstream status` tells "
+                "when they are there",
+                OPERATION_TIMEOUT_S,
+                ", ".join(made),
+            )
+            return
+        if made:
+            time.sleep(LOOK_EVERY_S)
+
+
+def _led(topic: TopicMetadata) -> bool:
+    """Whether each partition has a leader."""
+    return bool(topic.partitions) and all(each.leader >= 0 for each in topic.partitions.values())
 
 
 def _ask(settings: Settings, verb: str, question: Callable[[AdminClient], Answer]) -> Answer:

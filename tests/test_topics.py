@@ -97,6 +97,32 @@ def test_a_topic_is_described_by_the_next_client(
     assert topics.describe(settings, "transactions")[1] == 2
 
 
+def test_it_waits_until_the_broker_shows_what_it_made(
+    kafka: str,
+    topic_prefix: str,
+    admin: AdminClient,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Under load a broker knew of no such topic for a moment, and who asked next was told to make
+    it. That moment is made longer here."""
+    before = admin.list_topics()
+    really, looks = AdminClient.list_topics, list[int]()
+
+    def behind(client: AdminClient, *asked: Any, **how: Any) -> Any:
+        looks.append(1)
+        return before if len(looks) < 4 else really(client, *asked, **how)
+
+    flags = [f"kafka.bootstrap={kafka}", f"kafka.topic_prefix={topic_prefix}"]
+    monkeypatch.setattr(AdminClient, "list_topics", behind)
+    topics.create(load(flags=flags), 2)
+    assert len(looks) >= 4 and not caplog.records
+    looks.clear()
+    monkeypatch.setattr(topics, "OPERATION_TIMEOUT_S", 0.0)
+    topics.create(load(flags=[*flags[:1], flags[1] + "slow-"]), 2)
+    assert "not shown by the broker" in caplog.text
+
+
 @pytest.mark.usefixtures("stuck")
 def test_a_broker_without_a_controller_is_told_in_the_end(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
