@@ -96,7 +96,9 @@ class Training:
         if self._folder is not None:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._writer = SummaryWriter(str(self._folder))
+            # What an earlier run told after its last checkpoint is told again.
+            again = sum(job.done) + 1 if any(job.done) else None
+            self._writer = SummaryWriter(str(self._folder), purge_step=again)
         if sys.stderr.isatty():
             from rich.console import Console
 

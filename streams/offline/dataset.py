@@ -25,7 +25,7 @@ from model.inputs import TIME_SHIFT
 from streams import features
 from streams.labels import FRAUD, Age, LabelBook, each_label, transaction_keys
 from streams.offline.engine import Engine, Tell
-from streams.offline.refused import require_accepted, tell_early, tell_strange
+from streams.offline.refused import require_accepted, tell_early, tell_far, tell_strange
 from streams.offline.risk_pass import Snapshots
 from streams.offline.run import Job, Progress, claim_directory, open_shard, over_shards
 from streams.offline.source import decoded
@@ -130,6 +130,7 @@ def _write(job: Job, parts: Mapping[str, NDArray[Any]], told: dict[str, Any]) ->
     label, label_time = book.newest(accounts, transactions)
     time = parts["words"][:, 0] >> np.uint64(TIME_SHIFT)
     tell_early(int(((label_time >= 0) & (label_time < time)).sum()))
+    tell_far(int(label_time.max()), int(time.max()), "mend it, and make the set anew")
     kind, kinds = _kinds(values, accounts, transactions)
     kind[label != FRAUD] = 0  # what was overruled is no case of its kind
     built = data.build(

@@ -14,9 +14,8 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -28,7 +27,7 @@ from streams.errors import ConfigError
 from streams.labels import FRAUD, NOT_KNOWN, LabelBook, transaction_keys
 from streams.money import exponent
 from streams.offline import results
-from streams.offline.refused import tell_early, tell_strange
+from streams.offline.refused import tell_early, tell_far, tell_strange, utc
 from streams.schema import DAY_MS
 
 
@@ -42,9 +41,6 @@ class Terms:
 
 
 DEFAULT_TERMS = Terms()
-
-LATEST_LABEL_DAYS: Final = 540
-"""The outer limit that card schemes set for a chargeback, counted from the payment."""
 
 _logger = logging.getLogger(__name__)
 
@@ -144,32 +140,16 @@ def nothing_to_judge() -> ConfigError:
 def _none_judged(scored: int, moment: int, delay_days: int, judge_from: int) -> ConfigError:
     """Why there is nothing to measure though there are labels, or a moment of judgement."""
     if not scored:
-        since = f" from {_utc(judge_from)} on" if judge_from else ""
+        since = f" from {utc(judge_from)} on" if judge_from else ""
         return ConfigError(
             f"no event can be judged: no accepted transaction{since}",
             remedy="give an earlier --judge-from" if since else "name another recording or file",
         )
     return ConfigError(
-        f"no event can be judged: at {_utc(moment)} none of the {scored:,} events had a verdict,"
+        f"no event can be judged: at {utc(moment)} none of the {scored:,} events had a verdict,"
         f" and none without a label was older than {delay_days} days",
         remedy="give a later --as-of, or labels of these transactions with --labels",
     )
-
-
-def _utc(moment_ms: int) -> str:
-    return datetime.fromtimestamp(moment_ms / 1_000, UTC).strftime("%d %B %Y %H:%M UTC")
-
-
-def _tell_far(as_of: int | None, moment: int, last: int) -> None:
-    """Warn of a moment of judgement, ms UTC, that nobody gave and one label may have mistaken."""
-    if as_of is None and moment - last > LATEST_LABEL_DAYS * DAY_MS:
-        _logger.warning(
-            "the newest label is of %s, %d days after the last payment judged: as of then every"
-            " payment without a label counts as legitimate; if that label_time is wrong, give"
-            " --as-of",
-            _utc(moment),
-            (moment - last) // DAY_MS,
-        )
 
 
 def _tell_odd(
@@ -178,7 +158,8 @@ def _tell_odd(
     """Warn of labels that look wrong: of no event, older than theirs, or far too late."""
     tell_strange(book.strange(joined["seen"]))
     tell_early(book.early(joined["seen"], joined["seen_time"]))
-    _tell_far(as_of, moment, int(joined["event_time"].max()))
+    if as_of is None:
+        tell_far(moment, int(joined["event_time"].max()), "give --as-of")
 
 
 def gather(

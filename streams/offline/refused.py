@@ -8,8 +8,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Final
 
 from streams.errors import ConfigError
+from streams.schema import DAY_MS
+
+LATEST_LABEL_DAYS: Final = 540
+"""The outer limit that card schemes set for a chargeback, counted from the payment."""
 
 _logger = logging.getLogger(__name__)
 
@@ -46,3 +52,21 @@ def tell_early(count: int) -> None:
     moment."""
     if count:
         _logger.warning("labels older than their transactions: %d. Is label_time right?", count)
+
+
+def utc(moment_ms: int) -> str:
+    """For who reads it."""
+    return datetime.fromtimestamp(moment_ms / 1_000, UTC).strftime("%d %B %Y %H:%M UTC")
+
+
+def tell_far(newest: int, last: int, if_wrong: str) -> None:
+    """Warn of a newest label, ms, so long after the last payment that its time may be a slip: where
+    nobody says what time it is, that is the time."""
+    if newest - last > LATEST_LABEL_DAYS * DAY_MS:
+        _logger.warning(
+            "the newest label is of %s, %d days after the last payment: as of then every payment"
+            " without a label counts as legitimate; if that label_time is wrong, %s",
+            utc(newest),
+            (newest - last) // DAY_MS,
+            if_wrong,
+        )

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from model import pretrain
+from model.forecast import Job
 from model.loop import Recipe
 from streams.cli.training import Training
 from tests.model import streams_of_words as made
@@ -52,3 +54,19 @@ def test_lines_stand_above_the_bar_and_the_last_judgement_stays() -> None:
     assert "step 1/2 loss 0.50000 [judged] 0.25000" in lines
     assert "2/2" in lines[-2]
     assert "loss 0.1250 judged 0.2500" in lines[-2]
+
+
+def test_a_board_shows_no_step_twice_of_a_run_that_went_on(tmp_path: Path) -> None:
+    """Of a run that was killed at step 6, when its checkpoint was of step 4."""
+    whole, recipe = made.dataset(2, 20), Recipe(steps=8, chunk=16, batch=2)
+    for done, last in ((0, 6), (4, 8)):
+        with Training(8, 1, "cpu", tmp_path) as training:
+            training.plan(whole, "small", SMALL, recipe, Job(done=(done,)))
+            for step in range(done + 1, last + 1):
+                training.watch(step, {"loss": float(done)})
+    board = EventAccumulator(str(tmp_path))
+    board.Reload()
+    assert [(event.step, event.value) for event in board.Scalars("loss")] == [
+        *((step, 0.0) for step in range(1, 5)),
+        *((step, 4.0) for step in range(5, 9)),
+    ]

@@ -23,6 +23,7 @@ from streams.offline.risk_pass import build
 from streams.offline.run import Job, open_shard, replay
 from streams.offline.source import RecordingSource, open_source
 from streams.offline.whatif import whatif
+from streams.schema import DAY_MS
 from streams.windows import APPLIED
 from tests.model import streams_of_words
 from tests.offline import world
@@ -119,6 +120,16 @@ def test_labels_older_than_their_transactions_are_told(
     told = {name: [(later, "fraud", None)] for name, later in (("a", -1), ("b", 0), ("c", 1))}
     _made(tmp_path, told)
     assert "labels older than their transactions: 1" in caplog.text
+
+
+def test_a_label_that_would_make_the_set_older_than_it_is_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its time is what a fit and an evaluation take for now."""
+    _made(tmp_path / "usual", {"a": [(540 * DAY_MS, "fraud", None)], "b": []})
+    assert "counts as legitimate" not in caplog.text
+    _made(tmp_path / "slip", {"a": [(541 * DAY_MS, "fraud", None)], "b": []})
+    assert "541 days after the last payment" in caplog.text and "mend it" in caplog.text
 
 
 def test_a_training_set_that_is_replaced_is_named(
@@ -224,6 +235,7 @@ def test_currencies_outlive_the_disk_and_a_union_and_a_set_without_any_is_read(
 
 def _made(tmp_path: Path, told: dict[str, list[tuple[int, str, str | None]]]) -> data.Dataset:
     """The set of transactions by id, with their labels: (ms after it, label, fraud_type)."""
+    tmp_path.mkdir(exist_ok=True)
     transactions, labels = [], []
     for name, each in told.items():
         event = {"account_id": "a", "transaction_id": name}

@@ -126,7 +126,7 @@ def test_a_label_that_may_have_set_the_moment_by_mistake_is_told(
     assert caplog.messages == []
     gather(tmp_path, [label(0, 3), label(1, 541.5)])
     (said,) = caplog.messages
-    assert "540 days after the last payment judged" in said and "--as-of" in said
+    assert "540 days after the last payment:" in said and "--as-of" in said
 
 
 def test_labels_older_than_their_transactions_are_told_as_dataset_tells_them(
