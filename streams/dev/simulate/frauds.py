@@ -54,10 +54,12 @@ def episodes(
     Starts leave room for `span_ms` before the end of the stream.
     """
     size: list[int] = []
-    while sum(size) < frauds:
+    total = 0
+    while total < frauds:
         size.append(int(rng.integers(low, high)))
+        total += size[-1]
     if size:
-        size[-1] -= sum(size) - frauds
+        size[-1] -= total - frauds
     sizes = np.array(size, np.int64)
     count = len(sizes)
     victims = rng.integers(0, len(world.accounts), count).astype(np.int32)
@@ -96,7 +98,7 @@ def _online(rng: Rng, world: World, e: ev.Events, category: NDArray[np.int64]) -
 
 
 def card_testing(rng: Rng, world: World, frauds: int) -> ev.Events:
-    """Four to nine small payments some seconds apart, then one or two large ones."""
+    """Four to eight small payments some seconds apart, then two large ones."""
     account, start, episode, step = episodes(rng, world, frauds, 6, 11, 4 * HOUR_MS)
     last = np.bincount(episode, minlength=1)[episode] - step
     large = last <= 2
