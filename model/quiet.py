@@ -9,8 +9,9 @@ fit learns which sizes were hit, and that is luck: it then ranks the next such f
 chance would (`model/LOG.md`, 2026-11-28). So in training each row of a quiet place gets the volume,
 the mean amount and the share of fraud of another such row, all of one row together. They are then
 of the usual kind and say nothing, which is what the model learns about them. Beside known frauds
-they stay: two of three payments are something else than two of a thousand. A model that serves
-sees them all as they are.
+they stay: two of three payments are something else than two of a thousand. For how long nothing
+good has been known of a place stays too: what may have happened since has a cause. A model that
+serves sees them all as they are.
 
 Where the size of a place is a reason in itself (new and small merchants, say), this takes it away.
 """

@@ -40,8 +40,10 @@ RISK_COURSE: Final = (
     "good_before_fraud",
     "good_amid_fraud",
     "good_after_fraud",
+    "days_since_good",
 )
-"""Of the longest of RISK_DAYS: how the known frauds lie among the other payments."""
+"""Of the longest of RISK_DAYS: how the known frauds lie among the other payments, and since when
+there may have been some: the last good payment before the first known fraud, or the last at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +130,7 @@ _RISK_TEXT: Final = {
     "good_before_fraud": "payments at the {} before the first known fraud in {} d, delayed",
     "good_amid_fraud": "good payments at the {} from first to last known fraud in {} d, delayed",
     "good_after_fraud": "payments at the {} after the last known fraud in {} d, delayed",
+    "days_since_good": "days since the last good payment at the {} before frauds in {} d, delayed",
 }
 
 

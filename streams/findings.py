@@ -331,9 +331,11 @@ def _repeated_amount(case: Case) -> Finding | None:
     return Finding("REPEATED_AMOUNT", "novelty", math.log(seen), text, seen + 1, None)
 
 
-def last_fraud(case: Case, entity: str) -> str:
-    """How long ago the last known fraud at the merchant or terminal was, as the end of a text."""
-    days = case.get(f"{entity}_days_since_last_fraud")
+def last_known(case: Case, entity: str) -> str:
+    """How long ago the last known fraud at the merchant or terminal was, or, where none is known,
+    the last payment: as the end of a text."""
+    what = "last_fraud" if case.get(f"{entity}_30d_frauds") > 0 else "good"
+    days = case.get(f"{entity}_days_since_{what}")
     return f", the last {plural(days, 'day')} ago" if days > 0 else ""
 
 
@@ -353,7 +355,7 @@ def _entity_risk(entity: str) -> Callable[[Case], Finding | None]:
             span = plural(days, "day")
             text = (
                 f"{frauds:,.0f} of {plural(seen, 'payment')} at this {entity} known as fraud"
-                f" ({span}, delayed){last_fraud(case, entity)}"
+                f" ({span}, delayed){last_known(case, entity)}"
             )
             strength = 1 + math.log(share / 0.02) + math.log(frauds) / 2
             return Finding(f"{entity.upper()}_RISK", f"{entity}_risk", strength, text, share, None)

@@ -6,9 +6,10 @@ kept or waited for.
 
 The snapshot of a period (a day, unless `risk.period_hours` says less) tells of each merchant
 (terminal) its transactions, frauds and amount over the 1, 7 and 30 days that end `delay` days
-before the period begins, and how the frauds of the 30 lie among the other payments; docs/risk.md is
-the contract. Every period up to the front has one; those with nothing in them are left out, and an
-event of such a period has the version "none" and no risk columns, like an event before the first.
+before the period begins, how the frauds of the 30 lie among the other payments, and when the last
+good one before them was; docs/risk.md is the contract. Every period up to the front has one; those
+with nothing in them are left out, and an event of such a period has the version "none" and no risk
+columns, like an event before the first.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from streams.features import (
 from streams.risk_pace import HOURS_A_DAY, Pace
 
 NO_SNAPSHOT: Final = "none"
-MAGIC: Final = b"fsr3"
+MAGIC: Final = b"fsr4"
 """Of a snapshot's bytes; it changes with what they hold."""
 WINDOWS: Final = len(RISK_DAYS)
 PER_ENTITY: Final = RISK_COUNT // len(RISK_ENTITIES)
@@ -54,8 +55,8 @@ class Totals:
 
     ids:          uint64 [m] ascending
     transactions, frauds: int64 [3, m]; amounts: int64 [3, m], minor units; one row a window
-    course:       int64 [5, m], the rows of RISK_COURSE, times in periods; all 0 where no fraud is
-                  known
+    course:       int64 [6, m], the rows of RISK_COURSE, times in periods; 0 where no fraud is
+                  known, and in the last row where no payment was good
     """
 
     ids: NDArray[np.uint64]
@@ -75,8 +76,8 @@ class Totals:
         return self.transactions, self.frauds, self.amounts, self.course
 
     def columns(self, period_hours: int) -> NDArray[np.float32]:
-        """float32 [m, 17]: for each window transactions, frauds, fraud share, mean amount; then
-        the course, its times in days, unknown where no fraud is."""
+        """float32 [m, 18]: for each window transactions, frauds, fraud share, mean amount; then
+        the course, its times in days, unknown where no fraud (no good payment) is."""
         m = len(self.ids)
         table = np.empty((m, WINDOWS, len(RISK_AGGREGATES)), np.float32)
         seen = self.transactions.T
@@ -87,12 +88,14 @@ class Totals:
         table[:, :, 2] = np.where(some, self.frauds.T / divisor, UNKNOWN)
         table[:, :, 3] = np.where(some, self.amounts.T / divisor, UNKNOWN)
         units = np.where(TIMES, period_hours / HOURS_A_DAY, 1.0)
-        course = np.where(self.frauds[-1] > 0, self.course * units[:, None], UNKNOWN)
+        known = np.where(OF_GOOD[:, None], self.course > 0, self.frauds[-1] > 0)
+        course = np.where(known, self.course * units[:, None], UNKNOWN)
         course = course.T.astype(np.float32)
         return np.concatenate([table.reshape(m, WINDOWS * len(RISK_AGGREGATES)), course], axis=1)
 
 
 TIMES: Final = np.array([name.startswith("days_since") for name in RISK_COURSE])
+OF_GOOD: Final = np.array([name == "days_since_good" for name in RISK_COURSE])
 ROWS: Final = (WINDOWS, WINDOWS, WINDOWS, len(RISK_COURSE))
 NOTHING: Final = Totals(np.zeros(0, np.uint64), *(np.zeros((rows, 0), np.int64) for rows in ROWS))
 

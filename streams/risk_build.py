@@ -145,14 +145,15 @@ class Entities:
         return Totals(ids[order], chosen[0], chosen[1], chosen[2], course)
 
     def _course(self, begin: int, end: int, now: int) -> NDArray[np.int64]:
-        """From `begin` to before `end`, the rows of RISK_COURSE by number; 0 where no fraud is.
+        """From `begin` to before `end`, the rows of RISK_COURSE by number; 0 where no fraud is (in
+        the last: no good payment).
 
         A period of fraud counts whole as part of the time from first to last fraud: periods are all
         that is known of the order.
         """
         size = self.numbers.count
         course = np.zeros((len(RISK_COURSE), size), np.int64)
-        first, last, before, amid, after = course
+        first, last, before, amid, after, safe = course
         good = np.zeros(size, np.int64)
         until = np.zeros(size, np.int64)
         for period in sorted(period for period in self.periods if begin <= period < end):
@@ -162,8 +163,9 @@ class Entities:
             first[fresh] = now - period
             before[fresh] = good[fresh]
             last[struck] = now - period
-            clean = sums.transactions - sums.frauds
-            good[: len(clean)] += clean[:size]
+            clean = (sums.transactions - sums.frauds)[:size]
+            good[: len(clean)] += clean
+            safe[: len(clean)][(clean > 0) & (first[: len(clean)] == 0)] = now - period
             until[struck] = good[struck]
         amid[:] = until - before
         after[:] = np.where(first > 0, good - until, 0)

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 from streams.findings import (
     Case,
     countries_text,
-    last_fraud,
+    last_known,
     over_ground,
     place_words,
     plural,
@@ -113,7 +113,7 @@ def _risk(entity: str) -> Callable[[Case], Shown]:
             return Shown("nothing known")
         frauds = max(case.get(f"{entity}_30d_frauds"), 0.0)
         text = f"{frauds:,.0f} of {plural(seen, 'payment')} known as fraud (30 days, delayed)"
-        return Shown(text + last_fraud(case, entity), frauds / seen)
+        return Shown(text + last_known(case, entity), frauds / seen)
 
     return shown
 

@@ -291,8 +291,11 @@ def test_a_group_shows_what_there_is_to_show() -> None:
     # One is enough to be told of.
     one = {"count_7d": 1.0, "count_30d": 1.0, "sum_30d": 250.0, "mean_30d": 250.0}
     assert shown("amount", **one) == "EUR 30.00; usual: EUR 2.50"
-    first = shown("novelty", seen_place=0)
-    assert first == "at this merchant 0 times before"
+    silent = {"terminal_30d_transactions": 3.0, "terminal_30d_frauds": 0.0}
+    assert shown("terminal_risk", terminal_days_since_good=22.125, **silent) == (
+        "0 of 3 payments known as fraud (30 days, delayed), the last 22 days ago"
+    )
+    assert shown("novelty", seen_place=0) == "at this merchant 0 times before"
     nothing = {f"count_{window}": 0.0 for window in ("7d", "30d")}
     assert shown("history", **nothing) == "none in the 30 days before"
     assert shown("history", lifetime_count=0, since_last_s=-1) == "there are none"

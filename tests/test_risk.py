@@ -107,12 +107,13 @@ def labels_of(verdicts: list[Verdict]) -> Labels:
 def course_of(periods: list[tuple[int, bool]], now: int) -> list[int]:
     """Of (period, is it fraud) within the longest window: what RISK_COURSE names."""
     struck = sorted(period for period, fraud in periods if fraud)
-    if not struck:
-        return [0] * 5
     good = [period for period, fraud in periods if not fraud]
-    before = sum(period < struck[0] for period in good)
+    if not struck:
+        return [0] * 5 + [now - max(good)]
+    earlier = [period for period in good if period < struck[0]]
     after = sum(period > struck[-1] for period in good)
-    return [now - struck[0], now - struck[-1], before, len(good) - before - after, after]
+    counts = [len(earlier), len(good) - len(earlier) - after, after]
+    return [now - struck[0], now - struck[-1], *counts, now - max(earlier, default=now)]
 
 
 def oracle(
@@ -326,7 +327,7 @@ def test_bytes_and_back() -> None:
     with pytest.raises(StoreError, match="cut short"):
         Snapshot.from_bytes(content[:-1])
     with pytest.raises(StoreError, match="not a risk snapshot"):
-        Snapshot.from_bytes(b"fsr2" + content[4:])
+        Snapshot.from_bytes(b"fsr3" + content[4:])
     with pytest.raises(StoreError, match="damaged"):
         Sheet.of(content[:-1] + b"\1", digest_of(content))
 
@@ -355,8 +356,8 @@ def test_look_up() -> None:
     assert row["merchant_7d_frauds"] == 1 and row["merchant_7d_fraud_share"] == 0.5
     assert row["merchant_30d_mean_amount"] == 200 and row["merchant_1d_frauds"] == 0
     assert row["terminal_30d_transactions"] == 2 and row["terminal_30d_mean_amount"] == 75
-    assert [row[f"merchant_{name}"] for name in RISK_COURSE] == [4, 4, 0, 0, 1]
-    assert [row[f"terminal_{name}"] for name in RISK_COURSE] == [-1] * 5
+    assert [row[f"merchant_{name}"] for name in RISK_COURSE] == [4, 4, 0, 0, 1, -1]
+    assert [row[f"terminal_{name}"] for name in RISK_COURSE] == [-1] * 5 + [2]
     assert (found[1:3] == -1).all()
     b = dict(zip(RISK_NAMES, found[3].tolist(), strict=True))
     assert b["merchant_1d_transactions"] == 0 and b["merchant_1d_fraud_share"] == -1

@@ -23,7 +23,7 @@ Known = Mapping[str, tuple[Counts, Counts, Counts, list[int]]]
 counts = st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(0, 10**12)).map(
     lambda each: (each[0], min(each[:2]), each[2] if each[0] else 0)
 )
-course = st.lists(st.integers(0, 300), min_size=5, max_size=5)
+course = st.lists(st.integers(0, 300), min_size=6, max_size=6)
 entities = st.dictionaries(st.sampled_from(NAMES), st.tuples(counts, counts, counts, course))
 snapshots = st.tuples(entities, entities)
 
@@ -31,25 +31,26 @@ snapshots = st.tuples(entities, entities)
 def totals(known: Known) -> Totals:
     names = sorted(known, key=hashed)
     table = np.array([known[name][:3] for name in names], np.int64).reshape(len(names), 3, 3)
-    lie = np.array([known[name][3] for name in names], np.int64).reshape(len(names), 5)
+    lie = np.array([known[name][3] for name in names], np.int64).reshape(len(names), 6)
     return Totals(np.array([*map(hashed, names)], np.uint64), *table.transpose(2, 1, 0), lie.T)
 
 
 def told(known: Known, name: str | None, hours: int) -> list[float]:
     """What docs/risk.md says of one merchant or terminal."""
     if name is None or name not in known:
-        return [-1.0] * 17
+        return [-1.0] * 18
     *windows, lie = known[name]
     found: list[float] = []
     for transactions, frauds, amount in windows:
         found += [transactions, frauds]
         found += [frauds / transactions, amount / transactions] if transactions else [-1, -1]
-    if not windows[-1][1]:
-        return [*found, *[-1.0] * 5]
     days = hours / 24
-    return found + [
-        each * days if "days" in word else each for word, each in zip(RISK_COURSE, lie, strict=True)
-    ]
+    safe = lie[-1] * days if lie[-1] else -1.0
+    if not windows[-1][1]:
+        return [*found, *[-1.0] * 5, safe]
+    for word, each in zip(RISK_COURSE[:-1], lie[:-1], strict=True):
+        found.append(each * days if "days" in word else each)
+    return [*found, safe]
 
 
 @given(
