@@ -27,6 +27,11 @@ TIME_BITS: Final = 41
 """Of an event time in ms."""
 
 
+def unsuspected(d: data.Dataset, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Payments at terminals of which no fraud is known."""
+    return ~(d.features[rows, d.names.index("terminal_30d_frauds")] > 0)
+
+
 def silence(d: data.Dataset, rows: NDArray[np.int64], delay_days: int) -> NDArray[np.float64]:
     """Days since the last payment at the row's terminal that is known as good, at most BAD_DAYS."""
     place = np.unique(np.asarray(d.words)[:, 3] >> np.uint64(PLACE_SHIFT), return_inverse=True)[1]
@@ -45,7 +50,7 @@ def fair_rank(
     """The share of honest payments that a fraud at a terminal without a known one is ranked above,
     on average. Uses scores of honest payments alone."""
     honest = np.asarray(d.truth)[rows] == 0
-    quiet = honest & ~(d.features[rows, d.names.index("terminal_30d_frauds")] > 0)
+    quiet = honest & unsuspected(d, rows)
     below = np.sort(p[honest])
     rank = sum(np.searchsorted(below, p[quiet], side) for side in ("left", "right")) / 2
     return float(np.average(rank / len(below), weights=silence(d, rows[quiet], delay_days)))

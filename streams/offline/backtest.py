@@ -20,7 +20,7 @@ from streams.labels import LabelBook
 from streams.offline import differing, evaluation, judged, plots, report, results
 from streams.offline.engine import Engine
 from streams.offline.judged import DEFAULT_TERMS, Events, Terms
-from streams.offline.refused import refused, require_accepted
+from streams.offline.refused import refused, require_accepted, utc
 from streams.offline.run import Job, Progress, replay
 from streams.offline.source import decoded
 from streams.schema import DAY_MS
@@ -146,15 +146,14 @@ def _who(names: Sequence[str], served: Sequence[str]) -> str:
 
 
 def _method(replayed: dict[str, Any], events: Events, delay: int) -> str:
-    moment = datetime.fromtimestamp(events.as_of / 1_000, UTC).strftime("%d %B %Y %H:%M")
     empty = replayed["job"]["start"] == "empty"
     started = "state started empty" if empty else "state started from a snapshot"
     if events.judged_from:
-        first = datetime.fromtimestamp(events.judged_from / 1_000, UTC).strftime("%d %B %Y %H:%M")
-        started += f", events before {first} UTC were warm-up and are not judged"
+        started += f", events before {utc(events.judged_from)} were warm-up and are not judged"
     return (
         f"The recorded messages went through the pipeline that runs live (code "
         f"{replayed['job']['code']}, features {replayed['job']['features']}); {started}. "
-        f"Labels known by {moment} UTC count. An event without a label counts as legitimate once "
-        f"it is {delay} days old; younger ones are left out. Result digest {replayed['digest']}."
+        f"Labels known by {utc(events.as_of)} count. An event without a label counts as legitimate "
+        f"once it is {delay} days old; younger ones are left out. "
+        f"Result digest {replayed['digest']}."
     )
